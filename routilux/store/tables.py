@@ -202,9 +202,9 @@ parked = Table(
     Column(
         "seq", BigInteger, primary_key=True, autoincrement=False, comment="its message, or the first of its batch"
     ),
-    Column("job", BigInteger, nullable=False),
+    Column("job", BigInteger, nullable=False, comment="0: the batch is of several jobs"),
     Column("routine", Text, nullable=False),
-    Column("reason", Text, nullable=False, comment="delay retry suspect dead unroutable"),
+    Column("reason", Text, nullable=False, comment="delay retry paused suspect dead unroutable"),
     _instant("due_at", "when it may run; NULL: it waits for an operator, or has come back into line"),
     Column("line", BigInteger, comment="place in line since it came due; NULL: not in line"),
     Column("seqs", Text, nullable=False, comment="JSON list: the messages of the batch"),

@@ -1,0 +1,240 @@
+"""What a routine may run next: its policy applied to its slots. Takes messages from the windows; nothing else.
+
+Messages of a job that has ended are dropped on the way (the database swept them with the job's end); those of a
+paused job are handed to the engine to be parked, so that they cannot fill the window. A message that was in
+flight when an owner died (a suspect) ends a run: it runs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from routilux.core.mailbox import RoutineCell, SlotQueue
+from routilux.core.message import Activation, Job, Message
+from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy, TimeIntervalPolicy
+from routilux.core.states import JobStatus
+
+
+@dataclass(slots=True)
+class Pick:
+    """What was taken: activations to run in this order, and messages of paused jobs to park."""
+
+    activations: list[Activation] = field(default_factory=list)
+    paused: list[Message] = field(default_factory=list)
+    is_alone: bool = False
+    is_ask: bool = False
+
+
+def pick(cell: RoutineCell, now: int, limit: int, *, is_flushing: bool = False) -> Pick:
+    """Up to `limit` activations that may run now, in order. Sets `cell.wake_at` when a timer will have more."""
+    chosen = Pick()
+    cell.wake_at = None
+    if cell.needs_purge:
+        _purge(cell, chosen)
+    if _take_rerun(cell, chosen, now):
+        return chosen
+    match cell.compiled.policy:
+        case ImmediatePolicy(max_items=1):
+            _immediate(cell, chosen, now, limit)
+        case ImmediatePolicy(max_items=most):
+            _repeat(cell, chosen, now, limit, lambda: _same_job(cell, most))
+        case AllSlotsReadyPolicy(by_job=True):
+            _repeat(cell, chosen, now, limit, lambda: _joined(cell))
+        case AllSlotsReadyPolicy():
+            _repeat(cell, chosen, now, limit, lambda: _one_of_each(cell))
+        case BatchSizePolicy(size=int(size), max_wait_s=max_wait_s):
+            _repeat(cell, chosen, now, limit, lambda: _batch(cell, size, max_wait_s, now, is_flushing))
+        case TimeIntervalPolicy(interval_s=interval_s):
+            _repeat(cell, chosen, now, 1, lambda: _interval(cell, interval_s, now))
+        case _:
+            chosen.is_ask = not cell.is_asked and any(queue.items for queue in cell.slots.values())
+    return chosen
+
+
+def _purge(cell: RoutineCell, chosen: Pick) -> None:
+    cell.needs_purge = False
+    for queue in cell.slots.values():
+        gone = [message for message in queue.items if not may_run(message.job)]
+        queue.remove({message.seq for message in gone})
+        for message in gone:
+            if message.job.has_ended:
+                drop(queue, message)
+            else:
+                chosen.paused.append(message)
+
+
+def may_run(job: Job) -> bool:
+    """False: its messages may not be taken."""
+    return job.status != JobStatus.PAUSED and not job.has_ended
+
+
+def drop(queue: SlotQueue, message: Message) -> None:
+    """A message that the database has settled already leaves memory."""
+    queue.waiting -= 1
+    message.job.ref_count -= 1
+
+
+def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
+    """A batch that came back into line runs when it is the first of the line. True: nothing else may be taken."""
+    while cell.reruns:
+        rerun = cell.reruns[0]
+        head = _first(cell)
+        if head is not None and head.items[0].seq < rerun.line:
+            return False
+        if head is None and any(q.has_more and q.loaded_to < rerun.line for q in cell.slots.values()):
+            return False
+        if rerun.messages[0].job.has_ended:
+            cell.reruns.popleft()
+            continue
+        if rerun.not_before > now:
+            cell.wake_at = rerun.not_before
+            return True
+        cell.reruns.popleft()
+        chosen.is_alone = rerun.deaths > 0
+        chosen.activations.append(
+            Activation(
+                rerun.messages, _newest(rerun.messages), rerun.attempt + 1, rerun.policy_message, rerun,
+            )  # fmt: skip
+        )
+        return True
+    return False
+
+
+def _first(cell: RoutineCell) -> SlotQueue | None:
+    """The slot whose head is first in line."""
+    first = None
+    for queue in cell.slots.values():
+        if queue.items and (first is None or queue.items[0].seq < first.items[0].seq):
+            first = queue
+    return first
+
+
+def _newest(messages: list[Message]) -> Job:
+    return max((message.job for message in messages), key=lambda job: job.no)
+
+
+def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
+    """The hot path: one message each, in the order of the line."""
+    activations = chosen.activations
+    message_reason = {"reason": "immediate"}
+    stop_at = cell.reruns[0].line if cell.reruns else None
+    while len(activations) < limit:
+        queue = _first(cell)
+        if queue is None:
+            return
+        message = queue.items[0]
+        if stop_at is not None and message.seq > stop_at:
+            return
+        if message.deaths is not None:
+            if not activations:
+                _take_suspects(cell, chosen, [queue.pop()], message_reason, now)
+            return
+        queue.pop()
+        activations.append(Activation([message], message.job, 1, message_reason, None, False, [message.seq]))
+
+
+def _repeat(
+    cell: RoutineCell, chosen: Pick, now: int, limit: int, take: Callable[[], tuple[list[Message], object] | None]
+) -> None:
+    """Take batches until the policy has no more, the limit is reached, or a suspect is among them."""
+    while len(chosen.activations) < limit:
+        taken = take()
+        if taken is None:
+            return
+        messages, reason = taken
+        if any(message.deaths is not None for message in messages):
+            if chosen.activations:
+                give_back(cell, messages)
+            else:
+                _take_suspects(cell, chosen, messages, reason, now)
+            return
+        chosen.activations.append(Activation(messages, _newest(messages), 1, reason))
+
+
+def _take_suspects(cell: RoutineCell, chosen: Pick, messages: list[Message], reason: object, now: int) -> None:
+    not_before = max(message.not_before for message in messages)
+    if not_before > now:
+        cell.wake_at = not_before
+        give_back(cell, messages)
+        return
+    chosen.activations.append(Activation(messages, _newest(messages), 1, reason))
+    chosen.is_alone = True
+
+
+def give_back(cell: RoutineCell, messages: list[Message]) -> None:
+    """Messages that were taken return to the front of their slots, in their order."""
+    for name, queue in cell.slots.items():
+        queue.give_back(message for message in messages if message.slot == name)
+
+
+def _same_job(cell: RoutineCell, most: int) -> tuple[list[Message], object] | None:
+    queue = _first(cell)
+    if queue is None:
+        return None
+    messages = [queue.pop()]
+    while len(messages) < most:
+        queue = _first(cell)
+        if queue is None or queue.items[0].job is not messages[0].job:
+            break
+        messages.append(queue.pop())
+    return messages, {"reason": "immediate"}
+
+
+def _one_of_each(cell: RoutineCell) -> tuple[list[Message], object] | None:
+    if not cell.slots or not all(queue.items for queue in cell.slots.values()):
+        return None
+    return [queue.pop() for queue in cell.slots.values()], {"reason": "all_slots_ready"}
+
+
+def _joined(cell: RoutineCell) -> tuple[list[Message], object] | None:
+    """The first job, in the order of the last partner's arrival, with a message in every slot."""
+    seen: dict[int, dict[str, Message]] = {}
+    arrivals = sorted((m for queue in cell.slots.values() for m in queue.items), key=lambda m: m.seq)
+    for message in arrivals:
+        partners = seen.setdefault(message.job.no, {})
+        partners.setdefault(message.slot, message)
+        if len(partners) == len(cell.slots):
+            messages = [partners[name] for name in cell.slots]
+            for name, queue in cell.slots.items():
+                queue.remove({partners[name].seq})
+            return messages, {"reason": "all_slots_ready"}
+    return None
+
+
+def _batch(
+    cell: RoutineCell, size: int, max_wait_s: float | None, now: int, is_flushing: bool
+) -> tuple[list[Message], object] | None:
+    """A slot has `size`, or the oldest has waited long enough, or somebody waits for the end."""
+    queues = [queue for queue in cell.slots.values() if queue.items]
+    if not queues:
+        return None
+    is_due = any(len(queue.items) >= size for queue in queues) or is_flushing
+    if not is_due and max_wait_s is not None:
+        oldest = min(queue.items[0].created_at for queue in queues)
+        cell.wake_at = oldest + round(max_wait_s * 1e6)
+        is_due = cell.wake_at <= now
+    if not is_due:
+        return None
+    cell.wake_at = None
+    messages = [queue.pop() for queue in queues for _ in range(min(size, len(queue.items)))]
+    return messages, {"reason": "batch_ready", "batch_size": size}
+
+
+def _interval(cell: RoutineCell, interval_s: float, now: int) -> tuple[list[Message], object] | None:
+    """At most once per interval; everything that waits."""
+    queues = [queue for queue in cell.slots.values() if queue.items]
+    if not queues:
+        return None
+    last = cell.last_fired_at
+    if last is not None and now < last + round(interval_s * 1e6):
+        cell.wake_at = last + round(interval_s * 1e6)
+        return None
+    messages = [queue.pop() for queue in queues for _ in range(len(queue.items))]
+    cell.last_fired_at = now
+    reason = {
+        "reason": "time_interval_met",
+        "interval": interval_s,
+        "last_activation": None if last is None else last / 1e6,
+    }
+    return messages, reason

@@ -1,0 +1,192 @@
+"""The slots of one worker in memory, and what of it is running. Owned by the engine's thread; no locks.
+
+A slot keeps a *window*: the first waiting messages by seq, as many as fit. The rest stays on disk and is read
+when the window runs low, so ten million waiting messages cost disk, not memory. `waiting` counts all of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from routilux.core.message import Activation, Job, Message, Rerun
+from routilux.core.policies import BatchSizePolicy
+from routilux.core.states import WorkerStatus
+
+if TYPE_CHECKING:
+    from routilux.core.compiled import CompiledFlow, CompiledRoutine
+    from routilux.core.slot import Slot
+
+WINDOW = 4096
+WINDOW_BYTES = 16 * 1024 * 1024
+Texts = dict[str, str]
+
+
+class SlotQueue:
+    """One slot of one worker."""
+
+    __slots__ = ("has_more", "held_bytes", "items", "loaded_to", "low_stored", "name", "spec", "waiting", "window")
+
+    def __init__(self, spec: Slot, window: int = WINDOW) -> None:
+        self.name = spec.name
+        self.spec = spec
+        self.window = window
+        self.items: deque[Message] = deque()
+        self.held_bytes = 0
+        self.waiting = 0  # in the window, on disk and in runs: everything not yet consumed
+        self.has_more = False
+        self.loaded_to = 0  # every waiting message up to this seq is, or was, in the window
+        self.low_stored = -1
+
+    def push(self, message: Message) -> bool:
+        """A message joins the line. False: it did not fit into the window and stays on disk."""
+        self.waiting += 1
+        if self.has_more or len(self.items) >= self.window or self.held_bytes > WINDOW_BYTES:
+            self.has_more = True
+            return False
+        self.load(message)
+        return True
+
+    def load(self, message: Message) -> None:
+        """A message that is counted already enters the window."""
+        self.items.append(message)
+        self.held_bytes += len(message.payload)
+        self.loaded_to = message.seq
+        message.job.ref_count += 1
+
+    def pop(self) -> Message:
+        message = self.items.popleft()
+        self.held_bytes -= len(message.payload)
+        return message
+
+    def give_back(self, messages: Iterable[Message]) -> None:
+        """Messages that were taken and not used return to the front, in their order."""
+        for message in reversed(list(messages)):
+            self.items.appendleft(message)
+            self.held_bytes += len(message.payload)
+
+    def remove(self, seqs: set[int]) -> None:
+        kept = [message for message in self.items if message.seq not in seqs]
+        self.held_bytes = sum(len(message.payload) for message in kept)
+        self.items = deque(kept)
+
+    @property
+    def wants_more(self) -> bool:
+        return self.has_more and len(self.items) <= self.window // 4 and self.held_bytes <= WINDOW_BYTES // 4
+
+    @property
+    def is_full(self) -> bool:
+        limit = self.spec.max_queue_length
+        return limit is not None and self.waiting >= limit
+
+
+class RoutineCell:
+    """One routine of one worker: its slots, what runs of it, what has come back into its line."""
+
+    __slots__ = (
+        "compiled", "is_asked", "is_ready", "last_fired_at", "needs_purge", "reruns", "routine_id", "runs", "slots", "wake_at",
+        "worker",
+    )  # fmt: skip
+
+    def __init__(self, worker: WorkerCell, compiled: CompiledRoutine) -> None:
+        self.worker = worker
+        self.compiled = compiled
+        self.routine_id = compiled.routine_id
+        policy = compiled.policy
+        size = policy.size if isinstance(policy, BatchSizePolicy) and isinstance(policy.size, int) else 0
+        self.slots = {name: SlotQueue(slot, max(WINDOW, 2 * size)) for name, slot in compiled.slots.items()}
+        self.reruns: deque[Rerun] = deque()
+        self.runs: list[Run] = []
+        self.is_ready = False
+        self.needs_purge = False  # a job with messages in the windows was paused or has ended
+        self.is_asked = False  # a custom policy has declined; it is asked again when something arrives
+        self.wake_at: int | None = None  # a policy's own timer, µs
+        self.last_fired_at: int | None = None
+
+    @property
+    def can_run(self) -> bool:
+        return self.compiled.call is not None and self.compiled.policy is not None
+
+    @property
+    def has_backlog(self) -> bool:
+        return bool(self.reruns) or any(queue.items or queue.has_more for queue in self.slots.values())
+
+
+class WorkerCell:
+    """A worker that this runtime owns."""
+
+    __slots__ = (
+        "deaths", "definition", "flow", "flow_name", "is_forgotten", "is_named", "jobs", "key", "next_n", "next_seq",
+        "parked_count", "routines", "state", "status", "stored_status", "touched_at", "worker_id", "is_dirty", "suspects",
+        "refreshed_at",
+    )  # fmt: skip
+
+    def __init__(self, key: int, worker_id: str, flow_name: str, flow: CompiledFlow, *, is_named: bool) -> None:
+        self.key = key
+        self.worker_id = worker_id
+        self.flow_name = flow_name
+        self.flow = flow
+        self.is_named = is_named
+        self.status: str = WorkerStatus.RUNNING
+        self.stored_status: str = WorkerStatus.PENDING
+        self.next_seq = 1
+        self.next_n = 1
+        self.deaths = 0
+        self.state: dict[str, Texts] = {}
+        self.jobs: dict[int, Job] = {}
+        self.routines = {rid: RoutineCell(self, compiled) for rid, compiled in flow.routines.items()}
+        self.parked_count = 0  # parked with a due time: they will come back by themselves
+        self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)
+        self.is_forgotten = False
+        self.is_dirty = False
+        self.refreshed_at = 0
+
+    def purge_soon(self) -> None:
+        """A job was paused or has ended: its messages leave the windows before anything else is taken."""
+        for routine in self.routines.values():
+            routine.needs_purge = True
+
+    def slot(self, routine_id: str, slot_name: str) -> SlotQueue:
+        return self.routines[routine_id].slots[slot_name]
+
+    @property
+    def waiting(self) -> int:
+        return sum(queue.waiting for routine in self.routines.values() for queue in routine.slots.values())
+
+    @property
+    def rerun_count(self) -> int:
+        return sum(len(routine.reruns) for routine in self.routines.values())
+
+    @property
+    def run_count(self) -> int:
+        return sum(len(routine.runs) for routine in self.routines.values())
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.run_count or self.parked_count or self.rerun_count or self.waiting)
+
+
+class Run:
+    """Some activations of one routine, handed to an executor that runs them one after another."""
+
+    __slots__ = ("activations", "cell", "is_alone", "is_ask", "is_broken", "settled", "should_stop", "snapshot")
+
+    def __init__(self, cell: RoutineCell, activations: list[Activation], *, is_alone: bool = False) -> None:
+        self.cell = cell
+        self.activations = activations
+        self.is_alone = is_alone
+        self.is_ask = False  # its policy is the user's code: the executor asks it first
+        self.snapshot: dict[str, list[Message]] = {}
+        self.settled = 0  # outcomes that the engine has taken
+        self.is_broken = False  # an outcome did not go in: those after it run again
+        self.should_stop = False
+
+    def in_flight(self) -> list[object]:
+        """[worker, routine, first seq, last seq, alone, parked row]: who is suspect if this process dies."""
+        rest = self.activations[self.settled :]
+        seqs = [seq for activation in rest for seq in activation.seqs]
+        if self.is_ask:
+            seqs = [message.seq for items in self.snapshot.values() for message in items]
+        rerun = rest[0].rerun.key if len(rest) == 1 and rest[0].rerun is not None else None
+        return [self.cell.worker.key, self.cell.routine_id, min(seqs, default=0), max(seqs, default=0), int(self.is_alone), rerun]

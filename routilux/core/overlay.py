@@ -1,0 +1,66 @@
+"""What a run has changed and the database does not have yet.
+
+A routine runs ahead of the commits: each activation must see what the one before it left. Scopes are the state
+of a routine (`("state", routine_id)`) and the data of a job (`("job", number)`), each a mapping of key to JSON
+text. The first write to a scope copies it; an activation that fails is undone key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+Scope = tuple[str, str | int]
+Texts = dict[str, str]
+
+
+class Overlay:
+    """Reads fall through to `committed` until a scope is written."""
+
+    __slots__ = ("_changed", "_committed", "_undo")
+
+    def __init__(self, committed: Callable[[Scope], Texts | None]) -> None:
+        self._committed = committed
+        self._changed: dict[Scope, Texts] = {}
+        self._undo: list[tuple[Scope, str | None, str | None | Texts]] = []
+
+    def begin(self) -> None:
+        """Start an activation: what follows is kept unless `undo` is called."""
+        self._undo.clear()
+
+    def read(self, scope: Scope) -> Mapping[str, str] | None:
+        changed = self._changed.get(scope)
+        return self._committed(scope) if changed is None else changed
+
+    def set(self, scope: Scope, key: str, value: str) -> None:
+        texts = self._writable(scope)
+        self._undo.append((scope, key, texts.get(key)))
+        texts[key] = value
+
+    def replace(self, scope: Scope, texts: Texts) -> None:
+        self._undo.append((scope, None, self._changed.get(scope)))
+        self._changed[scope] = dict(texts)
+
+    def undo(self) -> None:
+        for scope, key, before in reversed(self._undo):
+            if key is None:
+                self._restore(scope, before)
+            elif before is None:
+                del self._changed[scope][key]
+            else:
+                assert isinstance(before, str)
+                self._changed[scope][key] = before
+        self._undo.clear()
+
+    def _writable(self, scope: Scope) -> Texts:
+        texts = self._changed.get(scope)
+        if texts is None:
+            self._undo.append((scope, None, None))
+            texts = self._changed[scope] = dict(self._committed(scope) or {})
+        return texts
+
+    def _restore(self, scope: Scope, before: object) -> None:
+        if before is None:
+            del self._changed[scope]
+        else:
+            assert isinstance(before, dict)
+            self._changed[scope] = before

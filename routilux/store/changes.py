@@ -1,0 +1,153 @@
+"""The rows of one group commit, and the statements that write them: one per table, in an order that fits.
+
+The engine fills a `Changes`; `write` sends it. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, text
+
+from routilux.store import bulk
+from routilux.store.bulk import Bulk, Row
+from routilux.store.tables import activations, jobs, messages, parked, slots, traces, worker_state, workers
+
+MESSAGE = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "status", "created_at")
+JOB = (
+    "worker", "job", "job_id", "flow", "status", "open_count", "metadata", "data", "routine_status", "result", "error",
+    "created_at", "started_at", "ended_at",
+)  # fmt: skip
+JOB_CHANGE = (
+    "worker", "job", "status", "open_count", "data", "routine_status", "result", "error", "started_at", "ended_at",
+)  # fmt: skip
+ACTIVATION = (
+    "worker", "n", "job", "routine", "attempt", "status", "started_at", "ended_at", "seqs", "policy_message",
+    "error_type", "error", "traceback",
+)  # fmt: skip
+TRACE = ("worker", "n", "i", "job", "kind", "routine", "action", "details", "at")
+PARKED = (
+    "worker", "seq", "job", "routine", "reason", "due_at", "line", "seqs", "attempt", "deaths", "activation",
+    "policy_message", "error_type", "error", "parked_at",
+)  # fmt: skip
+SLOT = ("worker", "routine", "slot", "waiting", "low_seq", "last_fired_at", "refreshed_at")
+WORKER_CHANGE = ("key", "status", "next_seq", "next_n", "deaths", "reason", "started_at", "ended_at")
+
+_INSERT_MESSAGES = bulk.insert(messages, MESSAGE)
+_SETTLE_MESSAGES = bulk.update(messages, ("worker", "seq"), ("status", "consumed_by"))
+_INSERT_JOBS = bulk.insert(jobs, JOB)
+_UPDATE_JOBS = bulk.update(jobs, ("worker", "job"), JOB_CHANGE[2:])
+_INSERT_ACTIVATIONS = bulk.insert(activations, ACTIVATION)
+_INSERT_TRACES = bulk.insert(traces, TRACE)
+_UPSERT_STATE = bulk.upsert(worker_state, ("worker", "routine", "key", "value"), ("value",))
+_DELETE_STATE = bulk.delete(worker_state, ("worker", "routine", "key"))
+_UPSERT_PARKED = bulk.upsert(parked, PARKED, PARKED[2:])
+_DELETE_PARKED = bulk.delete(parked, ("worker", "seq"))
+_UPSERT_SLOTS = bulk.upsert(slots, SLOT, SLOT[3:])
+_UPDATE_WORKERS = Bulk(
+    # few rows, and no filler would do for the unique worker_id
+    text(
+        "UPDATE routilux_workers SET status = n.status, next_seq = n.next_seq, next_n = n.next_n, deaths = n.deaths,"
+        " reason = n.reason, started_at = coalesce(started_at, n.started_at), ended_at = n.ended_at FROM (SELECT "
+        + ", ".join(f"json_extract(value, '$[{i}]') AS {name}" for i, name in enumerate(WORKER_CHANGE))
+        + " FROM json_each(:rows)) AS n WHERE routilux_workers.key = n.key"
+    ),
+    text(
+        "UPDATE routilux_workers AS w SET status = n.status, next_seq = n.next_seq, next_n = n.next_n,"
+        " deaths = n.deaths, reason = n.reason, started_at = coalesce(w.started_at, n.started_at),"
+        " ended_at = n.ended_at FROM ("
+        + bulk.insert(workers, WORKER_CHANGE).postgres.text.split(") ", 1)[1]
+        + ") AS n WHERE w.key = n.key"
+    ),
+)
+
+# A job that ends takes what is left of it along: [worker, job].
+_SWEEP_MESSAGES = Bulk(
+    text(
+        "UPDATE routilux_messages SET status = 'cancelled' WHERE status IN ('waiting', 'parked') AND (worker, job) IN"
+        " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:rows))"
+    ),
+    text(
+        "UPDATE routilux_messages AS m SET status = 'cancelled' FROM (SELECT CAST(v ->> 0 AS bigint) AS worker,"
+        " CAST(v ->> 1 AS bigint) AS job FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)) AS n"
+        " WHERE m.worker = n.worker AND m.job = n.job AND m.status IN ('waiting', 'parked')"
+    ),
+)
+_SWEEP_PARKED = Bulk(
+    text(
+        "DELETE FROM routilux_parked WHERE reason <> 'dead' AND (worker, seq, job) IN (SELECT m.worker, m.seq, m.job FROM"
+        " json_each(:rows) AS r JOIN routilux_messages AS m ON m.worker = json_extract(r.value, '$[0]')"
+        " AND m.job = json_extract(r.value, '$[1]'))"
+    ),
+    text(
+        "DELETE FROM routilux_parked AS p USING (SELECT CAST(v ->> 0 AS bigint) AS worker, CAST(v ->> 1 AS bigint) AS job"
+        " FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)) AS n JOIN routilux_messages AS m"
+        " ON m.worker = n.worker AND m.job = n.job WHERE p.worker = m.worker AND p.seq = m.seq AND p.job = m.job"
+        " AND p.reason <> 'dead'"
+    ),
+)
+# A delayed message comes due: it joins the end of the line under a new seq. [worker, seq, new seq]
+_MOVE_MESSAGES = Bulk(
+    text(
+        "UPDATE routilux_messages SET status = 'waiting', seq = (SELECT json_extract(value, '$[2]') FROM json_each(:rows)"
+        " WHERE json_extract(value, '$[0]') = worker AND json_extract(value, '$[1]') = seq) WHERE (worker, seq) IN"
+        " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:rows))"
+    ),
+    text(
+        "UPDATE routilux_messages AS m SET status = 'waiting', seq = n.new FROM (SELECT CAST(v ->> 0 AS bigint) AS worker,"
+        " CAST(v ->> 1 AS bigint) AS seq, CAST(v ->> 2 AS bigint) AS new FROM"
+        " jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)) AS n WHERE m.worker = n.worker AND m.seq = n.seq"
+    ),
+)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows by statement; each list holds tuples in the order of the columns named above."""
+
+    messages: list[Row] = field(default_factory=list)
+    settled: list[Row] = field(default_factory=list)  # worker, seq, status, consumed_by
+    moved: list[Row] = field(default_factory=list)
+    new_jobs: list[Row] = field(default_factory=list)
+    jobs: list[Row] = field(default_factory=list)
+    swept_jobs: list[Row] = field(default_factory=list)
+    activations: list[Row] = field(default_factory=list)
+    traces: list[Row] = field(default_factory=list)
+    state: dict[tuple[int, str, str], str | None] = field(default_factory=dict)  # None: delete
+    parked: dict[tuple[int, int], Row | None] = field(default_factory=dict)  # None: delete
+    slots: list[Row] = field(default_factory=list)
+    workers: list[Row] = field(default_factory=list)
+
+    def write(self, connection: Connection) -> None:
+        """Send all rows inside the caller's transaction."""
+        state_rows = [(*key, value) for key, value in self.state.items() if value is not None]
+        state_gone: list[Row] = [key for key, value in self.state.items() if value is None]
+        parked_rows = [row for row in self.parked.values() if row is not None]
+        parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
+        steps: tuple[tuple[Bulk, list[Row]], ...] = (
+            (_INSERT_MESSAGES, self.messages),
+            (_SETTLE_MESSAGES, self.settled),
+            (_MOVE_MESSAGES, self.moved),
+            (_INSERT_ACTIVATIONS, self.activations),
+            (_UPSERT_PARKED, parked_rows),
+            (_DELETE_PARKED, parked_gone),
+            (_SWEEP_PARKED, self.swept_jobs),
+            (_SWEEP_MESSAGES, self.swept_jobs),
+            (_INSERT_JOBS, self.new_jobs),
+            (_UPDATE_JOBS, self.jobs),
+            (_UPSERT_STATE, state_rows),
+            (_DELETE_STATE, state_gone),
+            (_INSERT_TRACES, self.traces),
+            (_UPSERT_SLOTS, self.slots),
+            (_UPDATE_WORKERS, self.workers),
+        )
+        for statement, rows in steps:
+            if rows:
+                statement.run(connection, rows)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (
+            self.messages or self.settled or self.moved or self.new_jobs or self.jobs or self.swept_jobs or self.activations
+            or self.traces or self.state or self.parked or self.slots or self.workers
+        )  # fmt: skip

@@ -1,0 +1,231 @@
+"""Reads of the engine: a worker with what waits for it, the next window of a slot, what is due.
+
+Every read is bounded by what it is asked for. They happen at start, at take-over, when a window moves on and when
+something comes due; the steady state reads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, bindparam, func, select, text, update
+
+from routilux.store.tables import activations, jobs, messages, parked, slots, worker_state, workers
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWorker:
+    key: int
+    worker_id: str
+    flow: str
+    status: str
+    owner: int | None
+    is_named: bool
+    next_seq: int
+    next_n: int
+    deaths: int
+    definition: str
+
+
+_WORKER_COLUMNS = (
+    workers.c.key, workers.c.worker_id, workers.c.flow, workers.c.status, workers.c.owner, workers.c.is_named,
+    workers.c.next_seq, workers.c.next_n, workers.c.deaths, workers.c.definition,
+)  # fmt: skip
+
+
+def _stored(row: Row[Any] | None) -> StoredWorker | None:
+    return None if row is None else StoredWorker(*row[:5], bool(row.is_named), *row[6:])
+
+
+def worker_named(connection: Connection, worker_id: str) -> StoredWorker | None:
+    return _stored(connection.execute(select(*_WORKER_COLUMNS).where(workers.c.worker_id == worker_id)).first())
+
+
+def worker_with_key(connection: Connection, key: int) -> StoredWorker | None:
+    return _stored(connection.execute(select(*_WORKER_COLUMNS).where(workers.c.key == key)).first())
+
+
+def state_of(connection: Connection, worker: int) -> dict[str, dict[str, str]]:
+    """routine -> key -> JSON text. The marker row of an empty state leaves just the routine."""
+    states: dict[str, dict[str, str]] = {}
+    rows = connection.execute(
+        select(worker_state.c.routine, worker_state.c.key, worker_state.c.value).where(worker_state.c.worker == worker)
+    )
+    for routine, key, value in rows:
+        texts = states.setdefault(routine, {})
+        if value != "":
+            texts[key] = value
+    return states
+
+
+def next_numbers(connection: Connection, worker: StoredWorker) -> tuple[int, int]:
+    """The next free seq and activation number: above every row and above the stored lower bounds."""
+    top = connection.execute(select(func.max(messages.c.seq)).where(messages.c.worker == worker.key)).scalar() or 0
+    line = connection.execute(select(func.max(parked.c.line)).where(parked.c.worker == worker.key)).scalar() or 0
+    last = connection.execute(select(func.max(activations.c.n)).where(activations.c.worker == worker.key)).scalar() or 0
+    return max(worker.next_seq, top + 1, line + 1), max(worker.next_n, last + 1)
+
+
+def slot_counters(connection: Connection, worker: int) -> dict[tuple[str, str], tuple[int, int | None]]:
+    """(routine, slot) -> (low_seq, last_fired_at)."""
+    rows = connection.execute(
+        select(slots.c.routine, slots.c.slot, slots.c.low_seq, slots.c.last_fired_at).where(slots.c.worker == worker)
+    )
+    return {(routine, slot): (low, fired) for routine, slot, low, fired in rows}
+
+
+def waiting_counts(connection: Connection, worker: int, low_seq: int) -> dict[tuple[str, str], int]:
+    """(routine, slot) -> how many wait, from `low_seq` on."""
+    rows = connection.execute(
+        select(messages.c.routine, messages.c.slot, func.count())
+        .where(messages.c.worker == worker, messages.c.seq >= low_seq, messages.c.status == "waiting")
+        .group_by(messages.c.routine, messages.c.slot)
+    )
+    return {(routine, slot): count for routine, slot, count in rows}
+
+
+_WINDOW = (
+    select(
+        messages.c.seq, messages.c.job, messages.c.slot, messages.c.payload, messages.c.created_at, messages.c.produced_by
+    )
+    .where(
+        messages.c.worker == bindparam("worker"),
+        messages.c.seq > bindparam("after"),
+        messages.c.routine == bindparam("routine"),
+        messages.c.slot == bindparam("slot"),
+        messages.c.status == "waiting",
+    )
+    .order_by(messages.c.seq)
+    .limit(bindparam("most"))
+)  # fmt: skip
+
+
+def window(
+    connection: Connection, worker: int, routine: str, slot: str, after: int, most: int, most_bytes: int
+) -> list[Row[Any]]:
+    """The first waiting messages of a slot with seq above `after`; at least one, then as many as fit."""
+    query = {"worker": worker, "after": after, "routine": routine, "slot": slot, "most": most}
+    rows, held = [], 0
+    for row in connection.execute(_WINDOW, query):
+        rows.append(row)
+        held += len(row.payload)
+        if held > most_bytes:
+            break
+    return rows
+
+
+def messages_with(connection: Connection, worker: int, seqs: Sequence[int], status: str) -> list[Row[Any]]:
+    """These messages, as far as they have this status, by seq."""
+    query = (
+        select(
+            messages.c.seq, messages.c.job, messages.c.routine, messages.c.slot, messages.c.payload,
+            messages.c.created_at, messages.c.produced_by,
+        )
+        .where(messages.c.worker == worker, messages.c.seq.in_(seqs), messages.c.status == status)
+        .order_by(messages.c.seq)
+    )  # fmt: skip
+    return list(connection.execute(query))
+
+
+def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Row[Any]]:
+    """Job rows by number, in chunks that fit the parameter limits."""
+    found: list[Row[Any]] = []
+    for start in range(0, len(numbers), 500):
+        chunk = numbers[start : start + 500]
+        found.extend(connection.execute(select(jobs).where(jobs.c.worker == worker, jobs.c.job.in_(chunk))))
+    return found
+
+
+def job_with_id(connection: Connection, job_id: str) -> Row[Any] | None:
+    """A job row and the public id and owner of its worker."""
+    query = select(jobs, workers.c.worker_id, workers.c.owner).join(workers, workers.c.key == jobs.c.worker)
+    return connection.execute(query.where(jobs.c.job_id == job_id)).first()
+
+
+def parked_in_line(connection: Connection, worker: int) -> list[Row[Any]]:
+    """Batches that came back into line and have not run."""
+    query = select(parked).where(parked.c.worker == worker, parked.c.line.is_not(None)).order_by(parked.c.line)
+    return list(connection.execute(query))
+
+
+def suspects(connection: Connection, worker: int) -> list[Row[Any]]:
+    return list(connection.execute(select(parked).where(parked.c.worker == worker, parked.c.reason == "suspect")))
+
+
+def parked_of_job(connection: Connection, worker: int, job: int, reason: str) -> list[Row[Any]]:
+    query = select(parked).where(parked.c.worker == worker, parked.c.job == job, parked.c.reason == reason)
+    return list(connection.execute(query.order_by(parked.c.seq)))
+
+
+def parked_row(connection: Connection, worker: int, seq: int) -> Row[Any] | None:
+    return connection.execute(select(parked).where(parked.c.worker == worker, parked.c.seq == seq)).first()
+
+
+def timed_count(connection: Connection, worker: int) -> int:
+    """How many are parked with a due time."""
+    query = select(func.count()).select_from(parked).where(parked.c.worker == worker, parked.c.due_at.is_not(None))
+    return connection.execute(query).scalar() or 0
+
+
+def due(connection: Connection, runtime: int, now: int, most: int) -> list[Row[Any]]:
+    """Parked rows of my workers whose time has come, oldest first."""
+    query = (
+        select(parked)
+        .join(workers, workers.c.key == parked.c.worker)
+        .where(parked.c.due_at <= now, parked.c.due_at.is_not(None), workers.c.owner == runtime)
+        .order_by(parked.c.due_at, parked.c.worker, parked.c.seq)
+        .limit(most)
+    )
+    return list(connection.execute(query))
+
+
+def next_due_at(connection: Connection, runtime: int) -> int | None:
+    """The earliest due time among my workers."""
+    query = (
+        select(parked.c.due_at)
+        .join(workers, workers.c.key == parked.c.worker)
+        .where(parked.c.due_at.is_not(None), workers.c.owner == runtime)
+        .order_by(parked.c.due_at)
+        .limit(1)
+    )
+    return connection.execute(query).scalar()
+
+
+def texts_of(column: str | None) -> dict[str, str]:
+    """A JSON object column as key -> JSON text."""
+    if column is None:
+        return {}
+    return {key: orjson.dumps(value).decode() for key, value in orjson.loads(column).items()}
+
+
+def text_of(texts: dict[str, str]) -> str | None:
+    """key -> JSON text as one JSON object; None if empty."""
+    if not texts:
+        return None
+    return "{" + ",".join(f"{orjson.dumps(key).decode()}:{value}" for key, value in texts.items()) + "}"
+
+
+def unroutable(connection: Connection, worker: int, low_seq: int, routine: str, slot: str, most: int) -> list[Row[Any]]:
+    """Waiting messages of a slot that the definition no longer has."""
+    return window(connection, worker, routine, slot, low_seq - 1, most, 1 << 30)
+
+
+_ADOPT = update(workers).where(workers.c.key == bindparam("worker_key")).values(owner=bindparam("new_owner"))
+
+
+def set_owner(connection: Connection, key: int, owner: int | None) -> None:
+    connection.execute(_ADOPT, {"worker_key": key, "new_owner": owner})
+
+
+_LIVE_WORKER = text(
+    "SELECT worker_id FROM routilux_workers WHERE flow = :flow AND status NOT IN ('completed', 'failed', 'cancelled')"
+    " ORDER BY key DESC LIMIT 1"
+)
+
+
+def newest_live_worker(connection: Connection, flow: str) -> str | None:
+    """Public id of the newest worker of a flow that has not ended."""
+    return connection.execute(_LIVE_WORKER, {"flow": flow}).scalar()

@@ -1,0 +1,233 @@
+"""Everything the runtime asks of the database, by name. All SQL of the engine is here, in `changes` and `loading`.
+
+A `Commit` is one group commit under way: fence first, then what must be known before the engine decides (own
+statements, idempotency keys, inbox rows), then the rows, then the commit row that answers "did it go in?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, text
+
+from routilux.store.database import Database
+from routilux.store.failures import Failure, classify
+
+
+class Fenced(Exception):
+    """My runtime is dead for the database: somebody took over. Nothing of this transaction may go in."""
+
+
+class AlreadyIn(Exception):
+    """The commit of this number went in at an earlier try whose answer was lost."""
+
+
+class TransactionEnded(Exception):
+    """An own statement ended the transaction; `index` says whose."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"own statement of activation {index} ended the transaction")
+        self.index = index
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    id: int
+    kind: str
+    flow: str
+    worker_id: str | None
+    job_id: str | None
+    metadata: str | None
+    body: str
+    created_at: int
+
+
+_FENCE = {
+    # KEY SHARE: a heartbeat does not wait for it, a take-over (FOR UPDATE) does
+    "postgresql": text("SELECT 1 FROM routilux_runtimes WHERE key = :key AND state = 'alive' FOR KEY SHARE"),
+    "sqlite": text("SELECT 1 FROM routilux_runtimes WHERE key = :key AND state = 'alive'"),
+}
+_COMMIT_ROW = text(
+    "INSERT INTO routilux_commits (runtime, n, in_flight, committed_at) VALUES (:key, :n, :in_flight, :now)"
+    " ON CONFLICT DO NOTHING"
+)
+_INBOX_COLUMNS = "id, kind, flow, worker_id, job_id, metadata, body, created_at"
+_TAKE_INBOX = {
+    "sqlite": text(
+        f"DELETE FROM routilux_inbox WHERE id IN (SELECT value FROM json_each(:ids)) RETURNING {_INBOX_COLUMNS}"
+    ),
+    "postgresql": text(
+        "DELETE FROM routilux_inbox WHERE id IN (SELECT CAST(v AS bigint) FROM"
+        f" jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v)) RETURNING {_INBOX_COLUMNS}"
+    ),
+}
+_CLAIM_KEYS = {
+    "sqlite": text(
+        "INSERT INTO routilux_job_keys (job_id, fingerprint, created_at) SELECT json_extract(value, '$[0]'),"
+        " json_extract(value, '$[1]'), :now FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING RETURNING job_id"
+    ),
+    "postgresql": text(
+        "INSERT INTO routilux_job_keys (job_id, fingerprint, created_at) SELECT v ->> 0, v ->> 1, :now FROM"
+        " jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v) ORDER BY 1 ON CONFLICT DO NOTHING RETURNING job_id"
+    ),
+}
+_JOB_WORKERS = {
+    "sqlite": text(
+        "SELECT j.job_id, w.worker_id FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker"
+        " WHERE j.job_id IN (SELECT value FROM json_each(:ids))"
+    ),
+    "postgresql": text(
+        "SELECT j.job_id, w.worker_id FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker"
+        " WHERE j.job_id IN (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
+    ),
+}
+_KEYS_OF = {
+    "sqlite": text(
+        "SELECT job_id, fingerprint FROM routilux_job_keys WHERE job_id IN (SELECT value FROM json_each(:ids))"
+    ),
+    "postgresql": text(
+        "SELECT job_id, fingerprint FROM routilux_job_keys WHERE job_id IN"
+        " (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
+    ),
+}
+# What a job without a key row was posted as: its first message, still there while the job is.
+_POSTED_AS = text(
+    "SELECT j.flow, m.routine, m.slot, m.payload FROM routilux_jobs AS j JOIN routilux_messages AS m"
+    " ON m.worker = j.worker AND m.job = j.job AND m.produced_by IS NULL WHERE j.job_id = :job_id ORDER BY m.seq LIMIT 1"
+)
+
+
+def as_json(values: Sequence[object]) -> str:
+    """A list parameter for the statements above."""
+    return orjson.dumps(values).decode()
+
+
+class Commit:
+    """One group commit under way."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._dialect = connection.dialect.name
+
+    def fence(self, runtime: int) -> None:
+        """Lock my row, or learn that I am dead. Raises `Fenced`."""
+        if self.connection.execute(_FENCE[self._dialect], {"key": runtime}).first() is None:
+            raise Fenced
+
+    def mark(self, runtime: int, n: int, in_flight: Sequence[object], now: int) -> None:
+        """Insert the commit row. Raises `AlreadyIn` if an earlier try went in: the database waits for it first."""
+        row = {"key": runtime, "n": n, "in_flight": as_json(in_flight), "now": now}
+        if self.connection.execute(_COMMIT_ROW, row).rowcount != 1:
+            raise AlreadyIn
+
+    def take_inbox(self, ids: Sequence[int]) -> list[InboxRow]:
+        """Delete these rows and return those that were still there, in the order they were written."""
+        rows = self.connection.execute(_TAKE_INBOX[self._dialect], {"ids": as_json(ids)})
+        return sorted((InboxRow(*row) for row in rows), key=lambda row: row.id)
+
+    def claim_keys(self, keys: dict[str, str], now: int) -> set[str]:
+        """Insert idempotency keys; returns those that were free. Waits for others who insert the same."""
+        rows = as_json([[job_id, fingerprint] for job_id, fingerprint in keys.items()])
+        claimed = self.connection.execute(_CLAIM_KEYS[self._dialect], {"rows": rows, "now": now})
+        return {row.job_id for row in claimed}
+
+    def known_keys(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """job id -> fingerprint, of those that have a key row."""
+        found = self.connection.execute(_KEYS_OF[self._dialect], {"ids": as_json(job_ids)})
+        return {row.job_id: row.fingerprint for row in found}
+
+    def job_workers(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """job id -> worker id, of those that have a job row."""
+        found = self.connection.execute(_JOB_WORKERS[self._dialect], {"ids": as_json(job_ids)})
+        return {row.job_id: row.worker_id for row in found}
+
+    def posted_as(self, job_id: str) -> tuple[str, str, str, str] | None:
+        """flow, routine, slot and payload text that a job was posted with."""
+        row = self.connection.execute(_POSTED_AS, {"job_id": job_id}).first()
+        return None if row is None else (row.flow, row.routine, row.slot, row.payload)
+
+    def own_statements(self, groups: Sequence[Sequence[tuple[Any, Any]]]) -> list[BaseException | None]:
+        """Run each activation's own statements; what failed, by activation.
+
+        All in one savepoint first; if that fails, one savepoint per activation, so that one failure costs only
+        the activation it belongs to. Raises `TransactionEnded` when a statement ended the transaction, and the
+        error itself when the connection is gone.
+        """
+        try:
+            with self.connection.begin_nested():
+                for index, group in enumerate(groups):
+                    self._run(group, index)
+                self._check_constraints()
+            return [None] * len(groups)
+        except TransactionEnded:
+            raise
+        except Exception as error:
+            if classify(error) is Failure.LOST or not self.is_open:
+                raise
+        return [self._run_alone(group, index) for index, group in enumerate(groups)]
+
+    def _run_alone(self, group: Sequence[tuple[Any, Any]], index: int) -> BaseException | None:
+        try:
+            with self.connection.begin_nested():
+                self._run(group, index)
+                self._check_constraints()
+        except TransactionEnded:
+            raise
+        except Exception as error:
+            if classify(error) is Failure.LOST:
+                raise
+            if not self.is_open:
+                raise TransactionEnded(index) from error
+            return error
+        return None
+
+    def _run(self, group: Sequence[tuple[Any, Any]], index: int) -> None:
+        for statement, parameters in group:
+            try:
+                self.connection.execute(statement, parameters)
+            except Exception as error:
+                if classify(error) is not Failure.LOST and not self.is_open:
+                    raise TransactionEnded(index) from error
+                raise
+            if not self.is_open:
+                raise TransactionEnded(index)
+
+    def _check_constraints(self) -> None:
+        """Deferred constraints are checked inside the savepoint, not by the COMMIT of everybody."""
+        if self._dialect == "postgresql":
+            self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database still has the transaction that we began."""
+        driver: Any = self.connection.connection.driver_connection
+        if self._dialect == "sqlite":
+            return bool(driver.in_transaction)
+        return int(driver.info.transaction_status) in (2, 3)  # INTRANS, INERROR (a savepoint will end that)
+
+
+class Store:
+    """Group commits and short reads of one runtime."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._writer = database.connect_writer()
+
+    @contextmanager
+    def commit(self) -> Iterator[Commit]:
+        """One transaction of the engine; COMMIT at the end of the block."""
+        with self._writer.transaction() as connection:
+            yield Commit(connection)
+
+    def drop_connection(self) -> None:
+        """Throw the engine's connection away; the next transaction has a new one."""
+        self._writer.drop()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self.database.read() as connection:
+            yield connection
