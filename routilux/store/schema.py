@@ -1,0 +1,261 @@
+"""The schema: which revision a database has, and how it gets the one that this code needs.
+
+A runtime calls `ensure` at start: one query when all is well, and Alembic is imported only when there is something
+to do. SQLite upgrades itself, Postgres is upgraded by an operator (`routilux db upgrade`), who decides when.
+The revisions live in the package `routilux_migrations`; this module knows their names, not what they do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url, pool, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from routilux.errors import SchemaForeignError, SchemaMissingError, SchemaTooNewError, SchemaTooOldError
+from routilux.store.tables import PREFIX, metadata
+
+REVISIONS = (
+    "0001",
+    "0002",
+)  # a test compares them with the scripts: reading those would import Alembic at every start
+HEAD = REVISIONS[-1]
+VERSION_TABLE = f"{PREFIX}alembic_version"
+VIEWS = tuple(
+    PREFIX + name for name in ("job_history", "activation_history", "queue_depth", "dead_letters", "lineage")
+)
+BUSY_S = 30.0
+WAL_RESET_FIXED = (3, 51, 3)
+
+_VERSION = text(f"SELECT version_num FROM {VERSION_TABLE}")
+_upgrading = threading.Lock()  # Alembic keeps the running environment in a module
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaReport:
+    """What `check` found."""
+
+    dialect: str
+    server_version: str
+    current: str | None
+    head: str
+    state: str  # ok missing old new foreign
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_ok(self) -> bool:
+        return self.state == "ok"
+
+
+def ensure(bind: Connection | Engine, url: str, *, is_exclusive: Callable[[], bool] = lambda: True) -> None:
+    """Make sure that this code can serve the database, or raise the `SchemaError` that says what to do.
+
+    `is_exclusive` is asked before an existing SQLite file is changed: True when no other process is alive on it.
+    """
+    if isinstance(bind, Engine):
+        with bind.connect() as connection:
+            ensure(connection, url, is_exclusive=is_exclusive)
+        return
+    current = _revision(bind)
+    if current == HEAD:
+        return
+    state, shown = _state(bind, current), _shown(url)
+    match state:
+        case "new":
+            raise SchemaTooNewError(shown, current, HEAD)
+        case "foreign":
+            raise SchemaForeignError(shown)
+        case "missing" | "old" if bind.dialect.name == "sqlite":
+            # a missing schema serves nobody, so nobody need be asked: two processes may start on a new file at once
+            if state == "old" and not is_exclusive():
+                raise SchemaTooOldError(shown, current, HEAD)
+            _upgrade_own(bind, url)
+        case "missing":
+            raise SchemaMissingError(shown)
+        case _:
+            raise SchemaTooOldError(shown, current, HEAD)
+
+
+def upgrade(url: str) -> None:
+    """Bring the database to the revision of this code; durable when it returns, no matter how many call it at once.
+
+    Raises `SchemaTooNewError` or `SchemaForeignError` for a database that is not ours to change.
+    """
+    with _connect(make_url(url)) as connection:
+        if connection.dialect.name == "sqlite":
+            _prepare_file(connection)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if _is_upgradable(connection, url):
+                _run_revisions(connection)
+            connection.commit()
+        elif _is_upgradable(connection, url):
+            _run_revisions(connection)
+
+
+def check(url: str) -> SchemaReport:
+    """Look at a database and change nothing, not even create a file."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not _file_exists(parsed):
+        notes = (f"the file {parsed.database} does not exist; the first runtime makes it", *_sqlite_notes())
+        return SchemaReport("sqlite", sqlite3.sqlite_version, None, HEAD, "missing", notes)
+    with _connect(parsed) as connection:
+        current = _revision(connection)
+        state = _state(connection, current)
+        absent = _absent(connection) if state == "ok" else []
+        notes = tuple(f"{name} is gone; it belongs to revision {current}" for name in absent)
+        is_sqlite = connection.dialect.name == "sqlite"
+        return SchemaReport(
+            dialect=connection.dialect.name,
+            server_version=sqlite3.sqlite_version if is_sqlite else _setting(connection, "server_version"),
+            current=current,
+            head=HEAD,
+            state="foreign" if absent else state,
+            notes=notes + (_sqlite_notes() if is_sqlite else _postgres_notes(connection)),
+        )
+
+
+# what is there
+
+
+def _revision(connection: Connection) -> str | None:
+    """The revision that the database says it has; None: no version table, or an empty one."""
+    was_idle = not connection.in_transaction()
+    try:
+        return connection.execute(_VERSION).scalar()
+    except DBAPIError as error:
+        if not _says_no_table(error):
+            raise
+        return None
+    finally:
+        if was_idle:
+            connection.rollback()  # Postgres: the error ended it; SQLite: a read would stand in the way of the upgrade
+
+
+def _says_no_table(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == "42P01" or "no such table" in str(error.orig)
+
+
+def _state(connection: Connection, current: str | None) -> str:
+    if current == HEAD:
+        return "ok"
+    if current in REVISIONS:
+        return "old"
+    if current is not None:
+        return "new" if current.isdigit() and current > HEAD else "foreign"
+    names = {name for name in inspect(connection).get_table_names() if name.startswith(PREFIX)}
+    return "foreign" if names - {VERSION_TABLE} else "missing"
+
+
+def _absent(connection: Connection) -> list[str]:
+    inspector = inspect(connection)
+    there = {*inspector.get_table_names(), *inspector.get_view_names()}
+    return [name for name in (*metadata.tables, *VIEWS) if name not in there]
+
+
+def _is_upgradable(connection: Connection, url: str) -> bool:
+    """Whether there is something to do. Raises if it is not ours to do."""
+    current = _revision(connection)
+    match _state(connection, current):
+        case "ok":
+            return False
+        case "new":
+            raise SchemaTooNewError(_shown(url), current, HEAD)
+        case "foreign":
+            raise SchemaForeignError(_shown(url))
+    if connection.dialect.name != "sqlite":
+        connection.rollback()
+    return True
+
+
+# how it changes
+
+
+def _run_revisions(connection: Connection) -> None:
+    from alembic import command  # not at every start
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "routilux_migrations:.")
+    config.attributes["connection"] = connection
+    with _upgrading:
+        command.upgrade(config, "head")
+
+
+def _upgrade_own(connection: Connection, url: str) -> None:
+    if _is_memory(make_url(url)):
+        _run_revisions(connection)  # no other connection would reach it
+        connection.commit()
+    else:
+        upgrade(url)
+
+
+def _prepare_file(connection: Connection) -> None:
+    """Modes that live in the file. auto_vacuum counts only before the first page is written, so it comes first."""
+    connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except OperationalError as error:
+            # the change of mode does not wait for others as other statements do
+            if "locked" not in str(error.orig) or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+@contextmanager
+def _connect(url: URL) -> Iterator[Connection]:
+    """A connection of our own. SQLite: without the implicit BEGIN of the driver, which is too late for DDL."""
+    sqlite = {"isolation_level": None, "timeout": BUSY_S}
+    arguments = sqlite if url.get_backend_name() == "sqlite" else {}
+    engine = create_engine(url, poolclass=pool.NullPool, connect_args=arguments)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+# what else to say
+
+
+def _sqlite_notes() -> tuple[str, ...]:
+    if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
+        return ()
+    return (
+        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it: its processes"
+        " take turns to write. Other programs that write to this file should use routilux.sqlite_engine()",
+    )
+
+
+def _postgres_notes(connection: Connection) -> tuple[str, ...]:
+    notes = []
+    if _setting(connection, "fsync") == "off":
+        notes.append("fsync is off: a power loss may destroy the whole database, whatever Routilux promises")
+    if _setting(connection, "full_page_writes") == "off":
+        notes.append("full_page_writes is off: a power loss may tear pages")
+    return tuple(notes)
+
+
+def _setting(connection: Connection, name: str) -> str:
+    return str(connection.exec_driver_sql(f"SHOW {name}").scalar())
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _is_memory(url: URL) -> bool:
+    name = url.database or ""
+    return name in ("", ":memory:") or "mode=memory" in name or url.query.get("mode") == "memory"
+
+
+def _file_exists(url: URL) -> bool:
+    return not _is_memory(url) and Path((url.database or "").removeprefix("file:")).exists()
