@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.core import payload
 from routilux.core.compiled import CompiledRoutine
-from routilux.core.job_context import JobContext, JobSnapshot
+from routilux.core.job_context import JobContext, JobSnapshot, instant
 from routilux.core.message import Activation, Job
 from routilux.core.overlay import Overlay
 from routilux.core.worker_state import WorkerState, added
@@ -194,8 +194,8 @@ class ActivationContext:
         status = record.status if record.has_ended else "running"
         data = self._overlay.read(("job", record.no))
         return JobSnapshot(
-            record.job_id, self.job.worker_id, self.flow_id, status, record.created_at, record.started_at,
-            record.ended_at, record.metadata, data, record.error, record.result,
+            record.job_id, self.job.worker_id, self.flow_id, status, instant(record.created_at), instant(record.started_at),
+            instant(record.ended_at), record.metadata, data, record.error, record.result,
         )  # fmt: skip
 
     def job_traces(self, job_id: str) -> list[dict[str, Any]]:

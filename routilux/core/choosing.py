@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from routilux.core import payload
 from routilux.core.mailbox import RoutineCell, SlotQueue
 from routilux.core.message import Activation, Job, Message
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy, TimeIntervalPolicy
 from routilux.core.states import JobStatus
+
+IMMEDIATE = {"reason": "immediate"}
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ def _purge(cell: RoutineCell, chosen: Pick) -> None:
         queue.remove({message.seq for message in gone})
         for message in gone:
             if message.job.has_ended:
-                drop(queue, message)
+                drop(queue)
             else:
                 chosen.paused.append(message)
 
@@ -69,10 +72,9 @@ def may_run(job: Job) -> bool:
     return job.status != JobStatus.PAUSED and not job.has_ended
 
 
-def drop(queue: SlotQueue, message: Message) -> None:
+def drop(queue: SlotQueue) -> None:
     """A message that the database has settled already leaves memory."""
     queue.waiting -= 1
-    message.job.ref_count -= 1
 
 
 def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
@@ -94,8 +96,13 @@ def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
         chosen.is_alone = rerun.deaths > 0
         chosen.activations.append(
             Activation(
-                rerun.messages, _newest(rerun.messages), rerun.attempt + 1, rerun.policy_message, rerun,
-            )  # fmt: skip
+                rerun.messages,
+                _newest(rerun.messages),
+                rerun.attempt + 1,
+                None if rerun.policy_message is None else payload.decode(rerun.policy_message),
+                rerun,
+                reason_text=rerun.policy_message,
+            )
         )
         return True
     return False
@@ -117,7 +124,6 @@ def _newest(messages: list[Message]) -> Job:
 def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
     """The hot path: one message each, in the order of the line."""
     activations = chosen.activations
-    message_reason = {"reason": "immediate"}
     stop_at = cell.reruns[0].line if cell.reruns else None
     while len(activations) < limit:
         queue = _first(cell)
@@ -128,10 +134,10 @@ def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
             return
         if message.deaths is not None:
             if not activations:
-                _take_suspects(cell, chosen, [queue.pop()], message_reason, now)
+                _take_suspects(cell, chosen, [queue.pop()], IMMEDIATE, now)
             return
         queue.pop()
-        activations.append(Activation([message], message.job, 1, message_reason, None, False, [message.seq]))
+        activations.append(Activation([message], message.job, 1, IMMEDIATE, None, [message.seq]))
 
 
 def _repeat(
@@ -178,7 +184,7 @@ def _same_job(cell: RoutineCell, most: int) -> tuple[list[Message], object] | No
         if queue is None or queue.items[0].job is not messages[0].job:
             break
         messages.append(queue.pop())
-    return messages, {"reason": "immediate"}
+    return messages, IMMEDIATE
 
 
 def _one_of_each(cell: RoutineCell) -> tuple[list[Message], object] | None:

@@ -27,9 +27,9 @@ class JobSnapshot:
     worker_id: str | None
     flow_id: str
     status: str
-    created_at: int
-    started_at: int | None = None
-    ended_at: int | None = None
+    created_at: datetime | None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
     metadata: str | None = None
     data: Mapping[str, str] | None = None
     error: str | None = None
@@ -82,16 +82,16 @@ class JobContext:
 
     @property
     def created_at(self) -> datetime | None:
-        return instant(self._now().created_at)
+        return self._now().created_at
 
     @property
     def started_at(self) -> datetime | None:
-        return instant(self._now().started_at)
+        return self._now().started_at
 
     @property
     def completed_at(self) -> datetime | None:
         """When it ended, in whatever way."""
-        return instant(self._now().ended_at)
+        return self._now().ended_at
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -180,9 +180,9 @@ class JobContext:
             "worker_id": now.worker_id,
             "flow_id": now.flow_id,
             "status": str(now.status),
-            "created_at": instant(now.created_at),
-            "started_at": instant(now.started_at),
-            "completed_at": instant(now.ended_at),
+            "created_at": now.created_at,
+            "started_at": now.started_at,
+            "completed_at": now.ended_at,
             "metadata": self.metadata,
             "data": self.data,
             "error": now.error,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from routilux.core.message import Activation, Job, Message, Rerun
 from routilux.core.policies import BatchSizePolicy
@@ -53,7 +54,6 @@ class SlotQueue:
         self.items.append(message)
         self.held_bytes += len(message.payload)
         self.loaded_to = message.seq
-        message.job.ref_count += 1
 
     def pop(self) -> Message:
         message = self.items.popleft()
@@ -134,7 +134,7 @@ class WorkerCell:
         self.next_n = 1
         self.deaths = 0
         self.state: dict[str, Texts] = {}
-        self.jobs: dict[int, Job] = {}
+        self.jobs: WeakValueDictionary[int, Job] = WeakValueDictionary()  # as long as a message of it is in memory
         self.routines = {rid: RoutineCell(self, compiled) for rid, compiled in flow.routines.items()}
         self.parked_count = 0  # parked with a due time: they will come back by themselves
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)

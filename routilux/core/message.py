@@ -15,6 +15,7 @@ class Job:
     """A live job. An ended one stays ended for ever: sending a dead letter again loads a new record."""
 
     __slots__ = (
+        "__weakref__",
         "created_at",
         "data",
         "ended_at",
@@ -26,7 +27,6 @@ class Job:
         "metadata",
         "no",
         "open_count",
-        "ref_count",
         "result",
         "routine_status",
         "started_at",
@@ -45,7 +45,6 @@ class Job:
         self.status = JobStatus.PENDING
         self.open_count = 0
         self.stored_open_count = 0
-        self.ref_count = 0  # its messages in memory; at none the record leaves memory
         self.data: dict[str, str] = {}
         self.routine_status: dict[str, str] = {}
         self.result: str | None = None
@@ -98,8 +97,8 @@ class Activation:
     attempt: int = 1
     policy_message: object = None
     rerun: Rerun | None = None
-    is_flush: bool = False
     seqs: list[int] = field(default_factory=list)
+    reason_text: str | None = None  # the policy message as it is stored
 
     def __post_init__(self) -> None:
         if not self.seqs:

@@ -100,6 +100,15 @@ _MOVE_MESSAGES = Bulk(
     ),
 )
 
+_EDIT_PAYLOADS = bulk.update(messages, ("worker", "seq"), ("payload",))
+# A cancelled worker takes everything along: [worker, now, reason].
+_CANCEL_STEPS = (
+    "UPDATE routilux_jobs SET status = 'cancelled', ended_at = :now, error = :reason, open_count = 0"
+    " WHERE worker = :worker AND status IN ('pending', 'running', 'paused')",
+    "UPDATE routilux_messages SET status = 'cancelled' WHERE worker = :worker AND status IN ('waiting', 'parked')",
+    "DELETE FROM routilux_parked WHERE worker = :worker AND reason <> 'dead'",
+)
+
 
 @dataclass(slots=True)
 class Changes:
@@ -117,6 +126,8 @@ class Changes:
     parked: dict[tuple[int, int], Row | None] = field(default_factory=dict)  # None: delete
     slots: list[Row] = field(default_factory=list)
     workers: list[Row] = field(default_factory=list)
+    payloads: list[Row] = field(default_factory=list)
+    cancelled_workers: list[tuple[int, int, str]] = field(default_factory=list)
 
     def write(self, connection: Connection) -> None:
         """Send all rows inside the caller's transaction."""
@@ -127,6 +138,7 @@ class Changes:
         steps: tuple[tuple[Bulk, list[Row]], ...] = (
             (_INSERT_MESSAGES, self.messages),
             (_SETTLE_MESSAGES, self.settled),
+            (_EDIT_PAYLOADS, self.payloads),
             (_MOVE_MESSAGES, self.moved),
             (_INSERT_ACTIVATIONS, self.activations),
             (_UPSERT_PARKED, parked_rows),
@@ -144,10 +156,15 @@ class Changes:
         for statement, rows in steps:
             if rows:
                 statement.run(connection, rows)
+        for worker, now, reason in self.cancelled_workers:
+            for step in _CANCEL_STEPS:
+                values = {"worker": worker, "now": now, "reason": reason} if ":now" in step else {"worker": worker}
+                connection.execute(text(step), values)
 
     @property
     def is_empty(self) -> bool:
         return not (
             self.messages or self.settled or self.moved or self.new_jobs or self.jobs or self.swept_jobs or self.activations
             or self.traces or self.state or self.parked or self.slots or self.workers
+            or self.payloads or self.cancelled_workers
         )  # fmt: skip

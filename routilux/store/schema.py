@@ -1,8 +1,9 @@
 """The schema: which revision a database has, and how it gets the one that this code needs.
 
-A runtime calls `ensure` at start: one query when all is well, and Alembic is imported only when there is something
-to do. SQLite upgrades itself, Postgres is upgraded by an operator (`routilux db upgrade`), who decides when.
-The revisions live in the package `routilux_migrations`; this module knows their names, not what they do.
+A runtime calls `ensure` at start: one query when all is well, and Alembic is imported only when there is
+something to do. SQLite upgrades itself, Postgres is upgraded by an operator (`routilux db upgrade`), who
+decides when. The revisions live in the package `routilux_migrations`; this module knows their names, not
+what they do.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from routilux.store.tables import PREFIX, metadata
 REVISIONS = (
     "0001",
     "0002",
-)  # a test compares them with the scripts: reading those would import Alembic at every start
+)  # a test compares them with the scripts; reading those needs Alembic
 HEAD = REVISIONS[-1]
 VERSION_TABLE = f"{PREFIX}alembic_version"
 VIEWS = tuple(
@@ -56,7 +57,8 @@ class SchemaReport:
 def ensure(bind: Connection | Engine, url: str, *, is_exclusive: Callable[[], bool] = lambda: True) -> None:
     """Make sure that this code can serve the database, or raise the `SchemaError` that says what to do.
 
-    `is_exclusive` is asked before an existing SQLite file is changed: True when no other process is alive on it.
+    `is_exclusive` is asked before an existing SQLite schema is changed: is no other process alive on the
+    file?
     """
     if isinstance(bind, Engine):
         with bind.connect() as connection:
@@ -72,7 +74,7 @@ def ensure(bind: Connection | Engine, url: str, *, is_exclusive: Callable[[], bo
         case "foreign":
             raise SchemaForeignError(shown)
         case "missing" | "old" if bind.dialect.name == "sqlite":
-            # a missing schema serves nobody, so nobody need be asked: two processes may start on a new file at once
+            # a missing schema serves nobody: two processes may start on a new file at once
             if state == "old" and not is_exclusive():
                 raise SchemaTooOldError(shown, current, HEAD)
             _upgrade_own(bind, url)
@@ -83,7 +85,7 @@ def ensure(bind: Connection | Engine, url: str, *, is_exclusive: Callable[[], bo
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to the revision of this code; durable when it returns, no matter how many call it at once.
+    """Bring the database to the revision of this code, however many call it at once; durable when it returns.
 
     Raises `SchemaTooNewError` or `SchemaForeignError` for a database that is not ours to change.
     """
@@ -134,7 +136,8 @@ def _revision(connection: Connection) -> str | None:
         return None
     finally:
         if was_idle:
-            connection.rollback()  # Postgres: the error ended it; SQLite: a read would stand in the way of the upgrade
+            # Postgres: the error ended it; SQLite: a read would stand in the way of the upgrade
+            connection.rollback()
 
 
 def _says_no_table(error: DBAPIError) -> bool:
@@ -196,7 +199,7 @@ def _upgrade_own(connection: Connection, url: str) -> None:
 
 
 def _prepare_file(connection: Connection) -> None:
-    """Modes that live in the file. auto_vacuum counts only before the first page is written, so it comes first."""
+    """Modes that live in the file. auto_vacuum counts only before the first page is written: first."""
     connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
     until = time.monotonic() + BUSY_S
     while True:
@@ -212,7 +215,7 @@ def _prepare_file(connection: Connection) -> None:
 
 @contextmanager
 def _connect(url: URL) -> Iterator[Connection]:
-    """A connection of our own. SQLite: without the implicit BEGIN of the driver, which is too late for DDL."""
+    """A connection of our own. SQLite: without the implicit BEGIN of the driver, too late for DDL."""
     sqlite = {"isolation_level": None, "timeout": BUSY_S}
     arguments = sqlite if url.get_backend_name() == "sqlite" else {}
     engine = create_engine(url, poolclass=pool.NullPool, connect_args=arguments)
@@ -230,8 +233,8 @@ def _sqlite_notes() -> tuple[str, ...]:
     if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
         return ()
     return (
-        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it: its processes"
-        " take turns to write. Other programs that write to this file should use routilux.sqlite_engine()",
+        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it:"
+        " its processes take turns to write. Other programs that write here should use routilux.sqlite_engine()",
     )
 
 

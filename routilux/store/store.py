@@ -27,11 +27,10 @@ class AlreadyIn(Exception):
 
 
 class TransactionEnded(Exception):
-    """An own statement ended the transaction; `index` says whose."""
+    """An own statement ended the transaction of everybody."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"own statement of activation {index} ended the transaction")
-        self.index = index
+
+Group = Sequence[tuple[Any, Any]]  # the own statements of one activation, with their parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,30 +149,16 @@ class Commit:
         row = self.connection.execute(_POSTED_AS, {"job_id": job_id}).first()
         return None if row is None else (row.flow, row.routine, row.slot, row.payload)
 
-    def own_statements(self, groups: Sequence[Sequence[tuple[Any, Any]]]) -> list[BaseException | None]:
-        """Run each activation's own statements; what failed, by activation.
+    def own_together(self, groups: Sequence[Group]) -> bool:
+        """Run the own statements of many activations in one savepoint. False: nothing of it is there.
 
-        All in one savepoint first; if that fails, one savepoint per activation, so that one failure costs only
-        the activation it belongs to. Raises `TransactionEnded` when a statement ended the transaction, and the
-        error itself when the connection is gone.
+        Raises `TransactionEnded` when a statement ended the transaction, the error itself when the connection is
+        gone.
         """
         try:
             with self.connection.begin_nested():
-                for index, group in enumerate(groups):
-                    self._run(group, index)
-                self._check_constraints()
-            return [None] * len(groups)
-        except TransactionEnded:
-            raise
-        except Exception as error:
-            if classify(error) is Failure.LOST or not self.is_open:
-                raise
-        return [self._run_alone(group, index) for index, group in enumerate(groups)]
-
-    def _run_alone(self, group: Sequence[tuple[Any, Any]], index: int) -> BaseException | None:
-        try:
-            with self.connection.begin_nested():
-                self._run(group, index)
+                for group in groups:
+                    self._run(group)
                 self._check_constraints()
         except TransactionEnded:
             raise
@@ -181,20 +166,37 @@ class Commit:
             if classify(error) is Failure.LOST:
                 raise
             if not self.is_open:
-                raise TransactionEnded(index) from error
+                raise TransactionEnded from error
+            return False
+        return True
+
+    def own_alone(self, group: Group) -> BaseException | None:
+        """Run those of one activation in a savepoint of their own; the error that undid them, if any. Raises as above."""
+        try:
+            with self.connection.begin_nested():
+                self._run(group)
+                self._check_constraints()
+        except TransactionEnded:
+            raise
+        except Exception as error:
+            if classify(error) is Failure.LOST:
+                raise
+            if not self.is_open:
+                raise TransactionEnded from error
             return error
         return None
 
-    def _run(self, group: Sequence[tuple[Any, Any]], index: int) -> None:
+    def limit_lock_wait(self, milliseconds: int | None) -> None:
+        """Postgres: how long the next statements may wait for a stranger's lock; None: as the connection has it."""
+        if self._dialect == "postgresql":
+            value = "DEFAULT" if milliseconds is None else str(milliseconds)
+            self.connection.exec_driver_sql(f"SET LOCAL lock_timeout = {value}")
+
+    def _run(self, group: Group) -> None:
         for statement, parameters in group:
-            try:
-                self.connection.execute(statement, parameters)
-            except Exception as error:
-                if classify(error) is not Failure.LOST and not self.is_open:
-                    raise TransactionEnded(index) from error
-                raise
+            self.connection.execute(statement, parameters)
             if not self.is_open:
-                raise TransactionEnded(index)
+                raise TransactionEnded
 
     def _check_constraints(self) -> None:
         """Deferred constraints are checked inside the savepoint, not by the COMMIT of everybody."""

@@ -1,0 +1,189 @@
+"""Workers that change hands: started, resumed, taken over, given back.
+
+Everything here runs in the engine's thread between two commits, in fenced transactions of its own. Each can be
+repeated: after a lost answer the same call finds what the first one did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from routilux.core.mailbox import WorkerCell
+from routilux.core.states import ENDED_WORKER, WorkerStatus
+from routilux.errors import RuntimeShutDownError, WorkerEndedError, WorkerNotFoundError
+from routilux.runtime import keeping
+from routilux.runtime.committing import PASSING
+from routilux.store import loading, ownership
+from routilux.store.failures import classify
+from routilux.store.store import Commit, Fenced
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+T = TypeVar("T")
+_PAUSES_S = (0.01, 0.05, 0.2, 0.5, 1.0)
+MOST = 100
+
+
+def patiently(engine: Engine, call: Callable[[], T]) -> T:
+    """Repeat a call while its errors pass."""
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except Fenced:
+            raise
+        except Exception as error:
+            if classify(error) not in PASSING:
+                raise
+            attempt += 1
+            engine.store.drop_connection()
+            engine.report_trouble(error, attempt)
+            if engine.gives_up(_PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]):
+                raise RuntimeShutDownError("Runtime is shut down: the database could not be reached") from error
+
+
+def fenced(engine: Engine, work: Callable[[Commit], T]) -> T:
+    """One transaction behind my fence."""
+
+    def call() -> T:
+        with engine.store.commit() as commit:
+            commit.fence(engine.runtime_key)
+            return work(commit)
+
+    return patiently(engine, call)
+
+
+def start(engine: Engine, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]) -> WorkerCell:
+    """A new worker of mine, with its first state."""
+    digest, definition = engine.flows.definition(flow)
+    now = engine.clock.now_us()
+
+    def work(commit: Commit) -> None:
+        ownership.save_flow(commit.connection, flow, digest, definition, now)
+        ownership.create_worker(
+            commit.connection, worker_id, flow, digest, engine.runtime_key, now, is_named=is_named
+        )
+        stored = loading.worker_named(commit.connection, worker_id)
+        assert stored is not None
+        if not loading.state_of(commit.connection, stored.key):
+            ownership.save_state(commit.connection, stored.key, list(_state_rows(state)))
+
+    fenced(engine, work)
+    return _load(engine, worker_id)
+
+
+def _state_rows(state: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
+    rows = []
+    for routine, texts in state.items():
+        rows.extend((routine, key, text) for key, text in texts.items())
+        if not texts:
+            rows.append((routine, "", ""))
+    return rows
+
+
+def _load(engine: Engine, worker_id: str) -> WorkerCell:
+    def call() -> WorkerCell:
+        with engine.store.read() as connection:
+            stored = loading.worker_named(connection, worker_id)
+            if stored is None:
+                raise WorkerNotFoundError(worker_id)
+            return keeping.load(engine, connection, stored)
+
+    cell = patiently(engine, call)
+    engine.newest[cell.flow_name] = cell
+    return cell
+
+
+def resume(engine: Engine, worker_id: str) -> WorkerCell | None:
+    """Run a known worker again. None: it is alive in another runtime. Raises `WorkerEndedError` if it was cancelled."""
+    known = engine.by_id.get(worker_id)
+    if known is not None:
+        known.is_named = True
+        engine.newest[known.flow_name] = known
+        return known
+    digest_of = engine.flows.definition
+
+    def work(commit: Commit) -> bool:
+        stored = loading.worker_named(commit.connection, worker_id)
+        if stored is None:
+            raise WorkerNotFoundError(worker_id)
+        if stored.status in (WorkerStatus.CANCELLED, WorkerStatus.FAILED):
+            raise WorkerEndedError(worker_id, stored.status)
+        if not ownership.take(commit.connection, stored.key, engine.runtime_key):
+            return False
+        digest, definition = digest_of(stored.flow)
+        ownership.save_flow(commit.connection, stored.flow, digest, definition, engine.clock.now_us())
+        ownership.reopen_worker(commit.connection, stored.key, digest)
+        return True
+
+    return _load(engine, worker_id) if fenced(engine, work) else None
+
+
+def adopt(engine: Engine) -> int:
+    """Take workers of my flows that nobody runs, a bounded batch; returns how many."""
+    names = engine.flows.names()
+
+    def call() -> list[int]:
+        with engine.store.read() as connection:
+            return ownership.ownerless(connection, names, engine.clock.now_us(), MOST)
+
+    taken = [key for key in patiently(engine, call) if _take(engine, key)]
+    for key in taken:
+        _load_key(engine, key)
+    return len(taken)
+
+
+def _take(engine: Engine, key: int) -> bool:
+    return fenced(engine, lambda commit: ownership.take(commit.connection, key, engine.runtime_key))
+
+
+def _load_key(engine: Engine, key: int) -> None:
+    def call() -> None:
+        with engine.store.read() as connection:
+            stored = loading.worker_with_key(connection, key)
+            if stored is not None and stored.status not in ENDED_WORKER and key not in engine.workers:
+                keeping.load(engine, connection, stored)
+
+    patiently(engine, call)
+
+
+def serve_wanted(engine: Engine) -> None:
+    """Inbox rows ask for workers that nobody runs: start or take them."""
+    flows, engine.wanted_flows = engine.wanted_flows, set()
+    for flow in flows:
+        if engine.newest_worker(flow) is None:
+            start(engine, flow, engine.new_id(), is_named=False, state={})
+    wanted, engine.wanted_workers = engine.wanted_workers, set()
+    for worker_id in wanted:
+        if worker_id not in engine.by_id:
+            try:
+                resume(engine, worker_id)
+            except (WorkerEndedError, WorkerNotFoundError) as error:
+                engine.report_trouble(error, 1)
+
+
+def close_finished(engine: Engine) -> None:
+    """A recovered worker that nobody named is closed when its work is done."""
+    for cell in list(engine.workers.values()):
+        if not cell.is_named and cell.worker_id not in engine.mine and not cell.has_work and cell.status == WorkerStatus.RUNNING:
+            release(engine, cell)
+
+
+def release(engine: Engine, cell: WorkerCell) -> None:
+    """Give a worker back. Without work it is idle if somebody named it, else completed."""
+    if cell.has_work or cell.status == WorkerStatus.PAUSED:
+        status = WorkerStatus.PAUSED if cell.status == WorkerStatus.PAUSED else WorkerStatus.PENDING
+    else:
+        status = WorkerStatus.IDLE if cell.is_named else WorkerStatus.COMPLETED
+    if cell.status in ENDED_WORKER:
+        status = WorkerStatus(cell.status)
+    keeping.forget(engine, cell)
+    now = engine.clock.now_us()
+    fenced(
+        engine,
+        lambda commit: ownership.release(
+            commit.connection, cell.key, engine.runtime_key, status, now, has_ended=status in ENDED_WORKER
+        ),
+    )

@@ -1,0 +1,171 @@
+"""The one place where the parts of a runtime are wired together, started and stopped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from sqlalchemy import Engine as SqlEngine
+
+from routilux.core.activation import Readers
+from routilux.core.mailbox import Run
+from routilux.core.registry import FlowRegistry
+from routilux.runtime import housekeeping, stopping, takeover
+from routilux.runtime.alarm import Alarm
+from routilux.runtime.batch import Fact
+from routilux.runtime.clock import SystemClock
+from routilux.runtime.engine import Engine
+from routilux.runtime.executors import Performer
+from routilux.runtime.handles import execution_history, traces
+from routilux.runtime.known_flows import KnownFlows
+from routilux.runtime.leases import Lease
+from routilux.runtime.owning import refusal
+from routilux.runtime.pool import Pool
+from routilux.runtime.settings import Settings
+from routilux.store import schema
+from routilux.store.database import Database
+from routilux.store.store import Store
+
+log = logging.getLogger("routilux")
+SWITCH_INTERVAL_S = 0.0005  # at the default 5 ms a commit waits that long for each busy thread
+
+
+@dataclass(slots=True)
+class Parts:
+    """A running runtime."""
+
+    database: Database
+    store: Store
+    engine: Engine
+    lease: Lease
+    alarm: Alarm
+    pool: Pool
+    settings: Settings
+    thread: threading.Thread
+
+    @property
+    def is_running(self) -> bool:
+        return self.thread.is_alive()
+
+    def guarded(self, callback: Callable[[Fact], None], fact: Fact) -> None:
+        """A subscriber's error is logged; it costs nobody else anything."""
+        try:
+            callback(fact)
+        except Exception:
+            log.exception("a subscriber of %s raised", fact.name)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain and give back. False: logic still ran at the deadline."""
+        return stopping.stop(self, timeout_s)
+
+
+def assemble(
+    *,
+    thread_pool_size: int,
+    database: str | SqlEngine,
+    durability: Literal["power_loss", "process_crash"],
+    lease_s: float,
+    registry: FlowRegistry,
+    is_recovering: bool,
+    is_capturing: bool,
+    settings: Settings,
+    on_facts: Callable[[list[Fact]], None],
+) -> Parts:
+    """Open the database, register this process, start the threads."""
+    opened = Database.open(database, durability=durability)
+    try:
+        prepare_schema(opened)
+        store = Store(opened)
+        clock = SystemClock()
+        lease = Lease(opened, clock, lease_s, own_version())
+        engine: Engine
+        readers: dict[str, Readers] = {}
+
+        def readers_of(run: Run) -> Readers:
+            return _readers(run, engine, readers)
+
+        pool = Pool(thread_pool_size, Performer(clock, lambda entry: engine.inputs.put(entry), readers_of))
+        engine = Engine(store, clock, settings, pool, KnownFlows(registry), on_facts)
+        engine.lease_is_good = lambda: lease.is_good
+        engine.reidentify = lambda: _register(engine, lease)
+        engine.is_capturing = is_capturing
+        engine.reconcile = lambda: _reconcile(engine, lease, is_recovering)
+        alarm = Alarm(engine.inputs.wake, _duties(engine, settings))
+        engine.due.on_change = lambda: alarm.set(engine.due.next_at)
+        _register(engine, lease)
+    except BaseException:
+        opened.close()
+        raise
+    if sys.getswitchinterval() > SWITCH_INTERVAL_S:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    thread = threading.Thread(target=engine.run, name="routilux-engine", daemon=True)
+    parts = Parts(opened, store, engine, lease, alarm, pool, settings, thread)
+    engine.must_reconcile = True
+    engine.watch_alarm = lambda: None if alarm.is_alive else alarm.rebuild()
+    lease.start()
+    alarm.start()
+    thread.start()
+    return parts
+
+
+def prepare_schema(database: Database) -> None:
+    """The database has a schema that this code can serve, or `SchemaError` says what to do."""
+    with database.read() as connection:
+        bind: Any = connection.engine
+    lock = database.lock_file
+    schema.ensure(bind, database.url.render_as_string(hide_password=False), is_exclusive=lambda: lock is None or True)
+
+
+def own_version() -> str:
+    try:
+        return version("routilux")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _register(engine: Engine, lease: Lease) -> None:
+    lease.drop_sign()
+    engine.runtime_key = lease.register()
+    engine.commit_n = 0
+
+
+def _reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
+    engine.watch_alarm()
+    engine.inbox.must_look = True
+    engine.due.expect_soon()
+    if lease.is_dead:
+        engine.lose_identity()
+    elif is_recovering and not engine.is_draining:
+        takeover.run_once(engine, lease)
+    housekeeping.run_once(engine)
+
+
+def _duties(engine: Engine, settings: Settings) -> dict[str, tuple[float, Callable[[], None]]]:
+    def reconcile() -> None:
+        engine.must_reconcile = True
+        engine.inputs.wake()
+
+    return {"reconcile": (settings.reconcile_s, reconcile)}
+
+
+def _readers(run: Run, engine: Engine, cache: dict[str, Readers]) -> Readers:
+    worker = run.cell.worker
+    known = cache.get(worker.worker_id)
+    if known is None:
+        known = cache[worker.worker_id] = Readers(
+            now_us=engine.clock.now_us,
+            state_routines=lambda: list(worker.state),
+            execution_history=lambda routine: execution_history(engine.store, worker.worker_id, routine),
+            job_traces=lambda job_id: traces(engine.store, job_id),
+            refuse_statement=refusal,
+            max_payload_bytes=engine.settings.max_payload_bytes,
+        )
+    return known
+
+
+__all__ = ["Parts", "assemble", "own_version", "prepare_schema"]

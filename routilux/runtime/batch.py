@@ -1,0 +1,149 @@
+"""One group commit in the making: the rows so far, and what is to be done once they are in.
+
+Memory follows the inputs at once; the rows follow here. If the database refuses the commit, the workers concerned
+forget their memory and are loaded again, so memory never stands for something that is not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from routilux.core.activation import Failure, Outcome
+from routilux.core.mailbox import Run, WorkerCell
+from routilux.core.message import Job, Message
+from routilux.core.states import JobStatus, ParkedReason
+from routilux.runtime.inputs import Receipt
+from routilux.store.changes import Changes
+from routilux.store.loading import text_of
+
+
+@dataclass(slots=True)
+class Fact:
+    """Something that has happened, durably: a name and its fields."""
+
+    name: str
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Collects; decides nothing."""
+
+    now: int
+    changes: Changes = field(default_factory=Changes)
+    jobs: dict[tuple[int, int], tuple[WorkerCell, Job]] = field(default_factory=dict)
+    workers: dict[int, WorkerCell] = field(default_factory=dict)
+    planned: list[Run] = field(default_factory=list)
+    receipts: list[tuple[Receipt, object]] = field(default_factory=list)
+    refusals: list[tuple[Receipt, BaseException]] = field(default_factory=list)
+    ended_jobs: list[Job] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
+    own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
+    skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
+    needs_commit: bool = False
+
+    def touch(self, cell: WorkerCell, job: Job) -> None:
+        """This job's row may have to be written."""
+        self.jobs[cell.key, job.no] = (cell, job)
+
+    def touch_worker(self, cell: WorkerCell) -> None:
+        self.workers[cell.key] = cell
+
+    def add_message(self, cell: WorkerCell, message: Message, routine: str, status: str = "waiting") -> None:
+        self.changes.messages.append(
+            (
+                cell.key, message.seq, message.job.no, routine, message.slot, message.payload, message.produced_by, status,
+                message.created_at,
+            )  # fmt: skip
+        )
+
+    def settle(self, cell: WorkerCell, seq: int, status: str, consumed_by: int | None = None) -> None:
+        self.changes.settled.append((cell.key, seq, status, consumed_by))
+
+    def add_activation(self, cell: WorkerCell, n: int, routine: str, outcome: Outcome, status: str, reason: str | None) -> None:
+        activation, failure = outcome.activation, outcome.failure
+        seqs = activation.seqs
+        self.changes.activations.append(
+            (
+                cell.key, n, activation.job.no, routine, activation.attempt, status, outcome.started_at, outcome.ended_at,
+                str(seqs[0]) if len(seqs) == 1 else ",".join(map(str, seqs)), reason,
+                failure and failure.type, failure and failure.text, failure and failure.traceback,
+            )  # fmt: skip
+        )
+
+    def park(
+        self,
+        cell: WorkerCell,
+        messages: list[Message],
+        routine: str,
+        reason: ParkedReason,
+        *,
+        key: int | None = None,
+        due_at: int | None = None,
+        line: int | None = None,
+        attempt: int = 0,
+        deaths: int = 0,
+        activation: int | None = None,
+        policy_message: str | None = None,
+        failure: Failure | None = None,
+    ) -> None:
+        """A parked row for a batch of messages; a row with this key is replaced."""
+        numbers = {message.job.no for message in messages}
+        seqs = [message.seq for message in messages]
+        key = seqs[0] if key is None else key
+        self.changes.parked[cell.key, key] = (
+            cell.key, key, numbers.pop() if len(numbers) == 1 else 0, routine, reason, due_at, line, str(seqs), attempt,
+            deaths, activation, policy_message, failure and failure.type, failure and failure.text, self.now,
+        )  # fmt: skip
+
+    def unpark(self, cell: WorkerCell, key: int) -> None:
+        self.changes.parked[cell.key, key] = None
+
+    def end_job(self, cell: WorkerCell, job: Job, status: JobStatus, error: str | None = None, result: str | None = None) -> None:
+        """One row; what is left of the job in the database is swept by the same commit."""
+        job.status = status
+        job.error = error
+        job.result = result
+        job.ended_at = self.now
+        if job.open_count > 0:
+            self.changes.swept_jobs.append((cell.key, job.no))
+            cell.purge_soon()
+            job.open_count = 0
+        job.is_touched = True
+        self.touch(cell, job)
+        self.ended_jobs.append(job)
+
+    def finish(self) -> None:
+        """Turn touched jobs and workers into rows. Called once, after the last decision."""
+        for cell, job in self.jobs.values():
+            if job.is_new:
+                self.changes.new_jobs.append(_new_job(cell, job))
+            elif job.is_touched or job.open_count != job.stored_open_count:
+                self.changes.jobs.append(_changed_job(cell, job))
+            job.is_new = job.is_touched = False
+            job.stored_open_count = job.open_count
+
+    @property
+    def is_empty(self) -> bool:
+        return self.changes.is_empty and not self.planned and not self.needs_commit
+
+
+def _new_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
+    return (
+        cell.key, job.no, job.job_id, job.flow, job.status, job.open_count, job.metadata, text_of(job.data),
+        _statuses(job), job.result, job.error, job.created_at, job.started_at, job.ended_at,
+    )  # fmt: skip
+
+
+def _changed_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
+    return (
+        cell.key, job.no, job.status, job.open_count, text_of(job.data), _statuses(job), job.result, job.error,
+        job.started_at, job.ended_at,
+    )  # fmt: skip
+
+
+def _statuses(job: Job) -> str | None:
+    return text_of({routine: f'"{status}"' for routine, status in job.routine_status.items()})

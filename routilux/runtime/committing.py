@@ -1,0 +1,117 @@
+"""One group commit, until it is in or refused.
+
+    fence → what must be known first (own statements, idempotency keys, inbox) → decide → rows → commit row → COMMIT
+
+Passing errors (connection lost, deadlock, busy, disk full) send the same rows again under the same number, however
+long it takes; the commit row tells whether an earlier try went in. Any other error is a refusal: the engine takes
+the batch apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from routilux.errors import RuntimeShutDownError
+from routilux.runtime.batch import Batch
+from routilux.store.failures import Failure, classify
+from routilux.store.store import AlreadyIn, Commit, Fenced, TransactionEnded
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+PASSING = frozenset({Failure.LOST, Failure.RETRY, Failure.FULL, Failure.READ_ONLY})
+_PAUSES_S = (0.01, 0.05, 0.2, 0.5, 1.0)
+
+
+class Refused(Exception):
+    """The database refuses this batch, now and every time."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class GroupCommit:
+    """One batch on its way in. `prepare` runs inside the transaction before `decide`; `decide` runs once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: Batch,
+        prepare: Callable[[Commit, Batch], object] | None,
+        decide: Callable[[Batch], None],
+    ) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._prepare = prepare
+        self._decide = decide
+        self._is_decided = False
+        self._was_sent = False
+        self._answer: object = None
+        self._in_flight: list[object] = []
+
+    def run(self) -> None:
+        """Until it is in. Raises `Refused`, `Fenced`, or `RuntimeShutDownError` when the engine gives up waiting."""
+        attempt = 0
+        while True:
+            try:
+                return self._try()
+            except AlreadyIn:
+                return
+            except TransactionEnded as error:
+                self._engine.store.drop_connection()
+                self._engine.commit_n += 1
+                if self._is_decided:
+                    raise Refused(error) from error
+            except (Fenced, Refused):
+                raise
+            except Exception as error:
+                if classify(error) not in PASSING:
+                    raise Refused(error) from error
+                attempt += 1
+                self._wait(error, attempt)
+
+    def _try(self) -> None:
+        if self._prepare is None and not self._is_decided:
+            self._settle()  # nothing to ask the database: decide before the transaction begins
+            if self._batch.is_empty:
+                return
+        with self._engine.store.commit() as current:
+            current.fence(self._engine.runtime_key)
+            if self._was_sent:
+                self._mark(current)
+            if self._prepare is not None:
+                self._ask(current)
+            if not self._is_decided:
+                self._settle()
+            self._batch.changes.write(current.connection)
+            if not self._was_sent:
+                self._mark(current)
+                self._was_sent = True
+
+    def _settle(self) -> None:
+        self._decide(self._batch)
+        self._batch.finish()
+        self._is_decided = True
+        self._in_flight = self._engine.in_flight(self._batch)
+
+    def _ask(self, current: Commit) -> None:
+        assert self._prepare is not None
+        answer = self._prepare(current, self._batch)
+        if self._is_decided and answer != self._answer:
+            raise Refused(RuntimeError("the database answered otherwise when the commit was sent again"))
+        self._answer = answer
+
+    def _mark(self, current: Commit) -> None:
+        engine = self._engine
+        current.mark(engine.runtime_key, engine.commit_n, self._in_flight, self._batch.now)
+
+    def _wait(self, error: BaseException, attempt: int) -> None:
+        engine = self._engine
+        engine.store.drop_connection()
+        engine.report_trouble(error, attempt)
+        if engine.gives_up(_PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]):
+            raise RuntimeShutDownError(
+                "Runtime is shut down: the database did not take the last commit before the deadline"
+            ) from error

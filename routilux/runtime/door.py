@@ -1,0 +1,90 @@
+"""What a post must pass before anything is stored: names, payload, size, times, ids. Pure checks and encoding."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from routilux.core import payload
+from routilux.core.compiled import CompiledFlow
+from routilux.core.slot import Slot
+from routilux.errors import NaiveDatetimeError, RoutineNotFoundError, SlotNotFoundError
+from routilux.runtime.accepting import fingerprint
+from routilux.runtime.inputs import Post
+
+Seconds = float | timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class PostItem:
+    """One item of `post_many` with settings of its own.
+
+    `data`: a mapping; `job_id`: idempotency key; `delay`: seconds or timedelta; `metadata`: a JSON mapping.
+    """
+
+    data: Mapping[str, Any]
+    job_id: str | None = None
+    delay: Seconds | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+def seconds(value: Seconds) -> float:
+    """Plain numbers are seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def slot_of(flow: CompiledFlow, flow_name: str, routine: str, slot: str) -> Slot:
+    """The slot that a post names, or the error that says what there is."""
+    found = flow.routines.get(routine)
+    if found is None:
+        raise RoutineNotFoundError(routine, flow_name)
+    if slot not in found.slots:
+        raise SlotNotFoundError(slot, routine)
+    return found.slots[slot]
+
+
+def due_at_us(now_us: int, delay: Seconds | None, at: datetime | None) -> int | None:
+    """When a post is due, µs; None: now. A time in the past means now."""
+    if at is not None:
+        if at.tzinfo is None:
+            raise NaiveDatetimeError("at")
+        due = round(at.timestamp() * 1e6)
+        return due if due > now_us else None
+    if delay is None:
+        return None
+    wait = seconds(delay)
+    if wait != wait or wait in (float("inf"), float("-inf")):
+        raise ValueError(f"delay must be a finite number of seconds, not {delay!r}")
+    return now_us + round(wait * 1e6) if wait > 0 else None
+
+
+def checked_id(job_id: str) -> str:
+    if not isinstance(job_id, str) or not job_id:
+        raise ValueError(f"job_id must be a non-empty string, not {job_id!r}")
+    payload.encode(job_id, root="job_id", limit=512)
+    return job_id
+
+
+def encode_payload(spec: Slot | None, data: object, limit: int, root: str = "data") -> str:
+    """A payload as JSON text, checked against the slot's model."""
+    if spec is not None and spec.model is not None:
+        if not isinstance(data, Mapping):
+            return payload.encode_object(data, root=root, limit=limit)
+        data = spec.check(data, root=root)
+    return payload.encode_object(data, root=root, limit=limit)
+
+
+def encode_metadata(metadata: Mapping[str, Any] | None, limit: int) -> str | None:
+    return None if metadata is None else payload.encode_object(metadata, root="metadata", limit=limit)
+
+
+def make_post(
+    names: tuple[str, str, str], text: str, job_id: str | None, metadata: str | None, due_at: int | None
+) -> Post:
+    """A post ready for the engine; an id that the caller chose becomes an idempotency key."""
+    if job_id is None:
+        return Post(uuid.uuid4().hex, text, metadata, due_at)
+    return Post(checked_id(job_id), text, metadata, due_at, fingerprint(*names, text))

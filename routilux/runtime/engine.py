@@ -1,0 +1,424 @@
+"""The heart: one thread that owns every mailbox.
+
+    inputs → one group commit (decide, rows, COMMIT) → answers, and runs to the executors → …
+
+Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for the
+disk more inputs gather, so groups grow with the load by themselves.
+
+`step` can be driven by hand, without the thread. The duties live in files of their own: accepting, settling,
+owning, dispatching, committing, keeping (loading and forgetting), redelivery, takeover, control.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from routilux.core.activation import Outcome
+from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
+from routilux.core.message import Job
+from routilux.core.states import ENDED_WORKER
+from routilux.errors import LeaseLostError, RuntimeShutDownError
+from routilux.runtime import accepting, adopting, control, dispatching, inbox, keeping, owning, redelivery, settling
+from routilux.runtime.batch import Batch, Fact
+from routilux.runtime.clock import Clock
+from routilux.runtime.committing import GroupCommit, Refused
+from routilux.runtime.inputs import Input, InputQueue, OutcomeIn, PostIn, Receipt, Request, RunEnded, SignalIn, Task
+from routilux.runtime.settings import Settings
+from routilux.store.failures import Failure, classify
+from routilux.store.store import Commit, Fenced, InboxRow, Store
+
+log = logging.getLogger("routilux")
+
+MOST_INPUTS = 4096
+SLOTS_EVERY_US = 1_000_000
+
+
+class Executor(Protocol):
+    """Where runs go."""
+
+    def has_room(self, cell: RoutineCell) -> bool: ...
+    @property
+    def is_full(self) -> bool: ...
+    def take(self, run: Run) -> None: ...
+    def give(self, run: Run) -> None: ...
+    def submit(self, run: Run) -> None: ...
+
+
+class Engine:
+    """State of one runtime. Everything here is touched by the engine's thread only, except `inputs`."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        executor: Executor,
+        flows: keeping.Flows,
+        on_facts: Callable[[list[Fact]], None],
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.executor = executor
+        self.flows = flows
+        self.inputs = InputQueue()
+        self.runtime_key = 0
+        self.commit_n = 0
+        self.workers: dict[int, WorkerCell] = {}
+        self.by_id: dict[str, WorkerCell] = {}
+        self.live_jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
+        self.ready: deque[RoutineCell] = deque()
+        self.runs: set[Run] = set()
+        self.lone_run: Run | None = None
+        self.lone_cell: RoutineCell | None = None
+        self.wakes: list[tuple[int, int, RoutineCell]] = []
+        self.low: set[tuple[RoutineCell, SlotQueue]] = set()
+        self.waiting_posts: list[PostIn] = []
+        self.convicted: dict[int, BaseException] = {}
+        self.verdicts: dict[tuple[int, int], BaseException] = {}  # (worker, first seq) -> why its commit is refused
+        self.careful = 0  # so many outcomes go one per commit, to find out which of them is refused
+        self.newest: dict[str, WorkerCell] = {}
+        self.mine: set[str] = set()  # workers that this Runtime object started: they stay while it lives
+        self.wanted_flows: set[str] = set()
+        self.wanted_workers: set[str] = set()
+        self.unroutable: list[tuple[int, int, str, str]] = []
+        self.watchers: list[tuple[Callable[[], bool], threading.Event]] = []
+        self.must_reconcile = False
+        self.reconcile: Callable[[], object] = lambda: None
+        self.clock_is_real = True
+        self.is_capturing = False
+        self.pruned_n = 0
+        self.reidentify: Callable[[], None] = lambda: None
+        self.watch_alarm: Callable[[], object] = lambda: None
+        self.flush_waiters = 0
+        self.due = redelivery.Due()
+        self.inbox = inbox.Seen()
+        self.lease_is_good: Callable[[], bool] = lambda: True
+        self.is_stopping = False
+        self.is_draining = False
+        self.give_up_at: float | None = None
+        self._stop = threading.Event()
+        self._on_facts = on_facts
+
+    # the loop
+
+    def run(self) -> None:
+        """Until `stop`: the body of the engine's thread."""
+        while not self._stop.is_set():
+            timeout = self.pause_s()
+            if timeout > 0:
+                self.inputs.wait(timeout)
+            try:
+                self.step(self.inputs.take(MOST_INPUTS))
+            except (RuntimeShutDownError, LeaseLostError) as error:
+                log.error("engine stopped: %s", error)
+                return
+            except Exception:
+                log.exception("engine: an unexpected error; the workers concerned are loaded again")
+                self._heal()
+
+    def pause_s(self) -> float:
+        """How long there is nothing to do, as far as is known."""
+        if len(self.inputs) or self.low or (self.ready and self.runs == set() and self.may_dispatch()):
+            return 0.0
+        pause = self.settings.poll_s
+        if self.wakes:
+            pause = min(pause, max(0.0, (self.wakes[0][0] - self.clock.now_us()) / 1e6))
+        return pause
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.inputs.wake()
+
+    def step(self, inputs: list[Input]) -> None:
+        """One turn: what has come in, what is due, one group commit, and what follows from it."""
+        for task in [entry for entry in inputs if isinstance(entry, Task)]:
+            self._answer(task.receipt, task.run)
+        inputs = [entry for entry in inputs if not isinstance(entry, Task)]
+        inputs += self._posts_for_room()
+        self._look()
+        self._commit(inputs)
+        self._tell_watchers()
+
+    def _look(self) -> None:
+        """Reads that must see what memory sees: between two commits."""
+        keeping.refill(self)
+        redelivery.look(self)
+        if self.must_reconcile:
+            self.must_reconcile = False
+            self.reconcile()
+        inbox.look(self)
+        if self.wanted_flows or self.wanted_workers:
+            adopting.serve_wanted(self)
+        adopting.close_finished(self)
+        self._wake_timers()
+        self._flush()
+
+    def _tell_watchers(self) -> None:
+        """Whoever waits for a state of the whole is told when it holds."""
+        for watcher in [w for w in self.watchers if w[0]()]:
+            self.watchers.remove(watcher)
+            watcher[1].set()
+
+    def has_work(self) -> bool:
+        """Something of my workers waits, is parked with a due time, or runs."""
+        return bool(self.runs or len(self.inputs) or self.waiting_posts or any(w.has_work for w in self.workers.values()))
+
+    def can_run(self) -> bool:
+        """Something of my workers runs, or could run now."""
+        return bool(self.runs or self.ready or self.low or len(self.inputs) or self.waiting_posts)
+
+    def _posts_for_room(self) -> list[Input]:
+        waiting, self.waiting_posts = self.waiting_posts, []
+        return list(waiting)
+
+    def _wake_timers(self) -> None:
+        now = self.clock.now_us()
+        while self.wakes and self.wakes[0][0] <= now:
+            self.note(heapq.heappop(self.wakes)[2])
+
+    def _flush(self) -> None:
+        """Somebody waits for the end: policies that gather deliver what they have once nothing else can run."""
+        if self.flush_waiters and not self.runs and not self.ready:
+            for worker in self.workers.values():
+                if self.is_flushing(worker):
+                    for cell in worker.routines.values():
+                        if cell.has_backlog:
+                            self.note(cell)
+
+    def is_flushing(self, worker: WorkerCell) -> bool:
+        return self.flush_waiters > 0 and not worker.run_count and not worker.parked_count and not self.runs
+
+    # one group commit
+
+    def _commit(self, inputs: list[Input]) -> None:
+        while self.careful and inputs:
+            first, *inputs = inputs
+            self.careful -= isinstance(first, OutcomeIn)
+            self._commit_group([first])
+        self._commit_group(inputs)
+
+    def _commit_group(self, inputs: list[Input]) -> None:
+        batch = Batch(self.clock.now_us())
+        self.commit_n += 1
+        reported = [(entry.run, entry.outcome) for entry in inputs if isinstance(entry, OutcomeIn) and entry.outcome]
+        posts = [entry for entry in inputs if isinstance(entry, PostIn)]
+        for entry in inputs:
+            if not isinstance(entry, (OutcomeIn, RunEnded, Task)):
+                entry.receipt.is_taken = True
+        arrived: list[InboxRow] = []
+        taken: dict[str, tuple[str | None, str]] = {}
+
+        def prepare(commit: Commit, batch: Batch) -> object:
+            digest = owning.execute(self, commit, batch, reported)
+            arrived[:] = commit.take_inbox(self.inbox.ids) if self.inbox.ids else []
+            entries = posts + inbox.posts(arrived, self)
+            taken.clear()
+            taken.update(accepting.claim(commit, entries, batch.now))
+            return digest, tuple(arrived), tuple(sorted(taken))
+
+        def decide(batch: Batch) -> None:
+            self._apply(batch, inputs, taken)
+            inbox.apply(self, batch, arrived, taken)
+            redelivery.apply(self, batch)
+            keeping.refresh(self, batch)
+            dispatching.plan(self, batch)
+
+        asks = self.inbox.ids or any(o.writes for _, o in reported) or any(p.fingerprint for e in posts for p in e.posts)
+        try:
+            GroupCommit(self, batch, prepare if asks else None, decide).run()
+        except Fenced:
+            self._fenced(batch, inputs)
+        except Refused as error:
+            self._refused(batch, inputs, error.cause)
+        except RuntimeShutDownError:
+            self.inputs.put_back(inputs)
+            raise
+        else:
+            self._deliver(batch)
+
+    def _apply(self, batch: Batch, inputs: Iterable[Input], taken: dict[str, tuple[str | None, str]]) -> None:
+        """Outcomes first, then posts, then requests: a request sees, and may end, what the outcomes left."""
+        later: list[Request | SignalIn] = []
+        for entry in inputs:
+            match entry:
+                case OutcomeIn(run=run, outcome=outcome):
+                    if outcome is not None:
+                        settling.settle(self, batch, run, outcome)
+                case RunEnded(run=run):
+                    dispatching.ended(self, run)
+                case PostIn():
+                    accepting.accept(self, batch, entry, taken)
+                case Request() | SignalIn():
+                    later.append(entry)
+        for entry in later:
+            if isinstance(entry, SignalIn):
+                control.signal(self, batch, entry)
+            else:
+                self._request(batch, entry)
+
+    def _request(self, batch: Batch, entry: Request) -> None:
+        try:
+            batch.receipts.append((entry.receipt, entry.apply(batch)))
+        except Exception as error:  # told to the caller, who waits on the receipt
+            batch.refusals.append((entry.receipt, error))
+
+    def _deliver(self, batch: Batch) -> None:
+        """It is in: runs start, callers are answered, facts are told."""
+        self.convicted.clear()
+        for run in batch.planned:
+            self.runs.add(run)
+            self.executor.submit(run)
+        for receipt, value in batch.receipts:
+            receipt.resolve(value)
+        for receipt, error in batch.refusals:
+            receipt.fail(error)
+        for follow in batch.after:
+            follow()
+        if batch.ended_jobs or batch.facts:
+            self._on_facts([*batch.facts, *(_job_ended(job) for job in batch.ended_jobs)])
+
+    # when it is not in
+
+    def _fenced(self, batch: Batch, inputs: list[Input]) -> None:
+        """Somebody took over: drop everything and come back under a new identity."""
+        log.warning("runtime %s was declared dead by another; it drops its workers and starts again", self.runtime_key)
+        self.lose_identity(batch)
+        self.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
+
+    def _refused(self, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
+        """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
+        self.store.drop_connection()
+        alone = len(inputs) == 1
+        concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (OutcomeIn, RunEnded))}
+        concerned |= {run.cell.worker for run in batch.planned} | {cell for cell, _ in batch.jobs.values()}
+        concerned |= set(batch.workers.values())
+        for run in batch.planned:
+            self.executor.give(run)
+            if self.lone_run is run:
+                self.lone_run = None
+        again: list[Input] = []
+        for entry in inputs:
+            match entry:
+                case OutcomeIn(run=run, outcome=outcome) if outcome is not None and alone:
+                    keeping.convict(self, run, outcome, cause)
+                case RunEnded(run=run):
+                    self.give_room(run)
+                case PostIn() | SignalIn() | Request():
+                    if alone:
+                        entry.receipt.fail(cause)
+                    else:
+                        again.append(entry)
+        log.warning("the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs))
+        for worker in concerned:
+            keeping.reload(self, worker)
+        self.careful = 0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
+        self.inputs.put_back(again)
+
+    def _heal(self) -> None:
+        for worker in list(self.workers.values()):
+            keeping.reload(self, worker)
+
+    def lose_identity(self, batch: Batch | None = None) -> None:
+        """I am dead for the database: drop every worker, come back as somebody new."""
+        for run in batch.planned if batch is not None else ():
+            self.executor.give(run)
+        for run in self.runs:
+            run.should_stop = True
+        self.lone_run = self.lone_cell = None
+        for worker in list(self.workers.values()):
+            keeping.forget(self, worker)
+        adopting.patiently(self, self.reidentify)
+
+    def refuse_rest(self) -> None:
+        """The engine has stopped: whoever still waits is told."""
+        for entry in [*self.inputs.take(1 << 30), *self.waiting_posts]:
+            if not isinstance(entry, (OutcomeIn, RunEnded)) and not entry.receipt.is_done:
+                entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))
+
+    # what the duties share
+
+    def newest_worker(self, flow: str) -> WorkerCell | None:
+        """The worker of mine that posts to a flow go to: the newest that takes any."""
+        cell = self.newest.get(flow)
+        if cell is not None and not cell.is_forgotten and cell.status not in ENDED_WORKER:
+            return cell
+        live = [w for w in self.workers.values() if w.flow_name == flow and w.status not in ENDED_WORKER]
+        return max(live, key=lambda w: w.key, default=None)
+
+    def new_id(self) -> str:
+        return uuid.uuid4().hex
+
+    def patiently(self, call: Callable[[], object]) -> None:
+        adopting.patiently(self, call)
+
+    def note(self, cell: RoutineCell) -> None:
+        """This routine may have something to run."""
+        if not cell.is_ready and cell.can_run:
+            cell.is_ready = True
+            self.ready.append(cell)
+
+    def has_room(self, cell: RoutineCell) -> bool:
+        return self.executor.has_room(cell)
+
+    @property
+    def is_full(self) -> bool:
+        return self.executor.is_full
+
+    def take_room(self, run: Run) -> None:
+        self.executor.take(run)
+
+    def give_room(self, run: Run) -> None:
+        self.executor.give(run)
+        self.runs.discard(run)
+
+    def may_dispatch(self) -> bool:
+        return not self.is_stopping and self.lease_is_good()
+
+    def in_flight(self, batch: Batch) -> list[object]:
+        return [run.in_flight() for run in (*self.runs, *batch.planned)]
+
+    def refresh_slots(self, batch: Batch, worker: WorkerCell) -> None:
+        keeping.write_slots(batch, worker)
+
+    def redelivery_due(self, due_at: int) -> None:
+        self.due.expect(due_at)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        return self.store.database.is_postgres and classify(error) is Failure.RETRY
+
+    def reroute(self, batch: Batch, entry: PostIn) -> None:
+        """Its worker is not mine (any more): the caller finds the owner and tries again."""
+        batch.refusals.append((entry.receipt, keeping.NotMine(entry.worker_id)))
+
+    def report_trouble(self, error: BaseException, attempt: int) -> None:
+        log.log(logging.WARNING if attempt < 3 else logging.ERROR, "commit try %d failed, trying again: %s", attempt, error)
+
+    def gives_up(self, pause_s: float) -> bool:
+        """Wait before another try. True: the deadline of a stop has passed."""
+        if self.give_up_at is not None and time.monotonic() + pause_s > self.give_up_at:
+            return True
+        threading.Event().wait(pause_s)
+        return False
+
+    def _answer(self, receipt: Receipt, call: Callable[[], object]) -> None:
+        receipt.is_taken = True
+        try:
+            receipt.resolve(call())
+        except Exception as error:  # told to the caller, who waits on the receipt
+            receipt.fail(error)
+
+
+def _job_ended(job: Job) -> Fact:
+    return Fact("job.ended", {"job_id": job.job_id, "worker_id": job.worker_id, "status": str(job.status), "error": job.error})
+
+
+__all__ = ["Engine", "Executor", "Outcome"]

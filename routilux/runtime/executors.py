@@ -1,0 +1,236 @@
+"""Where logic runs: threads, and one asyncio loop for `async def`.
+
+An executor gets a run of durable messages of one routine and runs its activations one after another, each seeing
+what the one before left. Outcomes go to the engine one by one; nothing is visible to others before the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from routilux.core import context, payload
+from routilux.core.activation import ActivationContext, Outcome, Readers, slot_data
+from routilux.core.mailbox import Run
+from routilux.core.message import Activation, Message
+from routilux.core.overlay import Overlay, Scope
+from routilux.core.policies import evaluate
+from routilux.core.slot import SlotDataPoint
+from routilux.core.states import JobStatus
+from routilux.errors import PolicyError
+from routilux.runtime.clock import Clock
+from routilux.runtime.inputs import Input, OutcomeIn, RunEnded
+
+RUN_SECONDS = 0.05  # a run ends here so that other routines get their turn
+
+
+class Performer:
+    """Runs activations; the same for every executor. `report` puts an input on the engine's queue."""
+
+    def __init__(self, clock: Clock, report: Callable[[Input], None], readers: Callable[[Run], Readers]) -> None:
+        self._clock = clock
+        self._report = report
+        self._readers = readers
+
+    def perform(self, run: Run) -> None:
+        """Run its activations in this thread until they end, or the engine or the time asks to stop."""
+        try:
+            overlay = Overlay(_committed(run))
+            readers = self._readers(run)
+            until = self._clock.monotonic() + RUN_SECONDS
+            for activation in self._activations(run, overlay, readers):
+                self._report(OutcomeIn(run, self._run_one(run, activation, overlay, readers)))
+                if run.should_stop or self._clock.monotonic() > until:
+                    break
+        finally:
+            self._report(RunEnded(run))
+
+    async def perform_async(self, run: Run) -> None:
+        """The same for `async def` logic, as a task of the runtime's loop."""
+        try:
+            overlay = Overlay(_committed(run))
+            readers = self._readers(run)
+            until = self._clock.monotonic() + RUN_SECONDS
+            for activation in self._activations(run, overlay, readers):
+                self._report(OutcomeIn(run, await self._run_one_async(run, activation, overlay, readers)))
+                if run.should_stop or self._clock.monotonic() > until:
+                    break
+        finally:
+            self._report(RunEnded(run))
+
+    def _activations(self, run: Run, overlay: Overlay, readers: Readers) -> list[Activation]:
+        if not run.is_ask:
+            return list(run.activations)
+        asked = self._ask(run, overlay, readers)
+        return [] if asked is None else [asked]
+
+    def _ask(self, run: Run, overlay: Overlay, readers: Readers) -> Activation | None:
+        """Ask a user's policy. None: it declines; an error in it is reported as the failure of what it was shown."""
+        messages = {m.seq: m for items in run.snapshot.values() for m in items if _may_run(m)}
+        if not messages:
+            return None
+        shown = Activation(list(messages.values()), _newest(list(messages.values())))
+        compiled = run.cell.compiled
+        probe = ActivationContext(compiled, run.cell.worker.flow_name, run.cell.worker.worker_id, Outcome(shown, 0), overlay, readers)
+        slots = {
+            name: spec.view(
+                [
+                    SlotDataPoint(data=payload.decode(m.payload), emitted_at=m.created_at / 1e6, seq=m.seq)
+                    for m in run.snapshot[name]
+                    if m.seq in messages
+                ]
+            )
+            for name, spec in compiled.slots.items()
+        }
+        try:
+            chosen = evaluate(compiled.policy, slots, probe.worker_state)
+            if chosen is None:
+                return None
+            seqs, reason = chosen
+            taken = [messages[seq] for seq in seqs if seq in messages]
+            if not taken:
+                return None
+            return Activation(taken, _newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message"))
+        except Exception as error:  # the user's policy: its failure is data, like that of logic
+            outcome = Outcome(shown, self._clock.now_us(), self._clock.now_us())
+            outcome.fail(error if isinstance(error, PolicyError) else PolicyError(f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {error}"))
+            self._report(OutcomeIn(run, outcome))
+            return None
+
+    def _begin(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> ActivationContext:
+        overlay.begin()
+        outcome = Outcome(activation, self._clock.now_us())
+        worker = run.cell.worker
+        return ActivationContext(run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers)
+
+    def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+        around = self._begin(run, activation, overlay, readers)
+        token = context.current.set(around)
+        try:
+            compiled = run.cell.compiled
+            assert compiled.call is not None
+            compiled.call(slot_data(compiled, activation), activation.policy_message, around.worker_state)
+        except Exception as error:  # the one place where a user's exception is caught
+            self._failed(around, overlay, error)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            self._failed(around, overlay, error)
+        finally:
+            context.current.reset(token)
+        around.outcome.ended_at = self._clock.now_us()
+        return around.outcome
+
+    async def _run_one_async(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+        around = self._begin(run, activation, overlay, readers)
+        token = context.current.set(around)
+        try:
+            compiled = run.cell.compiled
+            assert compiled.call is not None
+            await compiled.call(slot_data(compiled, activation), activation.policy_message, around.worker_state)
+        except (Exception, asyncio.CancelledError) as error:
+            self._failed(around, overlay, error)
+        finally:
+            context.current.reset(token)
+        around.outcome.ended_at = self._clock.now_us()
+        return around.outcome
+
+    def _failed(self, around: ActivationContext, overlay: Overlay, error: BaseException) -> None:
+        overlay.undo()
+        around.outcome.fail(error)
+
+
+def _committed(run: Run) -> Callable[[Scope], dict[str, str] | None]:
+    worker = run.cell.worker
+
+    def read(scope: Scope) -> dict[str, str] | None:
+        kind, name = scope
+        if kind == "state":
+            return worker.state.get(str(name))
+        job = worker.jobs.get(int(name))
+        return None if job is None else job.data
+
+    return read
+
+
+def _may_run(message: Message) -> bool:
+    return not message.job.has_ended and message.job.status != JobStatus.PAUSED
+
+
+def _newest(messages: list[Message]) -> Any:
+    return max((message.job for message in messages), key=lambda job: job.no)
+
+
+class ThreadExecutor:
+    """At most `size` threads, started as they are needed."""
+
+    def __init__(self, size: int, perform: Callable[[Run], None], name: str = "routilux") -> None:
+        self.size = size
+        self._perform = perform
+        self._name = name
+        self._queue: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._active = 0
+
+    @property
+    def free(self) -> int:
+        return self.size - self._active
+
+    def take(self) -> None:
+        """A run is planned: its thread is spoken for."""
+        self._active += 1
+
+    def give(self) -> None:
+        self._active -= 1
+
+    def submit(self, run: Run) -> None:
+        if len(self._threads) < min(self._active, self.size):
+            # daemon: logic that never returns must not keep the process from exiting
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._queue.put(run)
+
+    def _work(self) -> None:
+        while (run := self._queue.get()) is not None:
+            # a fresh context each: what logic leaves in context variables does not leak into the next run
+            contextvars.Context().run(self._perform, run)
+
+    def stop(self, timeout: float) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout)
+
+
+class LoopExecutor:
+    """One asyncio loop in a thread of its own, started with the first `async def` run."""
+
+    def __init__(self, perform: Callable[[Run], Any]) -> None:
+        self._perform = perform
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, run: Run) -> None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="routilux-asyncio", daemon=True)
+            self._thread.start()
+        self._loop.call_soon_threadsafe(self._start, run)
+
+    def _start(self, run: Run) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(self._perform(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def stop(self, timeout: float) -> None:
+        if self._loop is None or self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._loop.close()

@@ -1,0 +1,117 @@
+"""What other processes want of my workers: rows of the inbox, emptied inside the commit that accepts them.
+
+`look` finds rows (it reads only); the next group commit deletes and applies them. A row that cannot be applied is
+logged and, when it is a post, kept as a failed job: nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Connection, text
+
+from routilux.errors import RoutiluxError
+from routilux.runtime import accepting, control
+from routilux.runtime.batch import Batch
+from routilux.runtime.inputs import Post, PostIn, Receipt
+from routilux.store.store import InboxRow
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+log = logging.getLogger("routilux")
+MOST = 1000
+
+_LOOK = text(
+    "SELECT i.id, i.flow, i.worker_id, i.job_id, w.key, w.owner, r.state AS owner_state, w.status FROM routilux_inbox AS i"
+    " LEFT JOIN routilux_workers AS w ON w.worker_id = i.worker_id LEFT JOIN routilux_runtimes AS r ON r.key = w.owner"
+    " ORDER BY i.id LIMIT :most"
+)
+
+
+class Seen:
+    """Rows that were found and are to be taken with the next commit."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.must_look = True
+        self.token: object = None
+
+
+def look(engine: Engine) -> None:
+    """Find rows, if there is a sign of any: SQLite, another process has written; Postgres, it is time."""
+    seen = engine.inbox
+    if engine.store.database.is_sqlite:
+        seen.token, changed = engine.store.database.changed_since(seen.token)
+        seen.must_look = seen.must_look or changed
+    if seen.must_look and not seen.ids:
+        seen.must_look = False
+        with engine.store.read() as connection:
+            _find(engine, connection)
+        seen.must_look = len(seen.ids) == MOST
+
+
+def _find(engine: Engine, connection: Connection) -> None:
+    """Rows for my workers; a worker that nobody runs is asked for."""
+    found = []
+    for row in connection.execute(_LOOK, {"most": MOST}):
+        if row.worker_id is None:
+            if not engine.flows.has(row.flow):
+                continue
+            if engine.newest_worker(row.flow) is None:
+                engine.wanted_flows.add(row.flow)
+                continue
+            found.append(row.id)
+        elif row.worker_id in engine.by_id:
+            found.append(row.id)
+        elif engine.flows.has(row.flow) and row.key is not None and (row.owner is None or row.owner_state == "dead"):
+            engine.wanted_workers.add(row.worker_id)
+    engine.inbox.ids = found
+
+
+def posts(rows: Sequence[InboxRow], engine: Engine) -> list[PostIn]:
+    """The posts among the rows, as the engine takes them."""
+    return [_post(row, engine) for row in rows if row.kind == "post"]
+
+
+def _post(row: InboxRow, engine: Engine) -> PostIn:
+    body = orjson.loads(row.body)
+    worker_id = row.worker_id
+    if worker_id is None:
+        newest = engine.newest_worker(row.flow)
+        worker_id = "" if newest is None else newest.worker_id
+    assert row.job_id is not None
+    post = Post(row.job_id, body["payload"], row.metadata, body.get("due_at"), body.get("fingerprint"))
+    return PostIn(row.flow, worker_id, body["routine"], body["slot"], [post], Receipt(), inbox_id=row.id)
+
+
+def apply(engine: Engine, batch: Batch, rows: Sequence[InboxRow], taken: dict[str, tuple[str | None, str]]) -> None:
+    """Rows that this commit has deleted take effect in it."""
+    engine.inbox.ids = []
+    for row in rows:
+        before = len(batch.refusals)
+        try:
+            if row.kind == "post":
+                _accept(engine, batch, row, taken)
+            else:
+                control.apply(engine, batch, row.kind, row.worker_id, row.job_id, orjson.loads(row.body))
+        except (RoutiluxError, KeyError) as error:
+            log.warning("inbox row %d (%s) of job %s was refused: %s", row.id, row.kind, row.job_id, error)
+        for _, error in batch.refusals[before:]:
+            log.warning("inbox post %d of job %s was refused: %s", row.id, row.job_id, error)
+            _keep_refused(engine, batch, row, error)
+
+
+def _accept(engine: Engine, batch: Batch, row: InboxRow, taken: dict[str, Any]) -> None:
+    accepting.accept(engine, batch, _post(row, engine), taken)
+
+
+def _keep_refused(engine: Engine, batch: Batch, row: InboxRow, error: BaseException) -> None:
+    """A post that its owner cannot take becomes a failed job with a dead letter: it can be read and sent again."""
+    cell = engine.by_id.get(row.worker_id or "") or engine.newest_worker(row.flow)
+    if cell is not None and row.job_id is not None:
+        body = orjson.loads(row.body)
+        accepting.keep_refused(batch, cell, row.job_id, row.metadata, body, error)

@@ -1,0 +1,270 @@
+"""Workers in memory: loading what waits for them, moving their windows on, forgetting and loading again.
+
+Take-over, `exec` of a known worker and recovery after an unexpected error all use the same path: `load`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+from sqlalchemy import Connection, Row
+
+from routilux.core.activation import Outcome
+from routilux.core.compiled import CompiledFlow
+from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, Run, SlotQueue, WorkerCell
+from routilux.core.message import Job, Message, Rerun
+from routilux.core.states import JobStatus, MessageStatus, ParkedReason, WorkerStatus
+from routilux.runtime.batch import Batch
+from routilux.store import loading
+from routilux.store.loading import StoredWorker
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+log = logging.getLogger("routilux")
+SLOTS_EVERY_US = 1_000_000
+MOST_RERUNS = 1000
+
+
+class Flows(Protocol):
+    """The flow definitions that this runtime can run."""
+
+    def has(self, name: str) -> bool: ...
+    def names(self) -> list[str]: ...
+    def get(self, name: str) -> CompiledFlow: ...
+    def definition(self, name: str) -> tuple[str, str]: ...
+
+
+class NotMine(Exception):
+    """The worker of a post is not owned by this runtime."""
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(worker_id)
+        self.worker_id = worker_id
+
+
+def load(engine: Engine, connection: Connection, stored: StoredWorker) -> WorkerCell:
+    """A worker that I own, with the first window of each slot and what has come back into line."""
+    cell = WorkerCell(stored.key, stored.worker_id, stored.flow, engine.flows.get(stored.flow), is_named=stored.is_named)
+    cell.status = stored.status if stored.status == WorkerStatus.PAUSED else WorkerStatus.RUNNING
+    cell.stored_status = stored.status
+    cell.deaths = stored.deaths
+    cell.next_seq, cell.next_n = loading.next_numbers(connection, stored)
+    cell.state = loading.state_of(connection, stored.key)
+    cell.parked_count = loading.timed_count(connection, stored.key)
+    _load_suspects(engine, connection, cell)
+    _load_slots(engine, connection, cell)
+    _load_reruns(engine, connection, cell)
+    engine.workers[cell.key] = cell
+    engine.by_id[cell.worker_id] = cell
+    engine.due.expect_soon()
+    for routine in cell.routines.values():
+        if routine.has_backlog:
+            engine.note(routine)
+    return cell
+
+
+def _load_suspects(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
+    now = engine.clock.now_us()
+    for row in loading.suspects(connection, cell.key):
+        cell.suspects[row.seq] = (row.deaths, now + death_pause_us(engine, row.deaths))
+
+
+def death_pause_us(engine: Engine, deaths: int) -> int:
+    pauses = engine.settings.death_pause_s
+    return round(pauses[min(deaths, len(pauses) - 1)] * 1e6)
+
+
+def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
+    counters = loading.slot_counters(connection, cell.key)
+    names = {(rid, name) for rid, routine in cell.routines.items() for name in routine.slots}
+    low = min((counters[name][0] for name in names), default=0) if names <= counters.keys() else 0
+    counts = loading.waiting_counts(connection, cell.key, low)
+    for routine_id, slot_name in names:
+        routine = cell.routines[routine_id]
+        queue = routine.slots[slot_name]
+        queue.waiting = counts.pop((routine_id, slot_name), 0)
+        queue.has_more = queue.waiting > 0
+        queue.loaded_to = low - 1
+        fired = counters.get((routine_id, slot_name), (0, None))[1]
+        routine.last_fired_at = fired if fired is not None else routine.last_fired_at
+        _fill(connection, routine, queue)
+    if counts:
+        engine.unroutable.extend((cell.key, low, routine, slot) for routine, slot in counts)
+
+
+def _fill(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> None:
+    """Read the next window of a slot. Memory and database agree when this is called: between two commits."""
+    most = queue.window - len(queue.items)
+    room = max(1, WINDOW_BYTES - queue.held_bytes)
+    rows = loading.window(
+        connection, routine.worker.key, routine.routine_id, queue.name, queue.loaded_to, most, room
+    )
+    for message in _messages(connection, routine.worker, rows):
+        queue.load(message)
+    full = len(rows) == most or sum(len(row.payload) for row in rows) > room
+    queue.has_more = bool(rows) and full
+
+
+def _messages(connection: Connection, worker: WorkerCell, rows: Sequence[Row[Any]]) -> list[Message]:
+    jobs = load_jobs(connection, worker, {row.job for row in rows})
+    messages = []
+    for row in rows:
+        message = Message(row.seq, jobs[row.job], row.slot, row.payload, row.created_at, row.produced_by)
+        if row.seq in worker.suspects:
+            message.deaths, message.not_before = worker.suspects[row.seq]
+        messages.append(message)
+    return messages
+
+
+def load_jobs(connection: Connection, worker: WorkerCell, numbers: set[int]) -> dict[int, Job]:
+    """Live job records by number: those in memory, and the rest from the database."""
+    jobs = {number: job for number in numbers if (job := worker.jobs.get(number)) is not None and not job.has_ended}
+    for row in loading.jobs_with(connection, worker.key, sorted(numbers - jobs.keys())):
+        jobs[row.job] = as_job(worker, row)
+    return jobs
+
+
+def as_job(worker: WorkerCell, row: Row[Any]) -> Job:
+    """A job row as a live record."""
+    job = Job(row.job, row.job_id, worker.worker_id, row.flow, row.created_at, row.metadata)
+    job.status = JobStatus(row.status)
+    job.open_count = job.stored_open_count = row.open_count
+    job.data = loading.texts_of(row.data)
+    job.routine_status = {} if row.routine_status is None else orjson.loads(row.routine_status)
+    job.result, job.error = row.result, row.error
+    job.started_at, job.ended_at = row.started_at, row.ended_at
+    job.is_new = False
+    worker.jobs[job.no] = job
+    return job
+
+
+def _load_reruns(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
+    for row in loading.parked_in_line(connection, cell.key):
+        messages = parked_messages(connection, cell, orjson.loads(row.seqs))
+        if messages and row.routine in cell.routines:
+            add_rerun(engine, cell, row, messages, row.line, row.attempt)
+
+
+def parked_messages(
+    connection: Connection, cell: WorkerCell, seqs: Sequence[int], status: str = MessageStatus.PARKED
+) -> list[Message]:
+    """Those of a parked batch that are still parked: a job that ended has taken its own along."""
+    return _messages(connection, cell, loading.messages_with(connection, cell.key, seqs, status))
+
+
+def add_rerun(
+    engine: Engine, cell: WorkerCell, row: Row[Any], messages: list[Message], line: int, attempt: int
+) -> None:
+    """A parked batch is in the line again, in memory."""
+    routine = cell.routines[row.routine]
+    not_before = engine.clock.now_us() + death_pause_us(engine, row.deaths) if row.deaths else 0
+    routine.reruns.append(Rerun(row.seq, line, messages, attempt, row.deaths, row.policy_message, not_before))
+    engine.note(routine)
+
+
+def refill(engine: Engine) -> None:
+    """Windows that run low are read on."""
+    if not engine.low:
+        return
+    low, engine.low = engine.low, set()
+    with engine.store.read() as connection:
+        for routine, queue in low:
+            if not routine.worker.is_forgotten and queue.wants_more:
+                _fill(connection, routine, queue)
+                engine.note(routine)
+
+
+def refresh(engine: Engine, batch: Batch) -> None:
+    """About once a second: counters of slots and workers that did something. A start reads only what waits."""
+    for worker in batch.workers.values():
+        if batch.now - worker.refreshed_at >= SLOTS_EVERY_US:
+            worker.refreshed_at = batch.now
+            write_slots(batch, worker)
+            write_worker(batch, worker)
+
+
+def write_slots(batch: Batch, worker: WorkerCell) -> None:
+    for routine in worker.routines.values():
+        for queue in routine.slots.values():
+            batch.changes.slots.append(
+                (
+                    worker.key, routine.routine_id, queue.name, queue.waiting, _low_seq(routine, queue),
+                    routine.last_fired_at, batch.now,
+                )  # fmt: skip
+            )
+
+
+def _low_seq(routine: RoutineCell, queue: SlotQueue) -> int:
+    """No waiting message of the slot has a smaller seq."""
+    running = [
+        message.seq
+        for run in routine.runs
+        for activation in run.activations[run.settled :]
+        for message in activation.messages
+        if message.slot == queue.name
+    ]
+    candidates = [*running, *([queue.items[0].seq] if queue.items else [])]
+    if queue.has_more:
+        candidates.append(queue.loaded_to + 1)
+    return min(candidates, default=routine.worker.next_seq)
+
+
+def write_worker(batch: Batch, worker: WorkerCell, reason: str | None = None, ended_at: int | None = None) -> None:
+    status = worker.status
+    batch.changes.workers.append(
+        (worker.key, status, worker.next_seq, worker.next_n, worker.deaths, reason, batch.now, ended_at)
+    )
+    worker.stored_status = status
+
+
+def forget(engine: Engine, worker: WorkerCell) -> None:
+    """Its memory is void: runs of it are told to stop, outcomes that still come are dropped."""
+    worker.is_forgotten = True
+    engine.workers.pop(worker.key, None)
+    if engine.by_id.get(worker.worker_id) is worker:
+        del engine.by_id[worker.worker_id]
+    for routine in worker.routines.values():
+        for run in routine.runs:
+            run.should_stop = run.is_broken = True
+    if engine.lone_cell is not None and engine.lone_cell.worker is worker:
+        engine.lone_cell = None
+
+
+def reload(engine: Engine, worker: WorkerCell) -> None:
+    """Forget a worker and load it again as the database has it. Errors that pass are tried again."""
+    if worker.is_forgotten:
+        return
+    forget(engine, worker)
+
+    def again() -> None:
+        with engine.store.read() as connection:
+            stored = loading.worker_with_key(connection, worker.key)
+            if stored is not None and stored.owner == engine.runtime_key:
+                load(engine, connection, stored)
+
+    engine.patiently(again)
+
+
+def convict(engine: Engine, run: Run, outcome: Outcome, cause: BaseException) -> None:
+    """The commit of this outcome alone was refused: when its messages come up again, they fail with the cause."""
+    engine.verdicts[run.cell.worker.key, outcome.activation.seqs[0]] = cause
+
+
+def park_unroutable(engine: Engine, batch: Batch) -> None:
+    """Messages whose routine or slot is gone from the definition leave the line; they are never deleted."""
+    work, engine.unroutable = engine.unroutable, []
+    with engine.store.read() as connection:
+        for key, low, routine, slot in work:
+            cell = engine.workers.get(key)
+            if cell is None:
+                continue
+            rows = loading.unroutable(connection, key, low, routine, slot, MOST_RERUNS)
+            for message in _messages(connection, cell, rows):
+                batch.settle(cell, message.seq, MessageStatus.PARKED)
+                batch.park(cell, [message], routine, ParkedReason.UNROUTABLE)
+            if len(rows) == MOST_RERUNS:
+                engine.unroutable.append((key, rows[-1].seq + 1, routine, slot))

@@ -1,0 +1,120 @@
+"""My lease: a row that says I am alive, renewed every third of its length by a thread that nothing else can block.
+
+Postgres: the database's clock, over a connection of its own whose backend also tells others that I live. SQLite:
+CLOCK_BOOTTIME of the one host, and an OS lock that the kernel frees the moment the process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from routilux.runtime.clock import Clock
+from routilux.store import ownership
+from routilux.store.database import Database, boot_time_us, host_boot_id
+
+log = logging.getLogger("routilux")
+
+
+class Lease:
+    """Registers this process and keeps it alive."""
+
+    def __init__(self, database: Database, clock: Clock, lease_s: float, version: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._lease_s = lease_s
+        self._version = version
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._line: contextlib.ExitStack | None = None
+        self._renewed_at = 0.0  # monotonic, just before the last renewal that went in
+        self._unbroken_since = 0.0
+        self.key = 0
+        self.is_dead = False
+
+    def register(self) -> int:
+        """A new identity; returns its key. Durable on return."""
+        host_boot = host_boot_id()
+        me = ownership.Identity(
+            uuid.uuid4().hex, socket.gethostname(), host_boot, os.getpid(), self._version, round(self._lease_s * 1e6)
+        )
+        before = self._clock.monotonic()
+        with self._database.write() as connection:
+            until = self.clock_us(connection) + me.lease_us
+            self.key = ownership.register(connection, me, until, self._clock.now_us())
+        if self._database.lock_file is not None:
+            self._database.lock_file.hold_alive(self.key)
+        self._renewed_at = self._unbroken_since = before
+        self.is_dead = False
+        return self.key
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="routilux-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; idempotent."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(self._lease_s)
+
+    def retire(self) -> None:
+        """A clean end: workers and lease are given back at once."""
+        with self._database.write() as connection:
+            ownership.retire(connection, self.key, self._clock.now_us())
+        self.drop_sign()
+
+    def drop_sign(self) -> None:
+        if self._database.lock_file is not None:
+            self._database.lock_file.release_alive(self.key)
+
+    @property
+    def is_good(self) -> bool:
+        """By my own clock, nobody can have taken over yet."""
+        return not self.is_dead and self._clock.monotonic() < self._renewed_at + self._lease_s
+
+    def _run(self) -> None:
+        with contextlib.ExitStack() as line:
+            self._line = line
+            while not self._stop.wait(self._lease_s / 3):
+                try:
+                    self.renew()
+                except Exception as error:  # a heartbeat that fails is tried again; the lease says how long
+                    self._unbroken_since = self._clock.monotonic()
+                    log.warning("heartbeat failed, trying again: %s", error)
+
+    def renew(self) -> None:
+        """Extend the lease once."""
+        before = self._clock.monotonic()
+        with self._database.write() as connection:
+            until = self.clock_us(connection) + round(self._lease_s * 1e6)
+            alive = ownership.renew(connection, self.key, until, self._clock.now_us())
+        if alive:
+            if before - self._renewed_at > self._lease_s:
+                self._unbroken_since = before
+            self._renewed_at = before
+        else:
+            self.is_dead = True
+
+    def clock_us(self, connection: Connection) -> int:
+        """The clock that leases are kept by."""
+        return self._database.now_us(connection) if self._database.is_postgres else boot_time_us()
+
+    def gone_backends(self, connection: Connection, me: int) -> set[int]:
+        return ownership.gone_backends(connection, me) if self._database.is_postgres else set()
+
+    def is_over(self, row: Row[Any], now: int) -> bool:
+        """Whether another's row is proof that it is dead."""
+        lock_file = self._database.lock_file
+        if lock_file is not None:
+            if row.host_boot != host_boot_id() or not lock_file.is_alive(row.key):
+                return True
+        trusted = self._clock.monotonic() - self._unbroken_since >= row.lease_us / 1e6
+        return bool(row.lease_until < now and trusted)

@@ -1,0 +1,89 @@
+"""What this process wants of workers it does not own: rows of the inbox, in its own or the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Connection, insert, text
+from sqlalchemy.orm import Session
+
+from routilux.core.job_context import JobContext
+from routilux.core.worker_state import WorkerState
+from routilux.errors import IdempotencyConflictError
+from routilux.runtime.handles import Host, JobHandle, WorkerHandle
+from routilux.runtime.inputs import Post
+from routilux.store.store import Store
+from routilux.store.tables import inbox
+
+if TYPE_CHECKING:
+    from routilux.runtime.posting import Posted
+
+Names = tuple[str, str, str]
+
+
+def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"routine": names[1], "slot": names[2], "payload": post.payload}
+    if post.due_at is not None:
+        body["due_at"] = post.due_at
+    if post.fingerprint is not None:
+        body["fingerprint"] = post.fingerprint
+    return {
+        "kind": "post", "flow": names[0], "worker_id": worker_id, "job_id": post.job_id, "metadata": post.metadata,
+        "body": orjson.dumps(body).decode(), "created_at": now,
+    }  # fmt: skip
+
+
+def post_in(transaction: Connection | Session, host: Any, names: Names, post: Post, worker_id: str | None) -> Posted:
+    """A post in the caller's own transaction: durable from its commit, gone with its rollback."""
+    from routilux.runtime.posting import Posted
+
+    if not isinstance(transaction, (Connection, Session)):
+        raise TypeError(
+            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not " + type(transaction).__name__
+        )
+    connection = transaction.connection() if isinstance(transaction, Session) else transaction
+    if not is_known(connection, post):
+        connection.execute(insert(inbox).values(_row(names, post, worker_id, host.now_us())))
+    worker = None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
+    return Posted((worker, JobContext(post.job_id, names[0], worker_id, JobHandle(host))))
+
+
+_KNOWN = text(
+    "SELECT fingerprint FROM routilux_job_keys WHERE job_id = :job_id UNION ALL"
+    " SELECT body FROM routilux_inbox WHERE job_id = :job_id AND kind = 'post'"
+)
+
+
+def is_known(connection: Connection, post: Post) -> bool:
+    """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was posted as something else."""
+    if post.fingerprint is None:
+        return False
+    for (found,) in connection.execute(_KNOWN, {"job_id": post.job_id}):
+        known = orjson.loads(found).get("fingerprint") if found.startswith("{") else found
+        if known != post.fingerprint:
+            raise IdempotencyConflictError(post.job_id)
+        return True
+    return False
+
+
+def post_to_owner(host: Host, names: Names, posts: list[Post], worker_id: str | None) -> dict[str, str | None]:
+    """Posts for a worker that another runtime owns, in a transaction of this process."""
+    with host.store.database.write() as connection:
+        now = host.now_us()
+        rows = [_row(names, post, worker_id, now) for post in posts if not is_known(connection, post)]
+        if rows:
+            connection.execute(insert(inbox), rows)
+    return {post.job_id: worker_id for post in posts}
+
+
+def ask(
+    store: Store, kind: str, flow: str, worker_id: str, job_id: str | None, body: dict[str, Any], now: int
+) -> None:
+    """A verb for the owner of a worker."""
+    with store.database.write() as connection:
+        connection.execute(
+            insert(inbox).values(
+                kind=kind, flow=flow, worker_id=worker_id, job_id=job_id, body=orjson.dumps(body).decode(), created_at=now
+            )
+        )

@@ -1,0 +1,273 @@
+"""`exec`, `post`, `post_many`, `signal` and control, from the caller's side: check, hand over, word the answer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from routilux.core.job_context import JobContext
+from routilux.core.states import ENDED_WORKER
+from routilux.core.worker_state import WorkerState
+from routilux.errors import (
+    DatabaseUnavailableError,
+    JobNotFoundError,
+    PostInDoubt,
+    PostManyIncomplete,
+    RuntimeShutDownError,
+    WorkerEndedError,
+    WorkerNotFoundError,
+)
+from routilux.runtime import adopting, control as controls, door, outbox
+from routilux.runtime.door import PostItem
+from routilux.runtime.handles import JobHandle, WorkerHandle
+from routilux.runtime.inputs import Post, PostIn, Receipt, SignalIn
+from routilux.runtime.keeping import NotMine
+from routilux.store import history, loading
+
+if TYPE_CHECKING:
+    from routilux.runtime.runtime import Runtime
+
+Names = tuple[str, str, str]
+CHUNK = 2000  # posts in one transaction
+
+
+class Posted(tuple[WorkerState | None, JobContext]):
+    """`(worker_state, job_context)`; what it does not know itself it asks the job."""
+
+    __slots__ = ()
+
+    @property
+    def worker(self) -> WorkerState | None:
+        """None until a post in the caller's transaction is accepted."""
+        return self[0]
+
+    @property
+    def job(self) -> JobContext:
+        return self[1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self[1], name)
+
+
+def execute(
+    runtime: Runtime,
+    flow_name: str,
+    state: WorkerState | None,
+    worker_id: str | None,
+    entry_params: Mapping[str, Any] | None,
+) -> WorkerState:
+    """Start or resume a worker."""
+    name = runtime.engine.flows.prepare(flow_name)
+    texts = _texts_of(state, name)
+    engine = runtime.engine
+
+    def work() -> str:
+        known = None if worker_id is None else _stored(runtime, worker_id)
+        if known is not None:
+            if known.flow != name:
+                raise ValueError(f"worker {worker_id!r} belongs to flow {known.flow!r}, not {name!r}")
+            adopting.resume(engine, known.worker_id)
+            engine.mine.add(known.worker_id)
+            return known.worker_id
+        cell = adopting.start(engine, name, worker_id or uuid.uuid4().hex, is_named=worker_id is not None, state=texts)
+        engine.mine.add(cell.worker_id)
+        return cell.worker_id
+
+    started = str(runtime.call(work))
+    if entry_params is not None:
+        routine, slot = runtime.engine.flows.entry(name)
+        runtime.post(name, routine, slot, entry_params, started)
+    return WorkerState(name, started, port=WorkerHandle(runtime, started))
+
+
+def _texts_of(state: WorkerState | None, flow: str) -> dict[str, dict[str, str]]:
+    if state is None:
+        return {}
+    if state.flow_id and state.flow_id != flow:
+        raise ValueError(f"the worker state belongs to flow {state.flow_id!r}, not {flow!r}")
+    return {routine: dict(state._port.read_state(routine) or {}) for routine in state._port.state_routines()}
+
+
+def _stored(runtime: Runtime, worker_id: str) -> loading.StoredWorker | None:
+    with runtime.store.read() as connection:
+        return loading.worker_named(connection, worker_id)
+
+
+def post(
+    runtime: Runtime,
+    names: Names,
+    item: PostItem,
+    worker_id: str | None,
+    *,
+    at: datetime | None,
+    transaction: Any,
+    timeout: float | None,
+) -> Posted:
+    """One post."""
+    names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
+    entry = _encode(runtime, names, item, at)
+    if transaction is not None:
+        return outbox.post_in(transaction, runtime, names, entry, worker_id)
+    accepted = _send(runtime, names, [entry], worker_id, timeout)
+    return _posted(runtime, names[0], accepted[entry.job_id], entry.job_id)
+
+
+def _posted(runtime: Runtime, flow: str, worker_id: str | None, job_id: str) -> Posted:
+    worker = None if worker_id is None else WorkerState(flow, worker_id, port=WorkerHandle(runtime, worker_id))
+    return Posted((worker, JobContext(job_id, flow, worker_id, JobHandle(runtime))))
+
+
+def _encode(runtime: Runtime, names: Names, item: PostItem, at: datetime | None = None, root: str = "data") -> Post:
+    limit = runtime.settings.max_payload_bytes
+    spec = door.slot_of(runtime.engine.flows.get(names[0]), *names)
+    text = door.encode_payload(spec, item.data, limit, root)
+    due_at = door.due_at_us(runtime.engine.clock.now_us(), item.delay, at)
+    return door.make_post(names, text, item.job_id, door.encode_metadata(item.metadata, limit), due_at)
+
+
+def post_many(
+    runtime: Runtime,
+    names: Names,
+    items: Iterable[Mapping[str, Any] | PostItem],
+    metadata: Mapping[str, Any] | None,
+    worker_id: str | None,
+    *,
+    transaction: Any,
+    timeout: float | None,
+) -> list[JobContext]:
+    """Many posts: all checked first, then stored in parts."""
+    names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
+    posts = [
+        _encode(runtime, names, item if isinstance(item, PostItem) else PostItem(item, metadata=metadata), root=f"items[{i}]")
+        for i, item in enumerate(items)
+    ]
+    port = JobHandle(runtime)
+    if transaction is not None:
+        return [outbox.post_in(transaction, runtime, names, entry, worker_id).job for entry in posts]
+    stored: list[JobContext] = []
+    for start in range(0, len(posts), CHUNK):
+        chunk = posts[start : start + CHUNK]
+        try:
+            accepted = _send(runtime, names, chunk, worker_id, timeout)
+        except Exception as error:
+            if stored:
+                raise PostManyIncomplete(stored, error) from error
+            raise
+        stored.extend(JobContext(entry.job_id, names[0], accepted[entry.job_id], port) for entry in chunk)
+    return stored
+
+
+def _send(
+    runtime: Runtime, names: Names, posts: list[Post], worker_id: str | None, timeout: float | None
+) -> dict[str, str | None]:
+    """Hand posts to the owner of the worker, whoever that is by then; job id -> worker id."""
+    if not posts:
+        return {}
+    deadline = None if timeout is None else runtime.engine.clock.monotonic() + timeout
+    while True:
+        target = worker_id if worker_id is not None else _target(runtime, names[0])
+        if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
+            return outbox.post_to_owner(runtime, names, posts, target)
+        receipt = Receipt()
+        runtime.submit(PostIn(names[0], target, names[1], names[2], posts, receipt, deadline))
+        _await(runtime, receipt, posts, timeout)
+        try:
+            accepted: dict[str, str | None] = receipt.get()
+        except NotMine:
+            continue  # it changed hands meanwhile
+        return accepted
+
+
+def _target(runtime: Runtime, flow: str) -> str:
+    """The newest live worker here, else one in the store, else a new one."""
+    newest = runtime.engine.newest_worker(flow)
+    if newest is not None:
+        return newest.worker_id
+
+    def work() -> str:
+        again = runtime.engine.newest_worker(flow)
+        if again is not None:
+            return again.worker_id
+        with runtime.store.read() as connection:
+            known = loading.newest_live_worker(connection, flow)
+        if known is not None:
+            return known
+        cell = adopting.start(runtime.engine, flow, uuid.uuid4().hex, is_named=False, state={})
+        runtime.engine.mine.add(cell.worker_id)
+        return cell.worker_id
+
+    return str(runtime.call(work))
+
+
+def _fetch(runtime: Runtime, worker_id: str, flow: str) -> bool:
+    """Make a worker mine if nobody else runs it. False: another runtime does."""
+    stored = _stored(runtime, worker_id)
+    if stored is None or stored.flow != flow:
+        raise WorkerNotFoundError(worker_id)
+    if stored.status in ENDED_WORKER and stored.status != "completed":
+        raise WorkerEndedError(worker_id, stored.status)
+    return runtime.call(lambda: adopting.resume(runtime.engine, worker_id)) is not None
+
+
+def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float | None) -> None:
+    """Wait for the commit. A post that gives up says whether it can know that nothing was stored."""
+    until = time.monotonic() + runtime.settings.post_timeout_s + (timeout or 0.0)
+    while not receipt.wait(min(1.0, max(0.01, until - time.monotonic()))):
+        if runtime.is_engine_gone:
+            if receipt.is_done:
+                return
+            if receipt.is_taken:
+                raise PostInDoubt(posts[0].job_id)
+            raise RuntimeShutDownError("Runtime is shut down")
+        if time.monotonic() >= until:
+            if not receipt.is_taken and runtime.engine.inputs.withdraw(receipt):
+                raise DatabaseUnavailableError("the engine did not get to this post in time; nothing was stored")
+            raise PostInDoubt(posts[0].job_id)
+
+
+def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping[str, Any]) -> None:
+    """One more message into a running job."""
+    record = _record(runtime, job_id)
+    spec = None
+    if runtime.engine.flows.has(record.flow_id):
+        spec = door.slot_of(runtime.engine.flows.get(record.flow_id), record.flow_id, routine, slot)
+    text = door.encode_payload(spec, data, runtime.settings.max_payload_bytes)
+    if record.worker_id in runtime.engine.by_id:
+        receipt = Receipt()
+        runtime.submit(SignalIn(str(record.worker_id), job_id, routine, slot, text, receipt))
+        while not receipt.wait(1.0):
+            if runtime.is_engine_gone:
+                raise RuntimeShutDownError("Runtime is shut down")
+        receipt.get()
+    else:
+        control(runtime, "signal", record.worker_id, job_id, {"routine": routine, "slot": slot, "payload": text})
+
+
+def _record(runtime: Runtime, job_id: str) -> history.JobRecord:
+    with runtime.store.read() as connection:
+        record = history.job(connection, job_id)
+    if record is None:
+        raise JobNotFoundError(job_id)
+    return record
+
+
+def control_job(runtime: Runtime, kind: str, job_id: str, body: dict[str, Any]) -> None:
+    control(runtime, kind, _record(runtime, job_id).worker_id, job_id, body)
+
+
+def control(runtime: Runtime, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]) -> None:
+    """A verb for the owner of a worker: here, or through the inbox."""
+    if worker_id is None:
+        raise JobNotFoundError(job_id)
+    stored = None if worker_id in runtime.engine.by_id else _stored(runtime, worker_id)
+    if worker_id not in runtime.engine.by_id:
+        if stored is None:
+            raise WorkerNotFoundError(worker_id)
+        can_serve = runtime.engine.flows.has(stored.flow)
+        if not can_serve or runtime.call(lambda: adopting.resume(runtime.engine, worker_id)) is None:
+            outbox.ask(runtime.store, kind, stored.flow, worker_id, job_id, body, runtime.engine.clock.now_us())
+            return
+    runtime.request(controls.ask(runtime.engine, kind, worker_id, job_id, body))

@@ -1,0 +1,126 @@
+"""What was parked until a time comes back into line.
+
+Rows are the truth: whoever owns the worker reads what is due, in bounded batches, and gives it a place at the end
+of the line. A delayed message moves there; a batch that is retried keeps its messages and gets a line number.
+Alarms only say when to look.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Row
+
+from routilux.core.mailbox import WorkerCell
+from routilux.core.message import Message
+from routilux.core.states import JobStatus, ParkedReason
+from routilux.runtime import keeping
+from routilux.runtime.batch import Batch
+from routilux.store import loading
+from routilux.store.changes import PARKED
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+BATCH = 500
+
+
+class Due:
+    """When to look next, and the rows that were found."""
+
+    def __init__(self) -> None:
+        self.next_at: int | None = None
+        self.found: list[tuple[Row[Any], list[Message]]] = []
+        self.must_look = False
+        self.on_change = lambda: None  # the alarm clock sets itself
+
+    def expect(self, due_at: int) -> None:
+        """Something comes due at this time."""
+        if self.next_at is None or due_at < self.next_at:
+            self.next_at = due_at
+            self.on_change()
+
+    def expect_soon(self) -> None:
+        self.must_look = True
+
+
+def look(engine: Engine) -> None:
+    """Read what is due, unless enough that came back still waits in memory. Between two commits."""
+    due = engine.due
+    now = engine.clock.now_us()
+    if due.found or not (due.must_look or (due.next_at is not None and due.next_at <= now)):
+        return
+    if sum(worker.rerun_count for worker in engine.workers.values()) >= keeping.MOST_RERUNS:
+        return
+    due.must_look = False
+    with engine.store.read() as connection:
+        clock = engine.store.database.now_us(connection) if engine.clock_is_real else now
+        for row in loading.due(connection, engine.runtime_key, clock, BATCH):
+            cell = engine.workers.get(row.worker)
+            if cell is not None:
+                due.found.append((row, keeping.parked_messages(connection, cell, orjson.loads(row.seqs))))
+        due.next_at = loading.next_due_at(connection, engine.runtime_key)
+    if due.next_at is not None:
+        if due.next_at <= clock:
+            due.must_look = True  # more than a batch, or what was just read
+        due.on_change()
+
+
+def apply(engine: Engine, batch: Batch) -> None:
+    """What was found joins the line with this commit."""
+    found, engine.due.found = engine.due.found, []
+    for row, messages in found:
+        cell = engine.workers.get(row.worker)
+        if cell is not None and not cell.is_forgotten:
+            cell.parked_count -= 1
+            bring_back(engine, batch, cell, row, messages)
+
+
+def bring_back(
+    engine: Engine, batch: Batch, cell: WorkerCell, row: Row[Any], messages: list[Message], attempt: int | None = None
+) -> None:
+    """Parked messages come to the end of the line; what the definition no longer has is kept as unroutable."""
+    if not messages:
+        batch.unpark(cell, row.seq)
+    elif row.routine not in cell.routines or any(m.slot not in cell.routines[row.routine].slots for m in messages):
+        keep_unroutable(batch, cell, row)
+    elif row.reason in (ParkedReason.DELAY, ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
+        move_into_line(engine, batch, cell, row, messages)
+    else:
+        rejoin(engine, batch, cell, row, messages, row.attempt if attempt is None else attempt)
+
+
+def move_into_line(engine: Engine, batch: Batch, cell: WorkerCell, row: Row[Any], messages: list[Message]) -> None:
+    """Messages that have not run yet take a new seq at the end of the line."""
+    batch.unpark(cell, row.seq)
+    routine = cell.routines[row.routine]
+    for old in messages:
+        message = Message(cell.next_seq, old.job, old.slot, old.payload, batch.now, old.produced_by)
+        cell.next_seq += 1
+        batch.changes.moved.append((cell.key, old.seq, message.seq))
+        batch.touch_worker(cell)
+        routine.slots[message.slot].push(message)
+        routine.is_asked = False
+        if message.job.status == JobStatus.PAUSED:
+            routine.needs_purge = True
+        engine.note(routine)
+
+
+def rejoin(
+    engine: Engine, batch: Batch, cell: WorkerCell, row: Row[Any], messages: list[Message], attempt: int
+) -> None:
+    """A batch that has run before gets a line number; its row stays until it is settled."""
+    line = cell.next_seq
+    cell.next_seq += 1
+    batch.touch_worker(cell)
+    values = {**row._mapping, "due_at": None, "line": line, "attempt": attempt}
+    if row.reason == ParkedReason.DEAD:
+        values["reason"] = str(ParkedReason.RETRY)
+    batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)
+    keeping.add_rerun(engine, cell, row, messages, line, attempt)
+
+
+def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
+    values = {**row._mapping, "due_at": None, "line": None, "reason": str(ParkedReason.UNROUTABLE)}
+    batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)

@@ -1,0 +1,111 @@
+"""Waiting for jobs. In-process ends are told by the engine; everything else is asked for, one query per period."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from routilux.runtime.batch import Fact
+from routilux.store import history
+
+if TYPE_CHECKING:
+    from routilux.runtime.runtime import Runtime
+
+PERIOD_S = 0.25
+
+
+class Ends:
+    """Who waits for the end of which job, in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[threading.Event]] = {}
+
+    def add(self, job_id: str) -> threading.Event:
+        event = threading.Event()
+        with self._lock:
+            self._waiting.setdefault(job_id, []).append(event)
+        return event
+
+    def remove(self, job_id: str, event: threading.Event) -> None:
+        with self._lock:
+            events = self._waiting.get(job_id, [])
+            if event in events:
+                events.remove(event)
+            if not events:
+                self._waiting.pop(job_id, None)
+
+    def told(self, job_id: str) -> None:
+        for event in self._waiting.get(job_id, ()):
+            event.set()
+
+
+def tell(runtime: Runtime, facts: list[Fact]) -> None:
+    """The engine has committed the ends of jobs."""
+    for fact in facts:
+        if fact.name == "job.ended":
+            runtime.ends.told(fact.fields["job_id"])
+
+
+def job(runtime: Runtime, job_id: str, timeout: float | None) -> bool:
+    """Until a job has ended. False: the time is over first."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    event = runtime.ends.add(job_id)
+    try:
+        while True:
+            with runtime.store.read() as connection:
+                if not history.open_job_ids_among(connection, [job_id]):
+                    return True
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            event.wait(PERIOD_S if left is None else min(PERIOD_S, left))
+    finally:
+        runtime.ends.remove(job_id, event)
+
+
+def all_jobs(runtime: Runtime, timeout: float | None) -> bool:
+    """Until nothing of my workers waits, is parked or runs, and what I posted elsewhere has ended."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    engine = runtime.engine
+    engine.flush_waiters += 1
+    try:
+        if not _watch(runtime, lambda: not engine.has_work(), deadline):
+            return False
+    finally:
+        engine.flush_waiters -= 1
+    return _elsewhere(runtime, deadline)
+
+
+def workers_idle(runtime: Runtime, timeout: float | None) -> bool:
+    """Until nothing of my workers can run now."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return _watch(runtime, lambda: not runtime.engine.can_run(), deadline)
+
+
+def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | None) -> bool:
+    """Until the engine finds, between two commits, that something holds."""
+    event = threading.Event()
+    watcher = (predicate, event)
+    runtime.call(lambda: runtime.engine.watchers.append(watcher))
+    while not event.wait(PERIOD_S if deadline is None else max(0.0, min(PERIOD_S, deadline - time.monotonic()))):
+        runtime.engine.inputs.wake()
+        if runtime.is_engine_gone or (deadline is not None and time.monotonic() >= deadline):
+            if watcher in runtime.engine.watchers:
+                runtime.engine.watchers.remove(watcher)
+            return event.is_set()
+    return True
+
+
+def _elsewhere(runtime: Runtime, deadline: float | None) -> bool:
+    while runtime.posted_elsewhere:
+        with runtime.store.read() as connection:
+            runtime.posted_elsewhere &= history.open_job_ids_among(connection, list(runtime.posted_elsewhere))
+        if runtime.posted_elsewhere:
+            left = PERIOD_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            threading.Event().wait(min(PERIOD_S, left))
+    return True

@@ -1,0 +1,59 @@
+"""What caused a message, and what did it cause: recursive queries over the views, for people to copy.
+
+Both take `:worker_id` and `:message` and return that message too. They go by the indexes: back over the list of
+messages that an activation consumed, forward over the messages of the activation's job. (Joining on `produced_by`
+or `consumed_by` alone would read the whole table at each step: those columns have no index, see the decisions.)
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Row, text
+
+_BACK = """
+WITH RECURSIVE cause(worker_id, message, produced_by) AS (
+    SELECT worker_id, message, produced_by FROM routilux_lineage
+    WHERE worker_id = :worker_id AND message = :message
+  UNION
+    SELECT l.worker_id, l.message, l.produced_by
+    FROM cause AS c
+    JOIN routilux_activation_history AS a ON a.worker_id = c.worker_id AND a.activation = c.produced_by
+    JOIN {messages_of_a} AS s ON true
+    JOIN routilux_lineage AS l ON l.worker_id = c.worker_id AND l.message = {number}
+)
+SELECT l.* FROM cause AS c
+JOIN routilux_lineage AS l ON l.worker_id = c.worker_id AND l.message = c.message
+ORDER BY l.message
+"""
+
+CAUSES = {
+    "sqlite": _BACK.format(messages_of_a="json_each(a.messages)", number="s.value"),
+    "postgresql": _BACK.format(
+        messages_of_a="jsonb_array_elements_text(CAST(a.messages AS jsonb))", number="CAST(s.value AS bigint)"
+    ),
+}
+
+EFFECTS = """
+WITH RECURSIVE effect(worker_id, message, consumed_by) AS (
+    SELECT worker_id, message, consumed_by FROM routilux_lineage
+    WHERE worker_id = :worker_id AND message = :message
+  UNION
+    SELECT l.worker_id, l.message, l.consumed_by
+    FROM effect AS e
+    JOIN routilux_activation_history AS a ON a.worker_id = e.worker_id AND a.activation = e.consumed_by
+    JOIN routilux_lineage AS l ON l.job_id = a.job_id AND l.produced_by = e.consumed_by
+)
+SELECT l.* FROM effect AS e
+JOIN routilux_lineage AS l ON l.worker_id = e.worker_id AND l.message = e.message
+ORDER BY l.message
+"""
+
+
+def causes(connection: Connection, worker_id: str, message: int) -> list[Row[tuple[object, ...]]]:
+    """Rows of `routilux_lineage`: the message, and all it came from, oldest first."""
+    query = text(CAUSES[connection.dialect.name])
+    return list(connection.execute(query, {"worker_id": worker_id, "message": message}))
+
+
+def effects(connection: Connection, worker_id: str, message: int) -> list[Row[tuple[object, ...]]]:
+    """Rows of `routilux_lineage`: the message, and all that came of it, oldest first."""
+    return list(connection.execute(text(EFFECTS), {"worker_id": worker_id, "message": message}))
