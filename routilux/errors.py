@@ -104,7 +104,7 @@ class WorkerNotFoundError(RoutiluxError, ValueError):
 class JobNotFoundError(RoutiluxError, ValueError):
     """No job has that id: never posted, rolled back, or pruned."""
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str | None) -> None:
         self.job_id = job_id
         super().__init__(f"Job {job_id!r} not found: it was never stored, or its history has been pruned")
 
@@ -134,12 +134,7 @@ class PayloadTooLargeError(PayloadError):
 
 
 class SlotModelError(PayloadError):
-    """Data does not fit the Pydantic model of a slot."""
-
-    def __init__(self, path: str, slot_name: str, model_name: str, reason: str) -> None:
-        self.slot_name = slot_name
-        self.model_name = model_name
-        super().__init__(f"{path}: {reason} (slot {slot_name!r} takes {model_name})", path=path)
+    """Data does not fit the Pydantic model of a slot; `path` names the field."""
 
 
 class IdempotencyConflictError(RoutiluxError, ValueError):
