@@ -1,0 +1,27 @@
+"""`Connection`: an event wired to a slot."""
+
+from __future__ import annotations
+
+from routilux.core.event import Event
+from routilux.core.slot import Slot
+from routilux.errors import RemovedNameError
+
+
+class Connection:
+    """One wire. Made by `Flow.connect`; every connected slot gets the whole of what is emitted."""
+
+    def __init__(self, source_event: Event, target_slot: Slot, **removed: object) -> None:
+        if removed:
+            raise RemovedNameError(
+                f"Connection({', '.join(removed)}=…)", "rename fields in the logic of the routine that emits"
+            )
+        self.source_event = source_event
+        self.target_slot = target_slot
+        source_event.connect(target_slot)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.source_event.name!r} -> {self.target_slot.name!r}>"
+
+    def disconnect(self) -> None:
+        """Take the wire out of both ends; a flow that holds it is changed with `Flow.disconnect`."""
+        self.source_event.disconnect(self.target_slot)

@@ -1,0 +1,60 @@
+"""Which activation runs here: what `emit`, `write` and the `get_current_…` functions find."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from routilux.errors import OutsideLogicError
+
+if TYPE_CHECKING:
+    from routilux.core.job_context import JobContext
+    from routilux.core.routine import Routine
+    from routilux.core.worker_state import WorkerState
+
+
+class ActivationPort(Protocol):
+    """What the calls made by logic reach."""
+
+    routine_id: str
+    flow_id: str
+    job: JobContext
+    worker_state: WorkerState
+
+    def emit(self, routine: Routine, event_name: str, data: dict[str, Any]) -> None: ...
+    def write(self, statement: object, parameters: object | None) -> None: ...
+
+
+current: ContextVar[Any] = ContextVar("routilux_activation", default=None)
+
+
+def current_activation() -> ActivationPort | None:
+    """The activation whose logic runs in this context, or None."""
+    found: ActivationPort | None = current.get()
+    return found
+
+
+def required_activation(call: str) -> ActivationPort:
+    """The same for calls that belong to logic. Raises `OutsideLogicError` naming the call."""
+    found = current_activation()
+    if found is None:
+        raise OutsideLogicError(call)
+    return found
+
+
+def get_current_job() -> JobContext | None:
+    """The job that is being handled; None outside logic."""
+    found = current_activation()
+    return None if found is None else found.job
+
+
+def get_current_job_id() -> str | None:
+    """Its id; None outside logic."""
+    found = current_activation()
+    return None if found is None else found.job.job_id
+
+
+def get_current_worker_state() -> WorkerState | None:
+    """The worker's state as this activation sees it; None outside logic."""
+    found = current_activation()
+    return None if found is None else found.worker_state

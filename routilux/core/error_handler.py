@@ -1,0 +1,95 @@
+"""`ErrorHandler`: what happens to the messages and the job when logic raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+
+class ErrorStrategy(StrEnum):
+    """STOP fails the job; CONTINUE and SKIP go on without this activation; RETRY runs it again later."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+    RETRY = "retry"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class ErrorHandler:
+    """A strategy and its numbers. Immutable: attempts are counted per batch of messages, in the database.
+
+    `strategy`: an `ErrorStrategy` or its name. `max_retries`: reruns after the first attempt. `retry_delay`
+    (seconds or timedelta): before the first rerun; before the k-th it is `retry_delay * retry_backoff ** (k - 1)`,
+    at most `max_retry_delay`, plus up to `retry_jitter` (a share of it) at random, never less.
+    `retryable_exceptions`: which are retried; default all. `is_critical`: documents that the flow cannot do without
+    the routine.
+    """
+
+    strategy: ErrorStrategy
+    max_retries: int
+    retry_delay: float
+    retry_backoff: float
+    retryable_exceptions: tuple[type[BaseException], ...]
+    is_critical: bool
+    max_retry_delay: float | None
+    retry_jitter: float
+
+    def __init__(
+        self,
+        strategy: str | ErrorStrategy = "stop",
+        max_retries: int = 3,
+        retry_delay: float | timedelta = 1.0,
+        retry_backoff: float = 2.0,
+        retryable_exceptions: tuple[type[BaseException], ...] | None = None,
+        is_critical: bool = False,
+        *,
+        max_retry_delay: float | timedelta | None = None,
+        retry_jitter: float = 0.0,
+    ) -> None:
+        values = {
+            "strategy": _strategy(strategy),
+            "max_retries": max_retries,
+            "retry_delay": _seconds(retry_delay),
+            "retry_backoff": retry_backoff,
+            "retryable_exceptions": tuple(retryable_exceptions) if retryable_exceptions is not None else (Exception,),
+            "is_critical": is_critical,
+            "max_retry_delay": None if max_retry_delay is None else _seconds(max_retry_delay),
+            "retry_jitter": retry_jitter,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int) or self.max_retries < 0:
+            raise ValueError(f"max_retries must be a number from 0 up, not {self.max_retries!r}")
+        if not 0 <= self.retry_delay < float("inf"):
+            raise ValueError(f"retry_delay must be a finite number of seconds from 0 up, not {self.retry_delay!r}")
+        if not 1.0 <= self.retry_backoff < float("inf"):
+            raise ValueError(f"retry_backoff must be 1 or more, not {self.retry_backoff!r}")
+        if self.max_retry_delay is not None and not 0 <= self.max_retry_delay < float("inf"):
+            raise ValueError(f"max_retry_delay must be a number of seconds from 0 up, not {self.max_retry_delay!r}")
+        if not 0 <= self.retry_jitter < float("inf"):
+            raise ValueError(f"retry_jitter must be a share from 0 up, not {self.retry_jitter!r}")
+        for kind in self.retryable_exceptions:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise TypeError(f"retryable_exceptions takes exception classes, not {kind!r}")
+
+
+def _strategy(strategy: str | ErrorStrategy) -> ErrorStrategy:
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy must be an ErrorStrategy or its name, not {type(strategy).__name__}")
+    try:
+        return ErrorStrategy(strategy.lower())
+    except ValueError:
+        names = ", ".join(member.value for member in ErrorStrategy)
+        raise ValueError(f"unknown strategy {strategy!r}: one of {names}") from None
+
+
+def _seconds(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+DEFAULT = ErrorHandler()

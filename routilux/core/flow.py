@@ -1,0 +1,238 @@
+"""`Flow`: routines with ids, wired event to slot. A definition; a `Runtime` runs it."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from typing import Any, NoReturn
+
+import orjson
+
+from routilux.core import error_handler as handlers
+from routilux.core.compiled import CompiledFlow, CompiledRoutine, Target
+from routilux.core.connection import Connection
+from routilux.core.error_handler import ErrorHandler
+from routilux.core.event import Event
+from routilux.core.policies import BatchSizePolicy
+from routilux.core.routine import Routine
+from routilux.errors import RemovedNameError
+
+_REMOVED = {
+    "execute": "register the flow and use runtime.exec() and runtime.post()",
+    "pause": "use runtime.pause_worker()",
+    "resume": "use runtime.resume_worker()",
+    "cancel": "use runtime.cancel_worker()",
+    "shutdown": "use runtime.shutdown()",
+    "set_execution_strategy": "use Runtime(thread_pool_size=…) and routine.set_concurrency(n)",
+    "wait_for_completion": "use runtime.wait_until_all_jobs_finished()",
+    "post_job": "use runtime.post()",
+}
+
+
+class Flow:
+    """Routines and the connections between them.
+
+    `flow_id`: default the name under which it is registered. `execution_timeout`: seconds a job may take from its
+    first activation; None (default): no limit.
+    """
+
+    def __init__(self, flow_id: str | None = None, execution_timeout: float | None = None) -> None:
+        if flow_id is not None and (not isinstance(flow_id, str) or not flow_id):
+            raise TypeError(f"flow_id must be a non-empty string, not {flow_id!r}")
+        if execution_timeout is not None:
+            if isinstance(execution_timeout, bool) or not isinstance(execution_timeout, (int, float)):
+                raise TypeError(f"execution_timeout must be a number of seconds, not {execution_timeout!r}")
+            if execution_timeout <= 0:
+                raise ValueError(f"execution_timeout must be above 0, not {execution_timeout!r}")
+        self.flow_id = flow_id
+        self.execution_timeout = execution_timeout
+        self.routines: dict[str, Routine] = {}
+        self.connections: list[Connection] = []
+        self._error_handler: ErrorHandler | None = None
+        self._wires: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._compiled: tuple[tuple[object, ...], CompiledFlow] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.flow_id!r} routines={list(self.routines)}>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _REMOVED:
+            raise RemovedNameError(f"flow.{name}", _REMOVED[name])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def add_routine(self, routine: Routine, routine_id: str | None = None) -> str:
+        """Add a routine; returns its id. Without one it gets its class name in snake case (`_2`, `_3`, … if taken).
+
+        Raises `ValueError` for an id that is taken, `TypeError` for something that is no routine.
+        """
+        if not isinstance(routine, Routine):
+            raise TypeError(f"add_routine takes a Routine, not {type(routine).__name__}")
+        if routine_id is None:
+            routine_id = self._free_id(_snake_case(type(routine).__name__))
+        elif not isinstance(routine_id, str) or not routine_id:
+            raise TypeError(f"routine_id must be a non-empty string, not {routine_id!r}")
+        if routine_id in self.routines:
+            raise ValueError(f"Routine ID {routine_id!r} already exists in flow")
+        self.routines[routine_id] = routine
+        return routine_id
+
+    def _free_id(self, stem: str) -> str:
+        number = 2
+        routine_id = stem
+        while routine_id in self.routines:
+            routine_id = f"{stem}_{number}"
+            number += 1
+        return routine_id
+
+    def connect(
+        self, source_routine_id: str, source_event: str, target_routine_id: str, target_slot: str, **removed: object
+    ) -> Connection:
+        """Wire an event to a slot. Raises `ValueError` naming what there is not."""
+        if removed:
+            raise RemovedNameError(
+                f"connect({', '.join(removed)}=…)", "rename fields in the logic of the routine that emits"
+            )
+        source = self.routines.get(source_routine_id)
+        if source is None:
+            raise ValueError(f"Source routine '{source_routine_id}' not found in flow")
+        if source_event not in source.events:
+            raise ValueError(f"Event '{source_event}' not found in routine '{source_routine_id}'")
+        target = self.routines.get(target_routine_id)
+        if target is None:
+            raise ValueError(f"Target routine '{target_routine_id}' not found in flow")
+        if target_slot not in target.slots:
+            raise ValueError(f"Slot '{target_slot}' not found in routine '{target_routine_id}'")
+        wires = self._wires.setdefault((source_routine_id, source_event), [])
+        connection = Connection(source.events[source_event], target.slots[target_slot])
+        if (target_routine_id, target_slot) not in wires:
+            wires.append((target_routine_id, target_slot))
+            self.connections.append(connection)
+            self._compiled = None
+        return connection
+
+    def get_connections_for_event(self, event: Event) -> list[Connection]:
+        return [connection for connection in self.connections if connection.source_event is event]
+
+    def find_routines_by_type(self, kind: type[Routine]) -> list[tuple[str, Routine]]:
+        return [(routine_id, routine) for routine_id, routine in self.routines.items() if isinstance(routine, kind)]
+
+    def _get_routine_id(self, routine: Routine) -> str | None:
+        return next((routine_id for routine_id, known in self.routines.items() if known is routine), None)
+
+    @property
+    def error_handler(self) -> ErrorHandler | None:
+        return self._error_handler
+
+    @error_handler.setter
+    def error_handler(self, handler: ErrorHandler | None) -> None:
+        if handler is not None and not isinstance(handler, ErrorHandler):
+            raise TypeError(f"a flow's error handler is an ErrorHandler, not {type(handler).__name__}")
+        self._error_handler = handler
+        self._compiled = None
+
+    def set_error_handler(self, handler: ErrorHandler) -> Flow:
+        """For routines that have no handler of their own; without one it is STOP."""
+        self.error_handler = handler
+        return self
+
+    def get_error_handler(self) -> ErrorHandler | None:
+        return self._error_handler
+
+    # checking and describing
+
+    def validate(self) -> list[str]:
+        """What is odd ("Warning: …") and what cannot work ("Error: …"); empty if nothing."""
+        findings: list[str] = []
+        fed = {wire for wires in self._wires.values() for wire in wires}
+        for routine_id, routine in self.routines.items():
+            findings += _findings(routine_id, routine)
+            findings += [
+                f"Warning: slot '{name}' of routine '{routine_id}' is not connected: only post() reaches it"
+                for name in routine.slots
+                if (routine_id, name) not in fed
+            ]
+            findings += [
+                f"Warning: event '{name}' of routine '{routine_id}' is not connected: what it emits goes nowhere"
+                for name in routine.events
+                if (routine_id, name) not in self._wires
+            ]
+        return findings
+
+    def serialize(self) -> dict[str, Any]:
+        """The structure as JSON values: routines with class, slots, events and policy, and the connections."""
+        return {
+            "flow_id": self.flow_id,
+            "execution_timeout": self.execution_timeout,
+            "routines": {routine_id: _described(routine) for routine_id, routine in self.routines.items()},
+            "connections": [
+                {"from": f"{source}.{event}", "to": f"{target}.{slot}"}
+                for (source, event), wires in self._wires.items()
+                for target, slot in wires
+            ],
+        }
+
+    def definition_hash(self) -> str:
+        """sha256 of the canonical structure: equal for equal structures, in whatever process."""
+        return sha256(orjson.dumps(self.serialize(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    # for the engine
+
+    def compiled(self) -> CompiledFlow:
+        """Everything looked up once; made again when the flow or a routine has changed."""
+        stamp = (id(self._error_handler), *((rid, id(r), r._version) for rid, r in self.routines.items()))
+        if self._compiled is None or self._compiled[0] != stamp:
+            routines = {routine_id: self._compile(routine_id, routine) for routine_id, routine in self.routines.items()}
+            self._compiled = (stamp, CompiledFlow(self.flow_id, routines))
+        return self._compiled[1]
+
+    def _compile(self, routine_id: str, routine: Routine) -> CompiledRoutine:
+        call, is_async = routine._normalized()
+        targets: dict[str, tuple[Target, ...]] = {
+            event: tuple(
+                (target, slot, self.routines[target].slots[slot])
+                for target, slot in self._wires.get((routine_id, event), ())
+            )
+            for event in routine.events
+        }
+        handler = routine.get_error_handler() or self._error_handler or handlers.DEFAULT
+        return CompiledRoutine(
+            routine_id, routine, call, is_async, routine._policy, dict(routine.slots), targets, handler, routine._concurrency
+        )
+
+
+def _snake_case(name: str) -> str:
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return spaced.lower()
+
+
+def _findings(routine_id: str, routine: Routine) -> list[str]:
+    findings = []
+    if routine._policy is None:
+        findings.append(f"Warning: routine '{routine_id}' has no activation policy and will never run")
+    if routine._normalized()[0] is None:
+        findings.append(f"Warning: routine '{routine_id}' has no logic and will never run")
+    size = routine._policy.size if isinstance(routine._policy, BatchSizePolicy) else None
+    for name, slot in routine.slots.items():
+        if isinstance(size, int) and slot.max_queue_length is not None and size > slot.max_queue_length:
+            findings.append(
+                f"Error: routine '{routine_id}' waits for {size} messages, but slot '{name}' holds at most"
+                f" {slot.max_queue_length}: raise max_queue_length or take a smaller batch"
+            )
+    return findings
+
+
+def _described(routine: Routine) -> dict[str, Any]:
+    return {
+        "class": f"{type(routine).__module__}:{type(routine).__qualname__}",
+        "slots": {
+            name: {"max_queue_length": slot.max_queue_length, "watermark": slot.watermark, "model": _model(slot.model)}
+            for name, slot in routine.slots.items()
+        },
+        "events": {name: event.output_params for name, event in routine.events.items()},
+        "policy": routine.get_activation_policy_info(),
+        "concurrency": routine._concurrency,
+    }
+
+
+def _model(model: type | None) -> str | None:
+    return None if model is None else f"{model.__module__}:{model.__qualname__}"

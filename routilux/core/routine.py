@@ -1,0 +1,219 @@
+"""`Routine`: slots in, events out, logic between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from routilux.core import logic as forms
+from routilux.core.context import current_activation, required_activation
+from routilux.core.error_handler import ErrorHandler, ErrorStrategy
+from routilux.core.event import Event
+from routilux.core.job_context import JobContext
+from routilux.core.policies import Policy, as_policy
+from routilux.core.slot import Slot
+from routilux.core.worker_state import WorkerState
+from routilux.errors import EventNotFoundError, RemovedNameError
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionContext:
+    """Where logic runs."""
+
+    flow_id: str
+    routine_id: str
+    worker_state: WorkerState
+    job_context: JobContext
+
+
+class Routine:
+    """A building block of flows. Subclass it: add slots and events in `__init__`, set logic and a policy.
+
+    Without an activation policy or without logic a routine never runs. Constructors should take no parameters (use
+    `set_config`): a routine that does cannot be rebuilt in another process.
+    """
+
+    def __init__(self) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.events: dict[str, Event] = {}
+        self._config: dict[str, Any] = {}
+        self._logic: Callable[..., Any] | None = None
+        self._call: forms.Logic | None = None
+        self._policy: Policy | None = None
+        self._error_handler: ErrorHandler | None = None
+        self._concurrency = 1
+        self._version = 0  # grows with every change, so that a flow knows when to compile again
+
+    @property
+    def _id(self) -> str:
+        return hex(id(self))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} slots={list(self.slots)} events={list(self.events)}>"
+
+    # definition
+
+    def add_slot(
+        self,
+        name: str,
+        max_queue_length: int | None = None,
+        watermark: float = 0.8,
+        *,
+        model: type[BaseModel] | None = None,
+        **removed: object,
+    ) -> Slot:
+        """A new input; see `Slot` for the parameters. Raises `ValueError` for a name that is taken or bad limits."""
+        if removed:
+            raise RemovedNameError(
+                f"add_slot({', '.join(removed)}=…)", "set_logic() takes the function, set_activation_policy() says when"
+            )
+        if name in self.slots:
+            raise ValueError(f"Slot {name!r} already exists in {type(self).__name__}")
+        self.slots[name] = Slot(name, self, max_queue_length, watermark, model=model)
+        self._changed()
+        return self.slots[name]
+
+    def add_event(self, name: str, output_params: Sequence[str] | None = None) -> Event:
+        """A new output; `output_params` documents what it is emitted with. Raises `ValueError` for a taken name."""
+        if name in self.events:
+            raise ValueError(f"Event {name!r} already exists in {type(self).__name__}")
+        self.events[name] = Event(name, self, output_params)
+        self._changed()
+        return self.events[name]
+
+    define_slot = add_slot
+    define_event = add_event
+
+    def get_slot(self, name: str) -> Slot | None:
+        return self.slots.get(name)
+
+    def get_event(self, name: str) -> Event | None:
+        return self.events.get(name)
+
+    def set_logic(self, logic: Callable[..., Any]) -> Routine:
+        """The function to run; see `routilux.core.logic` for its forms. Raises `LogicSignatureError`."""
+        forms.normalize(logic, list(self.slots))
+        self._logic = logic
+        self._changed()
+        return self
+
+    def set_activation_policy(self, policy: Callable[..., Any]) -> Routine:
+        """When to run, and over what: one of `routilux.activation_policies`, or your own function."""
+        self._policy = as_policy(policy)
+        self._changed()
+        return self
+
+    def get_activation_policy_info(self) -> dict[str, Any]:
+        """`{"type", "description", …}` of the policy; type `none` when there is none."""
+        if self._policy is None:
+            return {"type": "none", "description": "no activation policy: the routine never runs"}
+        return self._policy.describe()
+
+    def set_error_handler(self, handler: ErrorHandler) -> Routine:
+        """What to do when logic raises; goes before the flow's handler."""
+        if not isinstance(handler, ErrorHandler):
+            raise TypeError(f"set_error_handler takes an ErrorHandler, not {type(handler).__name__}")
+        self._error_handler = handler
+        self._changed()
+        return self
+
+    def get_error_handler(self) -> ErrorHandler | None:
+        return self._error_handler
+
+    def set_as_critical(
+        self, max_retries: int = 3, retry_delay: float = 1.0, retry_backoff: float = 2.0
+    ) -> Routine:
+        """The job cannot do without it: retry, then fail the job."""
+        return self.set_error_handler(
+            ErrorHandler(ErrorStrategy.RETRY, max_retries, retry_delay, retry_backoff, is_critical=True)
+        )
+
+    def set_as_optional(self, strategy: str | ErrorStrategy = ErrorStrategy.CONTINUE) -> Routine:
+        """The job can do without it: on an error go on."""
+        return self.set_error_handler(ErrorHandler(strategy))
+
+    def set_concurrency(self, n: int) -> Routine:
+        """How many activations of this routine may run at once in one worker; 1 by default, which keeps order."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"concurrency must be a number from 1 up, not {n!r}")
+        self._concurrency = n
+        self._changed()
+        return self
+
+    def _changed(self) -> None:
+        self._version += 1
+        self._call = None
+
+    def _normalized(self) -> tuple[forms.Logic | None, bool]:
+        """The logic as the engine calls it, and whether it is async."""
+        function = self._logic if self._logic is not None else getattr(self, "logic", None)
+        if function is None:
+            return None, False
+        if self._call is None:
+            self._call = forms.normalize(function, list(self.slots))
+        return self._call, forms.is_async(function)
+
+    # configuration
+
+    def set_config(self, **values: Any) -> Routine:
+        """Settings for logic to read. Raises `RuntimeError` inside logic: there it is read-only."""
+        if current_activation() is not None:
+            raise RuntimeError(
+                "Cannot modify _config during execution. Use WorkerState for execution-specific state."
+            )
+        self._config.update(values)
+        return self
+
+    def get_config(self, key: str, default: Any = None) -> Any:
+        return self._config.get(key, default)
+
+    def config(self) -> dict[str, Any]:
+        """A copy of all settings."""
+        return dict(self._config)
+
+    get_all_config = config
+
+    # inside logic
+
+    def emit(self, event_name: str, runtime: object = None, worker_state: object = None, **data: Any) -> None:
+        """Send `data`, as one dict, to every slot the event is connected to; it goes in with the activation's commit.
+
+        Raises `OutsideLogicError` outside logic, `EventNotFoundError`, `PayloadError` naming the path.
+        `runtime` and `worker_state` are accepted for old programs and not needed.
+        """
+        activation = required_activation("emit()")
+        if event_name not in self.events:
+            raise EventNotFoundError(event_name, activation.routine_id)
+        activation.emit(self, event_name, data)
+
+    def write(self, statement: object, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Your own rows, exactly once: a Core `insert`, `update` or `delete` for the runtime's own database.
+
+        It runs inside the activation's commit, in the order of the calls: if the activation does not count, neither
+        does the statement. Returns None. Raises `WriteError` for anything else, `OutsideLogicError` outside logic.
+        """
+        required_activation("write()").write(statement, parameters)
+
+    def get_execution_context(self) -> ExecutionContext | None:
+        """Where logic runs; None outside logic."""
+        found = current_activation()
+        if found is None:
+            return None
+        return ExecutionContext(found.flow_id, found.routine_id, found.worker_state, found.job)
+
+    def get_state(self, worker_state: WorkerState, key: str | None = None, default: Any = None) -> Any:
+        """This routine's own state, or one key of it. Inside logic."""
+        state = worker_state.get_routine_state(required_activation("get_state()").routine_id, {})
+        return state if key is None else state.get(key, default)
+
+    def set_state(self, worker_state: WorkerState, key: str, value: Any) -> None:
+        """Set one key of this routine's own state. Inside logic."""
+        self.update_state(worker_state, {key: value})
+
+    def update_state(self, worker_state: WorkerState, values: Mapping[str, Any]) -> None:
+        """Set several keys of this routine's own state. Inside logic."""
+        routine_id = required_activation("update_state()").routine_id
+        worker_state.update_routine_state(routine_id, {**worker_state.get_routine_state(routine_id, {}), **values})

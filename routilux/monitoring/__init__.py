@@ -1,0 +1,1 @@
+"""Looking at flows and jobs while they run."""
