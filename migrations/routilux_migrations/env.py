@@ -1,7 +1,8 @@
-"""How Alembic runs the revisions: on the connection that `store.schema` hands over, or on a URL of a developer.
+"""How Alembic runs the revisions: on the connection of `store.schema`, or on the URL of a developer.
 
-A change of a live Postgres table waits behind every reader of it, and everybody waits behind the change: so it
-waits only `LOCK_TIMEOUT_MS` for a lock, lets go, and is tried again. One transaction holds all revisions.
+A change of a live Postgres table waits behind every reader of it, and everybody waits behind the change.
+So it waits only `LOCK_TIMEOUT_MS` for a lock, lets go, and is tried again. One transaction holds all
+revisions.
 """
 
 from __future__ import annotations

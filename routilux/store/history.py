@@ -32,6 +32,7 @@ from routilux.store.tables import jobs as job_rows
 from routilux.store.tables import traces as trace_rows
 from routilux.store.tables import workers as worker_rows
 
+AnyRow = Row[*tuple[Any, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -100,8 +101,8 @@ def jobs(
 
 
 def _job_queries(
-    connection: Connection, flow: str | None, worker_id: str | None, position: Row[Any] | None
-) -> Iterable[Select[Any]]:
+    connection: Connection, flow: str | None, worker_id: str | None, position: AnyRow | None
+) -> Iterable[Select[*tuple[Any, ...]]]:
     """One walk down the primary key, or one per worker of a flow: a join would sort all jobs of a worker."""
     query = _JOBS.order_by(job_rows.c.worker.desc(), job_rows.c.job.desc())
     if position is not None:
@@ -183,7 +184,7 @@ def routine_status(connection: Connection, job_id: str) -> dict[str, str]:
     )
     for routine, status in connection.execute(pairs.distinct()):
         seen.setdefault(routine, set()).add(status)
-    recorded = orjson.loads(row.routine_status or "{}")
+    recorded: dict[str, str] = orjson.loads(row.routine_status or "{}")
     found = {routine: _routine(statuses, recorded.get(routine)) for routine, statuses in seen.items()}
     statuses = recorded | {routine: status for routine, status in found.items() if status is not None}
     return statuses | dict.fromkeys(_running(connection, row), "running")
@@ -200,7 +201,7 @@ def _routine(statuses: set[str], recorded: str | None) -> str | None:
     return recorded or ("completed" if MessageStatus.CONSUMED in statuses else None)
 
 
-def _running(connection: Connection, job: Row[Any]) -> set[str]:
+def _running(connection: Connection, job: AnyRow) -> set[str]:
     """Routines that have a message of the job in the last commit's list of what runs."""
     if job.owner is None:
         return set()
@@ -214,7 +215,7 @@ def _running(connection: Connection, job: Row[Any]) -> set[str]:
     return {run[1] for run in runs if run[0] == job.worker and _has_part(connection, job, run)}
 
 
-def _has_part(connection: Connection, job: Row[Any], run: Sequence[Any]) -> bool:
+def _has_part(connection: Connection, job: AnyRow, run: Sequence[Any]) -> bool:
     _, routine, first, last, *_ = run
     query = select(messages.c.seq).where(
         messages.c.worker == job.worker,
@@ -279,8 +280,10 @@ def queue_depth(connection: Connection, worker_id: str | None = None) -> list[Qu
     if worker_id is not None:
         query = query.where(_DEPTH.c.worker_id == worker_id)
     return [
-        QueueDepth(*row[:5], _view_time(row.oldest_waiting_at), row.parked)
-        for row in connection.execute(query)
+        QueueDepth(
+            r.flow_id, r.worker_id, r.routine_id, r.slot, r.waiting, _view_time(r.oldest_waiting_at), r.parked
+        )
+        for r in connection.execute(query)
     ]
 
 
@@ -318,7 +321,7 @@ def dead_letter(connection: Connection, worker_key: int, seq: int) -> DeadLetter
     return None if row is None else _dead_letter(connection, row)
 
 
-def _dead_letter(connection: Connection, row: Row[Any]) -> DeadLetterRecord:
+def _dead_letter(connection: Connection, row: AnyRow) -> DeadLetterRecord:
     batch = connection.execute(
         select(messages.c.seq, messages.c.slot, messages.c.payload, job_rows.c.job_id)
         .outerjoin(job_rows, (job_rows.c.worker == messages.c.worker) & (job_rows.c.job == messages.c.job))
@@ -358,27 +361,27 @@ def _view_time(value: datetime | str | None) -> datetime | None:
     return None if value is None else value.astimezone(UTC)
 
 
-def _job(row: Row[Any]) -> JobRecord:
+def _job(row: AnyRow) -> JobRecord:
     return JobRecord(
         row.job_id, row.worker_id, row.flow, row.status, _at(row.created_at), _maybe_at(row.started_at),
         _maybe_at(row.ended_at), row.open_count, row.metadata, row.data, row.result, row.error,
     )  # fmt: skip
 
 
-def _pending(row: Row[Any]) -> JobRecord:
+def _pending(row: AnyRow) -> JobRecord:
     return JobRecord(
         row.job_id, row.worker_id, row.flow, "pending", _at(row.created_at), metadata=row.metadata
     )
 
 
-def _worker(row: Row[Any]) -> WorkerRecord:
+def _worker(row: AnyRow) -> WorkerRecord:
     return WorkerRecord(
         row.key, row.worker_id, row.flow, row.status, row.owner, bool(row.is_named), row.reason,
         _at(row.created_at), _maybe_at(row.started_at), _maybe_at(row.ended_at),
     )  # fmt: skip
 
 
-def _activation(worker_id: str, row: Row[Any]) -> ActivationRecord:
+def _activation(worker_id: str, row: AnyRow) -> ActivationRecord:
     return ActivationRecord(
         worker_id, row.n, row.job_id, row.routine, row.attempt, row.status, _at(row.started_at),
         _at(row.ended_at), tuple(map(int, row.seqs.split(","))), row.policy_message,

@@ -1,8 +1,9 @@
 """What caused a message, and what did it cause: recursive queries over the views, for people to copy.
 
-Both take `:worker_id` and `:message` and return that message too. They go by the indexes: back over the list of
-messages that an activation consumed, forward over the messages of the activation's job. (Joining on `produced_by`
-or `consumed_by` alone would read the whole table at each step: those columns have no index, see the decisions.)
+Both take `:worker_id` and `:message` and return that message too. They go by the indexes: back over the list
+of messages that an activation consumed, forward over the messages of the activation's job. (Joining on
+`produced_by` or `consumed_by` alone would read the whole table at each step: those columns have no index,
+see the decisions.)
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ WITH RECURSIVE cause(worker_id, message, produced_by) AS (
     WHERE worker_id = :worker_id AND message = :message
   UNION
     SELECT l.worker_id, l.message, l.produced_by
-    FROM cause AS c
-    JOIN routilux_activation_history AS a ON a.worker_id = c.worker_id AND a.activation = c.produced_by
-    JOIN {messages_of_a} AS s ON true
-    JOIN routilux_lineage AS l ON l.worker_id = c.worker_id AND l.message = {number}
+    FROM cause AS x
+    {then} routilux_activation_history AS a ON a.worker_id = x.worker_id AND a.activation = x.produced_by
+    {then} {messages_of_a} AS s ON true
+    {then} routilux_lineage AS l ON l.worker_id = x.worker_id AND l.message = {number}
 )
-SELECT l.* FROM cause AS c
-JOIN routilux_lineage AS l ON l.worker_id = c.worker_id AND l.message = c.message
+SELECT l.* FROM cause AS x
+JOIN routilux_lineage AS l ON l.worker_id = x.worker_id AND l.message = x.message
 ORDER BY l.message
 """
 
 CAUSES = {
-    "sqlite": _BACK.format(messages_of_a="json_each(a.messages)", number="s.value"),
+    # CROSS JOIN keeps the order: SQLite would read all messages of the worker first, then the list
+    "sqlite": _BACK.format(then="CROSS JOIN", messages_of_a="json_each(a.messages)", number="s.value"),
     "postgresql": _BACK.format(
-        messages_of_a="jsonb_array_elements_text(CAST(a.messages AS jsonb))", number="CAST(s.value AS bigint)"
+        then="JOIN",
+        messages_of_a="jsonb_array_elements_text(CAST(a.messages AS jsonb))",
+        number="CAST(s.value AS bigint)",
     ),
 }
 
@@ -38,12 +42,12 @@ WITH RECURSIVE effect(worker_id, message, consumed_by) AS (
     WHERE worker_id = :worker_id AND message = :message
   UNION
     SELECT l.worker_id, l.message, l.consumed_by
-    FROM effect AS e
-    JOIN routilux_activation_history AS a ON a.worker_id = e.worker_id AND a.activation = e.consumed_by
-    JOIN routilux_lineage AS l ON l.job_id = a.job_id AND l.produced_by = e.consumed_by
+    FROM effect AS x
+    JOIN routilux_activation_history AS a ON a.worker_id = x.worker_id AND a.activation = x.consumed_by
+    JOIN routilux_lineage AS l ON l.job_id = a.job_id AND l.produced_by = x.consumed_by
 )
-SELECT l.* FROM effect AS e
-JOIN routilux_lineage AS l ON l.worker_id = e.worker_id AND l.message = e.message
+SELECT l.* FROM effect AS x
+JOIN routilux_lineage AS l ON l.worker_id = x.worker_id AND l.message = x.message
 ORDER BY l.message
 """
 

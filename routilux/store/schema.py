@@ -234,7 +234,7 @@ def _sqlite_notes() -> tuple[str, ...]:
         return ()
     return (
         f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it:"
-        " its processes take turns to write. Other programs that write here should use routilux.sqlite_engine()",
+        " its processes take turns to write. Others that write here should use routilux.sqlite_engine()",
     )
 
 

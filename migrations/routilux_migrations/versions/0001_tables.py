@@ -4,6 +4,7 @@ Written out, not taken from `routilux.store.tables`: a revision says what was cr
 migrated database with the tables of today, so a change there needs a revision here.
 """
 
+# ruff: noqa: E501 (comments of columns)
 from __future__ import annotations
 
 import sqlalchemy as sa
@@ -17,17 +18,37 @@ depends_on = None
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 # Rows of these change or go soon after they come. Room in the page keeps an update beside its old version (HOT:
-# no index is touched); vacuum comes by number of dead rows, not by a share of a table that may be huge.
+# no index is touched); vacuum comes by the number of dead rows, not by a share of a table that may be huge.
+SMALL = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000"
+LARGE = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 HOT = {
-    "routilux_runtimes": "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100",
-    "routilux_slots": "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500",
-    "routilux_worker_state": "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
-    "routilux_parked": "fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
-    "routilux_inbox": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
-    "routilux_commits": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
-    "routilux_jobs": "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000",
-    "routilux_messages": "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000",
+    "routilux_runtimes": f"fillfactor = 50, {SMALL}",
+    "routilux_slots": f"fillfactor = 50, {SMALL}",
+    "routilux_worker_state": f"fillfactor = 50, {SMALL}",
+    "routilux_parked": f"fillfactor = 70, {SMALL}",
+    "routilux_inbox": SMALL,
+    "routilux_commits": SMALL,
+    "routilux_jobs": f"fillfactor = 70, {LARGE}",
+    "routilux_messages": f"fillfactor = 70, {LARGE}",
 }
+
+# SQLite without statistics takes the primary key for anything that names a worker, and reads all its messages to
+# find those of one job. These say what the tables look like once they matter; an ANALYZE of the user's replaces
+# them. (table, index, rows and rows per distinct key prefix); WITHOUT ROWID: the key is named as its table.
+STATISTICS = (
+    ("routilux_messages", "routilux_messages", "1000000 10000 1"),
+    ("routilux_messages", "routilux_messages_job", "1000000 10000 3"),
+    ("routilux_activations", "routilux_activations", "1000000 10000 1"),
+    ("routilux_activations", "routilux_activations_job", "1000000 10000 3"),
+    ("routilux_traces", "routilux_traces", "1000000 10000 3 1"),
+    ("routilux_traces", "routilux_traces_job", "1000000 10000 3"),
+    ("routilux_jobs", "routilux_jobs", "1000000 10000 1"),
+    ("routilux_parked", "sqlite_autoindex_routilux_parked_1", "100000 10000 1"),
+    ("routilux_parked", "routilux_parked_due", "50000 2"),
+    ("routilux_parked", "routilux_parked_reason", "100000 20000 2000 1"),
+    ("routilux_workers", "routilux_workers_owner", "1000 500"),
+    ("routilux_workers", "routilux_workers_flow", "1000 100 1"),
+)
 
 
 def upgrade() -> None:
@@ -38,12 +59,21 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
         for table, settings in HOT.items():
             op.execute(f"ALTER TABLE {table} SET ({settings}, autovacuum_vacuum_cost_delay = 0)")
+    else:
+        _tell_sqlite_the_shapes()
+
+
+def _tell_sqlite_the_shapes() -> None:
+    op.execute("ANALYZE routilux_messages")  # of an empty table: makes sqlite_stat1 and leaves no row
+    for table, index, shape in STATISTICS:
+        op.execute(f"INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('{table}', '{index}', '{shape}')")
+    op.execute("ANALYZE sqlite_master")  # this connection reads them again; others do when they open
 
 
 def downgrade() -> None:
     for name in (
-        "traces", "activations", "parked", "messages", "job_keys", "jobs", "slots", "worker_state", "workers", "flows",
-        "inbox", "commits", "runtimes",
+        "traces", "activations", "parked", "messages", "job_keys", "jobs", "slots", "worker_state", "workers",
+        "flows", "inbox", "commits", "runtimes",
     ):  # fmt: skip
         op.drop_table(f"routilux_{name}")
 

@@ -1,7 +1,8 @@
 """The views: the public query surface, with the same columns and the same meaning on both databases.
 
-Timestamps are `timestamptz` on Postgres and text `YYYY-MM-DD HH:MM:SS.ffffff` in UTC on SQLite; JSON is text on both
-(cast it: `data::jsonb`, `json(data)`). A filter by `worker_id` or `job_id` reaches the indexes through every view.
+Timestamps are `timestamptz` on Postgres and text `YYYY-MM-DD HH:MM:SS.ffffff` in UTC on SQLite. JSON is text
+on both; cast it (`data::jsonb`, `json(data)`). A filter by `worker_id` or `job_id` reaches the indexes
+everywhere.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ COMMENTS = {
 
 
 class Words(NamedTuple):
-    """Where the two databases need different words. `s` is one element of the list of messages of a parked row `p`."""
+    """Where the databases need different words. `s` is an element of the message list of a parked row `p`."""
 
     time: Callable[[str], str]
+    then: str  # a join whose left side is read first
     each: str
     seq: str
     joined: Callable[
@@ -55,9 +57,10 @@ def _postgres_joined(expression: str, order: str, source: str) -> str:
     return f"(SELECT string_agg({expression}, ',' ORDER BY {order}) {source})"
 
 
-SQLITE = Words(_sqlite_time, "json_each(p.seqs) AS s", "s.value", _sqlite_joined)
+SQLITE = Words(_sqlite_time, "CROSS JOIN", "json_each(p.seqs) AS s", "s.value", _sqlite_joined)
 POSTGRES = Words(
     _postgres_time,
+    "JOIN",
     "jsonb_array_elements_text(CAST(p.seqs AS jsonb)) WITH ORDINALITY AS s(value, key)",
     "CAST(s.value AS bigint)",
     _postgres_joined,
@@ -87,8 +90,8 @@ def _job_history(words: Words) -> str:
             j.open_count AS open_messages, j.error, j.metadata, j.data, j.result
         FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker
         UNION ALL
-        SELECT i.job_id, i.worker_id, i.flow, 'pending', {words.time("i.created_at")}, NULL, NULL, NULL, 1, NULL,
-            i.metadata, NULL, NULL
+        SELECT i.job_id, i.worker_id, i.flow, 'pending', {words.time("i.created_at")}, NULL, NULL, NULL,
+            1, NULL, i.metadata, NULL, NULL
         FROM routilux_inbox AS i
         WHERE i.kind = 'post' AND i.job_id IS NOT NULL
             -- an id posted twice is one job
@@ -99,7 +102,8 @@ def _job_history(words: Words) -> str:
 
 def _activation_history(words: Words) -> str:
     return f"""
-        SELECT w.worker_id, a.n AS activation, j.job_id, w.flow AS flow_id, a.routine AS routine_id, a.attempt, a.status,
+        SELECT w.worker_id, a.n AS activation, j.job_id, w.flow AS flow_id, a.routine AS routine_id,
+            a.attempt, a.status,
             {words.time("a.started_at")} AS started_at,
             {words.time("a.ended_at")} AS ended_at,
             (a.ended_at - a.started_at) / 1000000.0E0 AS duration_s,
@@ -110,7 +114,8 @@ def _activation_history(words: Words) -> str:
 
 
 def _queue_depth(words: Words) -> str:
-    # the worker is joined inside each part: so a filter by worker_id goes down to the key ranges
+    # Worker first, in each part: Postgres takes a filter by worker_id down to the key ranges, and SQLite,
+    # which does not, reads what may wait and not the whole history.
     live = "w.status NOT IN ('completed', 'failed', 'cancelled')"
     return f"""
         SELECT flow_id, worker_id, routine_id, slot, CAST(sum(waiting) AS bigint) AS waiting,
@@ -118,20 +123,21 @@ def _queue_depth(words: Words) -> str:
         FROM (
             SELECT w.flow AS flow_id, w.worker_id, m.routine AS routine_id, m.slot, count(*) AS waiting,
                 min(m.created_at) AS oldest, 0 AS parked
-            FROM routilux_workers AS w JOIN routilux_messages AS m ON m.worker = w.key
-                AND m.seq >= coalesce((SELECT min(s.low_seq) FROM routilux_slots AS s WHERE s.worker = w.key), 0)
+            FROM routilux_workers AS w {words.then} routilux_messages AS m ON m.worker = w.key
+                AND m.seq >= coalesce(
+                    (SELECT min(s.low_seq) FROM routilux_slots AS s WHERE s.worker = w.key), 0)
             WHERE {live} AND m.status = 'waiting'
             GROUP BY w.flow, w.worker_id, m.routine, m.slot
             UNION ALL
             SELECT w.flow, w.worker_id, m.routine, m.slot, 0, NULL, count(*)
-            FROM routilux_workers AS w JOIN routilux_parked AS p ON p.worker = w.key
-            JOIN {words.each} ON true
-            JOIN routilux_messages AS m ON m.worker = p.worker AND m.seq = {words.seq}
+            FROM routilux_workers AS w {words.then} routilux_parked AS p ON p.worker = w.key
+            {words.then} {words.each} ON true
+            {words.then} routilux_messages AS m ON m.worker = p.worker AND m.seq = {words.seq}
             WHERE {live} AND p.reason <> 'dead' AND m.status = 'parked'
             GROUP BY w.flow, w.worker_id, m.routine, m.slot
             UNION ALL
             SELECT w.flow, w.worker_id, s.routine, s.slot, 0, NULL, 0
-            FROM routilux_workers AS w JOIN routilux_slots AS s ON s.worker = w.key
+            FROM routilux_workers AS w {words.then} routilux_slots AS s ON s.worker = w.key
             WHERE {live}
         ) AS parts
         GROUP BY flow_id, worker_id, routine_id, slot"""
@@ -152,9 +158,9 @@ def _dead_letters(words: Words) -> str:
 
 def _lineage(words: Words) -> str:
     return f"""
-        SELECT w.worker_id, w.flow AS flow_id, j.job_id, m.seq AS message, m.routine AS routine_id, m.slot, m.status,
-            m.produced_by, p.routine AS produced_by_routine, m.consumed_by, c.routine AS consumed_by_routine,
-            m.payload, {words.time("m.created_at")} AS created_at
+        SELECT w.worker_id, w.flow AS flow_id, j.job_id, m.seq AS message, m.routine AS routine_id,
+            m.slot, m.status, m.produced_by, p.routine AS produced_by_routine, m.consumed_by, c.routine AS
+            consumed_by_routine, m.payload, {words.time("m.created_at")} AS created_at
         FROM routilux_messages AS m
         JOIN routilux_workers AS w ON w.key = m.worker
         LEFT JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job
