@@ -17,10 +17,6 @@ from routilux.errors import LogicSignatureError
 Logic = Callable[[dict[str, list[Any]], Any, Any], Any]
 _TRAILING = ("policy_message", "worker_state", "job_state")
 _MAPPING_NAMES = ("slot_data", "data", "slots_data", "inputs")
-_HELP = (
-    "use logic(slot_data, policy_message, worker_state) with slot_data as {slot: [item, …]}, or one parameter per slot"
-    " in the order they were added, then policy_message, worker_state"
-)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -42,13 +38,15 @@ def normalize(function: Callable[..., Any], slot_names: Sequence[str]) -> Logic:
 def _parameters(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
     """Names of data parameters, names of the trailing ones, and whether **kwargs takes the rest."""
     if not callable(function):
-        raise LogicSignatureError(f"logic must be a function, not {type(function).__name__}")
+        raise LogicSignatureError(repr(function), "", (), f"it is {type(function).__name__}, not a function")
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return ["slot_data", "policy_message", "worker_state"], [], False
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise LogicSignatureError(f"logic with *args does not say how it wants its data: {_HELP}")
+        raise LogicSignatureError(
+            _name(function), str(inspect.signature(function)), (), "*args does not say how it wants its data"
+        )
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
     trailing = [p.name for p in named if p.name in _TRAILING]
@@ -77,8 +75,12 @@ def _adapted(
     if not leading:
         return _with_nothing(function, named)
     raise LogicSignatureError(
-        f"logic({', '.join([*leading, *trailing])}) does not fit a routine with the slots {slot_names}: {_HELP}"
+        _name(function), str(inspect.signature(function)), slot_names, f"it does not fit the slots {slot_names}"
     )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", "logic")
 
 
 def _given(named: set[str], message: Any, state: Any) -> dict[str, Any]:

@@ -116,9 +116,7 @@ def assemble(
 def prepare_schema(database: Database) -> None:
     """The database has a schema that this code can serve, or `SchemaError` says what to do."""
     with database.read() as connection:
-        bind: Any = connection.engine
-    lock = database.lock_file
-    schema.ensure(bind, database.url.render_as_string(hide_password=False), is_exclusive=lambda: lock is None or True)
+        schema.ensure(connection, database.url.render_as_string(hide_password=False))
 
 
 def own_version() -> str:

@@ -48,8 +48,9 @@ class Client:
         self._clock = SystemClock()
         self._max_payload_bytes = max_payload_bytes
         with self._database.read() as connection:
-            bind = connection.engine
-        schema.ensure(bind, self._database.url.render_as_string(hide_password=False), is_exclusive=lambda: False)
+            schema.ensure(
+                connection, self._database.url.render_as_string(hide_password=False), is_exclusive=lambda: False
+            )
         self.store = Store(self._database)
 
     def __enter__(self) -> Client:

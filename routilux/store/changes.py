@@ -48,7 +48,7 @@ _UPDATE_WORKERS = Bulk(
     # few rows, and no filler would do for the unique worker_id
     text(
         "UPDATE routilux_workers SET status = n.status, next_seq = n.next_seq, next_n = n.next_n, deaths = n.deaths,"
-        " reason = n.reason, started_at = coalesce(started_at, n.started_at), ended_at = n.ended_at FROM (SELECT "
+        " reason = n.reason, started_at = coalesce(routilux_workers.started_at, n.started_at), ended_at = n.ended_at FROM (SELECT "
         + ", ".join(f"json_extract(value, '$[{i}]') AS {name}" for i, name in enumerate(WORKER_CHANGE))
         + " FROM json_each(:rows)) AS n WHERE routilux_workers.key = n.key"
     ),

@@ -195,6 +195,7 @@ def _upgrade_own(connection: Connection, url: str) -> None:
         _run_revisions(connection)  # no other connection would reach it
         connection.commit()
     else:
+        connection.rollback()  # a read that is still open would keep the file from changing its mode
         upgrade(url)
 
 
