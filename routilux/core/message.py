@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from routilux.core.states import ENDED_JOB, JobStatus
+from routilux.core.states import JobStatus
 
 
 class Job:
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        return self.status in ENDED_JOB
+        return self.ended_at is not None
 
 
 class Message:

@@ -4,6 +4,9 @@ Plain JSON goes through one `orjson.dumps`. What JSON cannot say (datetime, Deci
 Pydantic model, an int beyond 64 bits) is carried in a tag, a one-key object like `{"$datetime": "…"}`, and brought
 back by `decode`; keys of the user's own that begin with `$` get a second one. Everything else is refused with the
 path to it: orjson alone would turn NaN into null and an Enum into its value.
+
+The law: `decode(encode(x)) == x`, of the same types, or `encode` raises. Four things come back as the JSON they are
+like: a tuple as a list, a mapping as a dict, a subclass of str, int or float as its base, a time zone as its offset.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from typing import Any
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from routilux.errors import PayloadError, PayloadTooLargeError
 
@@ -34,14 +37,15 @@ def encode(value: object, *, root: str = "data", limit: int | None = None) -> st
 
     Raises `PayloadError` naming the path of what cannot be stored, `PayloadTooLargeError` above the limit.
     """
-    carried = value if _is_plain(value, 0) else _carry(value, root, ())
+    carried = value if _is_plain(value, 0) else _carry(value, root, 0, ())
     try:
         raw = orjson.dumps(carried)
     except orjson.JSONEncodeError:
         # a lone surrogate, or an int beyond 64 bits: the slow walk names it or carries it
-        raw = orjson.dumps(_carry(value, root, ()))
+        raw = orjson.dumps(_carry(value, root, 0, ()))
     if b"\\u0000" in raw:
-        _carry(value, root, ())  # names U+0000, or finds the six characters \u0000 in a text, which are fine
+        # names U+0000, or finds the six characters \u0000 in a text, which are fine
+        _carry(value, root, 0, ())
     if limit is not None and len(raw) > limit:
         raise PayloadTooLargeError(root, len(raw), limit)
     return raw.decode()
@@ -55,8 +59,12 @@ def encode_object(value: object, *, root: str = "data", limit: int | None = None
 
 
 def decode(text: str | bytes) -> Any:
-    """The value that was encoded. Raises `PayloadError` when the class of a tag cannot be found."""
-    value = orjson.loads(text)
+    """The value that was encoded. Raises `PayloadError` for text that `encode` did not write, and when the class of a
+    tag cannot be found or no longer takes what was stored."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise PayloadError(f"stored text is not JSON: {error}") from error
     if ('"$' in text) if isinstance(text, str) else (b'"$' in text):
         return _restore(value)
     return value
@@ -70,29 +78,40 @@ def escape_text(text: str, most: int | None = None) -> str:
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """Whether orjson alone does the right thing. The hot path: one tight walk."""
+    """Whether orjson alone does the right thing. The hot path: one tight walk, scalars without a call."""
     kind = type(value)
-    if kind in _PLAIN:
-        return True
-    if kind is float:
-        return value - value == 0.0  # type: ignore[operator]  # false for NaN and the infinities
-    if depth > MAX_DEPTH:
-        return False
     if kind is dict:
+        if depth >= MAX_DEPTH:
+            return False
         for key, item in value.items():  # type: ignore[attr-defined]  # kind is dict
             if type(key) is not str or key[:1] == "$":
                 return False
-            if type(item) not in _PLAIN and not _is_plain(item, depth + 1):
+            kind = type(item)
+            if kind in _PLAIN:
+                continue
+            if kind is float:
+                if item - item != 0.0:  # NaN and the infinities
+                    return False
+            elif not _is_plain(item, depth + 1):
                 return False
         return True
     if kind is list:
-        return all(_is_plain(item, depth + 1) for item in value)  # type: ignore[attr-defined]  # kind is list
-    return False
+        if depth >= MAX_DEPTH:
+            return False
+        for item in value:  # type: ignore[attr-defined]  # kind is list
+            if type(item) not in _PLAIN and not _is_plain(item, depth + 1):
+                return False
+        return True
+    if kind is float:
+        return value - value == 0.0  # type: ignore[operator]  # kind is float
+    return kind in _PLAIN
 
 
-def _carry(value: object, path: str, above: tuple[int, ...]) -> object:
+def _carry(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
     """A copy that orjson can take, tags in it; raises for what cannot be carried."""
     match value:
+        case Flag():  # a combination of members has no name to find it by
+            return {"$flag": [_name_of(type(value), path), value.value]}
         case Enum():
             return {"$enum": [_name_of(type(value), path), value.name]}
         case str():
@@ -106,30 +125,71 @@ def _carry(value: object, path: str, above: tuple[int, ...]) -> object:
                 raise PayloadError(f"{path}: {value!r} is not JSON: use None or a string", path=path)
             return float(value)
         case _:
-            return _carry_compound(value, path, above)
+            return _carry_compound(value, path, depth, above)
 
 
-def _carry_compound(value: object, path: str, above: tuple[int, ...]) -> object:
+def _carry_compound(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
     if id(value) in above:
         raise PayloadError(f"{path}: contains itself", path=path)
-    if len(above) >= MAX_DEPTH:
-        raise PayloadError(f"{path}: nested deeper than {MAX_DEPTH}", path=path)
+    if depth >= MAX_DEPTH:
+        raise PayloadError(f"{path[:80]}…: nested deeper than {MAX_DEPTH}", path=path)
     above = (*above, id(value))
     match value:
         case Mapping():
-            return {_key(key, path): _carry(item, f"{path}.{key}", above) for key, item in value.items()}
+            return {
+                _key(key, path): _carry(item, f"{path}.{key}", depth + 1, above)
+                for key, item in value.items()
+            }
         case list() | tuple():
-            return [_carry(item, f"{path}[{i}]", above) for i, item in enumerate(value)]
-        case BaseModel():
-            fields = {name: getattr(value, name) for name in type(value).model_fields}
-            return {"$model": [_name_of(type(value), path), _carry(fields, path, above)]}
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-            return {"$dataclass": [_name_of(type(value), path), _carry(fields, path, above)]}
+            return [_carry(item, f"{path}[{i}]", depth + 1, above) for i, item in enumerate(value)]
+        case _ if _has_fields(value):
+            return _carry_fields(value, path, depth, above)
     for kind, tag, write in _WRITERS:
         if type(value) is kind:
-            return {tag: write(value)}
+            return {tag: write(value, path)}
     raise PayloadError(f"{path}: {_kind(value)} is not JSON", path=path)
+
+
+def _carry_fields(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
+    """A model or dataclass by its fields; raises unless its class, given them, makes it again."""
+    kind = type(value)
+    name, fields = _name_of(kind, path), _fields(value)
+    # a tag, its list and the fields: three levels of JSON
+    carried = {key: _carry(item, f"{path}.{key}", depth + 3, above) for key, item in fields.items()}
+    try:
+        again = _made(kind, fields)
+    except Exception as error:  # whatever the user's class raises
+        raise PayloadError(
+            f"{path}: {kind.__name__} cannot be made from its fields: {error}", path=path
+        ) from error
+    changed = [key for key, item in _fields(again, every=True).items() if item != getattr(value, key)]
+    if changed:
+        raise PayloadError(
+            f"{path}.{changed[0]}: would come back changed, {kind.__name__} makes another value of it",
+            path=path,
+        )
+    return {"$model" if isinstance(value, BaseModel) else "$dataclass": [name, carried]}
+
+
+def _has_fields(value: object) -> bool:
+    return isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+def _fields(value: Any, *, every: bool = False) -> dict[str, Any]:
+    """Name to value; of a dataclass those that its constructor takes, or every one."""
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
+    return {
+        field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init or every
+    }
+
+
+def _made(kind: type, fields: dict[str, Any]) -> Any:
+    if not issubclass(kind, BaseModel):
+        return kind(**fields)
+    if issubclass(kind, RootModel):
+        return kind.model_validate(fields["root"])
+    return kind.model_validate(fields, by_alias=False, by_name=True)
 
 
 def _key(key: object, path: str) -> str:
@@ -145,7 +205,9 @@ def _text(value: str, path: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise PayloadError(f"{path}: contains a lone surrogate at {error.start}, which is no text", path=path) from None
+        raise PayloadError(
+            f"{path}: contains a lone surrogate at {error.start}, which is no text", path=path
+        ) from None
     return str.__str__(value)
 
 
@@ -154,12 +216,25 @@ def _kind(value: object) -> str:
 
 
 def _name_of(kind: type, path: str) -> str:
-    if "<locals>" in kind.__qualname__:
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        is_found = _found(name) is kind
+    except (ImportError, AttributeError):
+        is_found = False
+    if not is_found:
         raise PayloadError(
-            f"{path}: {kind.__qualname__} is local to a function and could not be found again: define it in a module",
+            f"{path}: the class {kind.__qualname__} could not be found again: define it at the top of a module",
             path=path,
         )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return name
+
+
+def _found(name: str) -> Any:
+    module, _, qualname = name.partition(":")
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def _restore(value: Any) -> Any:
@@ -171,59 +246,101 @@ def _restore(value: Any) -> Any:
         (key, item), *_ = value.items()
         read = _READERS.get(key)
         if read is not None:
-            return read(item)
-    return {key[1:] if key.startswith("$$") else key: _restore(item) for key, item in value.items()}
+            return _read(key, read, item)
+    return {_plain_key(key): _restore(item) for key, item in value.items()}
 
 
-def _class(name: str, base: type | None) -> Any:
-    """The class of a tag: only an Enum, a dataclass or a Pydantic model is ever made."""
-    module, _, qualname = name.partition(":")
+def _read(tag: str, read: Callable[[Any], Any], item: Any) -> Any:
     try:
-        found: Any = sys.modules.get(module) or importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
+        return read(item)
+    except PayloadError:
+        raise
+    except Exception as error:  # bad text, or whatever a class of the user's raises for it
+        raise PayloadError(f"a stored {tag} cannot be read back: {type(error).__name__}: {error}") from error
+
+
+def _plain_key(key: str) -> str:
+    if not key.startswith("$"):
+        return key
+    if not key.startswith("$$"):
+        raise PayloadError(f"stored text has the tag {key!r}, which this version does not know")
+    return key[1:]
+
+
+def _class(name: str, fits: Callable[[type], bool]) -> Any:
+    """The class of a tag: only an Enum, a dataclass or a Pydantic model is ever made."""
+    try:
+        found = _found(name)
     except (ImportError, AttributeError) as error:
         raise PayloadError(f"the class {name} of a stored value cannot be found: {error}") from error
-    fits = isinstance(found, type) and (issubclass(found, base) if base else dataclasses.is_dataclass(found))
-    if not fits:
+    if not (isinstance(found, type) and fits(found)):
         raise PayloadError(f"{name} is no longer the kind of class that was stored")
     return found
 
 
+def _is_a(base: type) -> Callable[[type], bool]:
+    return lambda found: issubclass(found, base)
+
+
 def _enum(item: list[str]) -> Any:
-    kind = _class(item[0], Enum)
-    if item[1] not in kind.__members__:
-        raise PayloadError(f"{item[0]} has no member {item[1]!r} any more")
-    return kind[item[1]]
+    name, member = item
+    kind = _class(name, _is_a(Enum))
+    if member not in kind.__members__:
+        raise PayloadError(f"{name} has no member {member!r} any more")
+    return kind[member]
 
 
-def _made(item: list[Any], base: type | None) -> Any:
-    kind = _class(item[0], base)
-    try:
-        return kind(**_restore(item[1]))
-    except (TypeError, ValueError) as error:
-        raise PayloadError(f"a stored {item[0]} cannot be made any more: {error}") from error
+def _flag(item: list[Any]) -> Any:
+    name, number = item
+    return _class(name, _is_a(Flag))(number)
 
 
-_WRITERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
-    (datetime, "$datetime", datetime.isoformat),
-    (date, "$date", date.isoformat),
-    (time, "$time", time.isoformat),
-    (timedelta, "$timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
-    (Decimal, "$decimal", str),
-    (UUID, "$uuid", str),
-    (bytes, "$bytes", lambda value: base64.b64encode(value).decode()),
+def _dataclass(item: list[Any]) -> Any:
+    name, fields = item
+    return _made(_class(name, dataclasses.is_dataclass), _restore(fields))
+
+
+def _model(item: list[Any]) -> Any:
+    name, fields = item
+    return _made(_class(name, _is_a(BaseModel)), _restore(fields))
+
+
+def _write_moment(value: datetime | time, path: str) -> object:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise PayloadError(
+            f"{path}: {value!r} has a time zone but no offset, it would lose the zone", path=path
+        )
+    return [value.isoformat(), 1] if value.fold else value.isoformat()
+
+
+def _read_moment(kind: type[datetime | time]) -> Callable[[Any], Any]:
+    def read(item: Any) -> Any:
+        text, fold = item if isinstance(item, list) else (item, 0)
+        return kind.fromisoformat(text).replace(fold=fold)
+
+    return read
+
+
+_WRITERS: tuple[tuple[type, str, Callable[[Any, str], Any]], ...] = (
+    (datetime, "$datetime", _write_moment),
+    (date, "$date", lambda value, _: value.isoformat()),
+    (time, "$time", _write_moment),
+    (timedelta, "$timedelta", lambda value, _: [value.days, value.seconds, value.microseconds]),
+    (Decimal, "$decimal", lambda value, _: str(value)),
+    (UUID, "$uuid", lambda value, _: str(value)),
+    (bytes, "$bytes", lambda value, _: base64.b64encode(value).decode()),
 )
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "$datetime": datetime.fromisoformat,
+    "$datetime": _read_moment(datetime),
     "$date": date.fromisoformat,
-    "$time": time.fromisoformat,
+    "$time": _read_moment(time),
     "$timedelta": lambda item: timedelta(*item),
     "$decimal": Decimal,
     "$uuid": UUID,
-    "$bytes": base64.b64decode,
+    "$bytes": lambda item: base64.b64decode(item, validate=True),
     "$int": int,
     "$enum": _enum,
-    "$dataclass": lambda item: _made(item, None),
-    "$model": lambda item: _made(item, BaseModel),
+    "$flag": _flag,
+    "$dataclass": _dataclass,
+    "$model": _model,
 }

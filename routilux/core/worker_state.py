@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from routilux.core import payload
+from routilux.errors import PayloadError
 
 Texts = Mapping[str, str]
 
@@ -130,7 +131,7 @@ def encode_items(values: Mapping[str, Any], *, root: str) -> dict[str, str]:
     texts = {}
     for key, value in values.items():
         if type(key) is not str:
-            raise payload.PayloadError(f"{root}: the key {key!r} is not a string", path=root)
+            raise PayloadError(f"{root}: the key {key!r} is not a string", path=root)
         texts[key] = payload.encode(value, root=f"{root}.{key}")
     return texts
 

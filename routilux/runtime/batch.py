@@ -44,6 +44,7 @@ class Batch:
     own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
     needs_commit: bool = False
+    wants_facts: bool = False  # somebody has subscribed
 
     def touch(self, cell: WorkerCell, job: Job) -> None:
         """This job's row may have to be written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from routilux.core.compiled import CompiledFlow
 from routilux.core.slot import Slot
 from routilux.errors import NaiveDatetimeError, RoutineNotFoundError, SlotNotFoundError
 from routilux.runtime.accepting import fingerprint
+from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post
 
 Seconds = float | timedelta
@@ -86,5 +86,5 @@ def make_post(
 ) -> Post:
     """A post ready for the engine; an id that the caller chose becomes an idempotency key."""
     if job_id is None:
-        return Post(uuid.uuid4().hex, text, metadata, due_at)
+        return Post(new_id(), text, metadata, due_at)
     return Post(checked_id(job_id), text, metadata, due_at, fingerprint(*names, text))

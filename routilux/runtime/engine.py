@@ -15,7 +15,6 @@ import heapq
 import logging
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -26,7 +25,7 @@ from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
 from routilux.core.message import Job
 from routilux.core.states import ENDED_WORKER
 from routilux.errors import LeaseLostError, RuntimeShutDownError
-from routilux.runtime import accepting, adopting, control, dispatching, inbox, keeping, owning, redelivery, settling
+from routilux.runtime import accepting, adopting, control, dispatching, ids, inbox, keeping, owning, redelivery, settling
 from routilux.runtime.batch import Batch, Fact
 from routilux.runtime.clock import Clock
 from routilux.runtime.committing import GroupCommit, Refused
@@ -95,6 +94,7 @@ class Engine:
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
         self.is_capturing = False
+        self.wants_facts = False
         self.pruned_n = 0
         self.reidentify: Callable[[], None] = lambda: None
         self.watch_alarm: Callable[[], object] = lambda: None
@@ -207,7 +207,7 @@ class Engine:
         self._commit_group(inputs)
 
     def _commit_group(self, inputs: list[Input]) -> None:
-        batch = Batch(self.clock.now_us())
+        batch = Batch(self.clock.now_us(), wants_facts=self.wants_facts)
         self.commit_n += 1
         reported = [(entry.run, entry.outcome) for entry in inputs if isinstance(entry, OutcomeIn) and entry.outcome]
         posts = [entry for entry in inputs if isinstance(entry, PostIn)]
@@ -355,7 +355,7 @@ class Engine:
         return max(live, key=lambda w: w.key, default=None)
 
     def new_id(self) -> str:
-        return uuid.uuid4().hex
+        return ids.new_id()
 
     def patiently(self, call: Callable[[], object]) -> None:
         adopting.patiently(self, call)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routilux")
 MOST = 1000
+LOOK_S = 0.02  # my own commits change the WAL too: not after each of them
 
 _LOOK = text(
     "SELECT i.id, i.flow, i.worker_id, i.job_id, w.key, w.owner, r.state AS owner_state, w.status FROM routilux_inbox AS i"
@@ -39,12 +40,15 @@ class Seen:
         self.ids: list[int] = []
         self.must_look = True
         self.token: object = None
+        self.looked_at = 0.0
 
 
 def look(engine: Engine) -> None:
     """Find rows, if there is a sign of any: SQLite, another process has written; Postgres, it is time."""
     seen = engine.inbox
-    if engine.store.database.is_sqlite:
+    now = engine.clock.monotonic()
+    if engine.store.database.is_sqlite and now - seen.looked_at >= LOOK_S:
+        seen.looked_at = now
         seen.token, changed = engine.store.database.changed_since(seen.token)
         seen.must_look = seen.must_look or changed
     if seen.must_look and not seen.ids:

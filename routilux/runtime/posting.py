@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from routilux.errors import (
 )
 from routilux.runtime import adopting, control as controls, door, outbox
 from routilux.runtime.door import PostItem
+from routilux.runtime.ids import new_id
 from routilux.runtime.handles import JobHandle, WorkerHandle
 from routilux.runtime.inputs import Post, PostIn, Receipt, SignalIn
 from routilux.runtime.keeping import NotMine
@@ -72,7 +72,7 @@ def execute(
             adopting.resume(engine, known.worker_id)
             engine.mine.add(known.worker_id)
             return known.worker_id
-        cell = adopting.start(engine, name, worker_id or uuid.uuid4().hex, is_named=worker_id is not None, state=texts)
+        cell = adopting.start(engine, name, worker_id or new_id(), is_named=worker_id is not None, state=texts)
         engine.mine.add(cell.worker_id)
         return cell.worker_id
 
@@ -195,7 +195,7 @@ def _target(runtime: Runtime, flow: str) -> str:
             known = loading.newest_live_worker(connection, flow)
         if known is not None:
             return known
-        cell = adopting.start(runtime.engine, flow, uuid.uuid4().hex, is_named=False, state={})
+        cell = adopting.start(runtime.engine, flow, new_id(), is_named=False, state={})
         runtime.engine.mine.add(cell.worker_id)
         return cell.worker_id
 

@@ -271,6 +271,7 @@ class Runtime:
         Callbacks run in the engine's thread: be short; what they raise is logged.
         """
         self._subscribers.setdefault(fact_name, []).append(callback)
+        self.engine.wants_facts = True
 
     def _tell(self, facts: list[Fact]) -> None:
         waiting.tell(self, facts)

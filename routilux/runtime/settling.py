@@ -50,7 +50,7 @@ def settle(engine: Engine, batch: Batch, run: Run, outcome: Outcome) -> None:
         run.is_broken = run.should_stop = True
     run.settled += 1
     n = _number(batch, cell.worker)
-    if all(job.has_ended for job in jobs_of(outcome.activation)):
+    if not _live(outcome.activation):
         _discard(batch, cell, n, run, outcome)
     elif outcome.failure is None:
         _succeed(engine, batch, cell, n, outcome)
@@ -114,6 +114,10 @@ def emit(
 
 
 def _live(activation: Activation) -> list[Job]:
+    """Its jobs that have not ended."""
+    if len(activation.messages) == 1:
+        job = activation.messages[0].job
+        return [] if job.has_ended else [job]
     return [job for job in jobs_of(activation) if not job.has_ended]
 
 
@@ -174,6 +178,8 @@ def _record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: A
             (worker.key, n, i, outcome.activation.job.no, trace.kind, trace.routine, trace.action, trace.details, trace.at)
         )
     failure = outcome.failure
+    if not batch.wants_facts:
+        return
     batch.facts.append(
         Fact(
             "activation.committed",

@@ -22,7 +22,7 @@ Durability = Literal["power_loss", "process_crash"]
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 _PRAGMAS = (
     "PRAGMA busy_timeout = 30000", "PRAGMA cache_size = -65536", "PRAGMA temp_store = MEMORY", "PRAGMA foreign_keys = ON",
-    "PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0", "PRAGMA wal_autocheckpoint = 0",
+    "PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0", "PRAGMA wal_autocheckpoint = 4000",
 )  # fmt: skip
 
 
@@ -148,18 +148,6 @@ class Database:
                     state.connection = state.engine.connect()
                 with state.connection.begin():
                     yield state.connection
-                self._maybe_checkpoint(state.connection)
-
-    def _maybe_checkpoint(self, connection: Connection) -> None:
-        if self.path is None:
-            return
-        try:
-            size = os.stat(f"{self.path}-wal").st_size
-        except OSError:
-            return
-        if size > CHECKPOINT_BYTES:
-            driver: Any = connection.connection.driver_connection
-            driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def drop_writer(self) -> None:
         if self.is_sqlite and not self.is_memory:

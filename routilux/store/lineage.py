@@ -36,7 +36,7 @@ CAUSES = {
     ),
 }
 
-EFFECTS = """
+_FORTH = """
 WITH RECURSIVE effect(worker_id, message, consumed_by) AS (
     SELECT worker_id, message, consumed_by FROM routilux_lineage
     WHERE worker_id = :worker_id AND message = :message
@@ -44,12 +44,23 @@ WITH RECURSIVE effect(worker_id, message, consumed_by) AS (
     SELECT l.worker_id, l.message, l.consumed_by
     FROM effect AS x
     JOIN routilux_activation_history AS a ON a.worker_id = x.worker_id AND a.activation = x.consumed_by
-    JOIN routilux_lineage AS l ON l.job_id = a.job_id AND l.produced_by = x.consumed_by
+    JOIN {messages_of_job}
 )
 SELECT l.* FROM effect AS x
 JOIN routilux_lineage AS l ON l.worker_id = x.worker_id AND l.message = x.message
 ORDER BY l.message
 """
+
+EFFECTS = {
+    "sqlite": _FORTH.format(
+        messages_of_job="routilux_lineage AS l ON l.job_id = a.job_id AND l.produced_by = x.consumed_by"
+    ),
+    # OFFSET 0 keeps this one subquery per activation: else Postgres hashes all messages to join them
+    "postgresql": _FORTH.format(
+        messages_of_job="LATERAL (SELECT * FROM routilux_lineage AS m"
+        " WHERE m.job_id = a.job_id AND m.produced_by = x.consumed_by OFFSET 0) AS l ON true"
+    ),
+}
 
 
 def causes(connection: Connection, worker_id: str, message: int) -> list[Row[tuple[object, ...]]]:
@@ -60,4 +71,5 @@ def causes(connection: Connection, worker_id: str, message: int) -> list[Row[tup
 
 def effects(connection: Connection, worker_id: str, message: int) -> list[Row[tuple[object, ...]]]:
     """Rows of `routilux_lineage`: the message, and all that came of it, oldest first."""
-    return list(connection.execute(text(EFFECTS), {"worker_id": worker_id, "message": message}))
+    query = text(EFFECTS[connection.dialect.name])
+    return list(connection.execute(query, {"worker_id": worker_id, "message": message}))
