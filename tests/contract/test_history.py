@@ -10,6 +10,7 @@ from sqlalchemy import Connection, create_engine, pool
 
 from routilux.errors import JobNotFoundError
 from routilux.store import history
+from routilux.store.records import JobRecord
 from tests.support import rows
 from tests.support.rows import T0
 
@@ -22,7 +23,7 @@ def connection(database: str) -> Iterator[Connection]:
         yield connection
 
 
-def ids(found: list[history.JobRecord]) -> list[str]:
+def ids(found: list[JobRecord]) -> list[str]:
     return [job.job_id for job in found]
 
 

@@ -159,7 +159,8 @@ def test_a_dead_letter_is_one_row_per_batch_with_all_payloads(connection: Connec
     assert instant(letter.pop("dead_since")) == AT_T0
     assert letter == {
         "worker_id": "w", "flow_id": "f", "job_id": "j", "message": 2, "routine_id": "r",
-        "slot": "left,right", "payload": '[{"y":2},{"x":"a,b"}]', "attempts": 4, "deaths": 3, "error_type": "E", "error": "why",
+        "slot": "left,right", "payload": '[{"y":2},{"x":"a,b"}]', "attempts": 4, "deaths": 3,
+        "error_type": "E", "error": "why",
     }  # fmt: skip
 
 
@@ -172,7 +173,7 @@ def test_a_dead_batch_of_several_jobs_has_no_one_job(connection: Connection) -> 
 
 
 def a_small_history(connection: Connection) -> None:
-    """1 → a(n=1) → 3, 4; 2 (another job) with 3 → join(n=2) → 5; 4 waits. A stranger too."""
+    """1 → a → 3, 4; 3 with 2 (of another job) → join → 5; 4 waits. A stranger has the same numbers."""
     worker, stranger = rows.worker(connection), rows.worker(connection, "stranger")
     rows.job(connection, worker, 1, job_id="one")
     rows.job(connection, worker, 2, job_id="two")
@@ -243,7 +244,10 @@ def plan(connection: Connection, query: str, **parameters: Any) -> str:
     ],
 )
 def test_no_question_reads_the_whole_history(connection: Connection, query: str) -> None:
-    asked = {"causes": lineage.CAUSES[connection.dialect.name], "effects": lineage.EFFECTS}.get(query, query)
+    asked = {
+        "causes": lineage.CAUSES[connection.dialect.name],
+        "effects": lineage.EFFECTS[connection.dialect.name],
+    }.get(query, query)
     lines = plan(connection, asked, worker_id="x", message=7).splitlines()
     scans = [
         re.search(r"^SCAN (\w+)|^SEARCH (m) .*\(worker=\?\)|Seq Scan on \w+ (\w+)", line) for line in lines

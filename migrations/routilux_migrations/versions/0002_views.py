@@ -31,11 +31,10 @@ class Words(NamedTuple):
 
     time: Callable[[str], str]
     then: str  # a join whose left side is read first
+    waiting: str  # joins the messages m that may wait to a worker w
     each: str
     seq: str
-    joined: Callable[
-        [str, str, str], str
-    ]  # (expression, order, FROM …): texts in this order, with commas between
+    joined: Callable[[str, str, str], str]  # (expression, order, FROM …): texts with commas between
 
 
 def _sqlite_time(us: str) -> str:
@@ -57,13 +56,25 @@ def _postgres_joined(expression: str, order: str, source: str) -> str:
     return f"(SELECT string_agg({expression}, ',' ORDER BY {order}) {source})"
 
 
-SQLITE = Words(_sqlite_time, "CROSS JOIN", "json_each(p.seqs) AS s", "s.value", _sqlite_joined)
+LOW_SEQ = "coalesce((SELECT min(s.low_seq) FROM routilux_slots AS s WHERE s.worker = w.key), 0)"
+WAITING = f"m.worker = w.key AND m.seq >= {LOW_SEQ} AND m.status = 'waiting'"
+
+SQLITE = Words(
+    time=_sqlite_time,
+    then="CROSS JOIN",
+    waiting=f"CROSS JOIN routilux_messages AS m ON {WAITING}",
+    each="json_each(p.seqs) AS s",
+    seq="s.value",
+    joined=_sqlite_joined,
+)
 POSTGRES = Words(
-    _postgres_time,
-    "JOIN",
-    "jsonb_array_elements_text(CAST(p.seqs AS jsonb)) WITH ORDINALITY AS s(value, key)",
-    "CAST(s.value AS bigint)",
-    _postgres_joined,
+    time=_postgres_time,
+    then="JOIN",
+    # OFFSET 0 keeps this one key range per worker: else Postgres reads all messages to find the few that wait
+    waiting=f"CROSS JOIN LATERAL (SELECT * FROM routilux_messages AS m WHERE {WAITING} OFFSET 0) AS m",
+    each="jsonb_array_elements_text(CAST(p.seqs AS jsonb)) WITH ORDINALITY AS s(value, key)",
+    seq="CAST(s.value AS bigint)",
+    joined=_postgres_joined,
 )
 
 
@@ -121,20 +132,16 @@ def _queue_depth(words: Words) -> str:
         SELECT flow_id, worker_id, routine_id, slot, CAST(sum(waiting) AS bigint) AS waiting,
             {words.time("min(oldest)")} AS oldest_waiting_at, CAST(sum(parked) AS bigint) AS parked
         FROM (
-            SELECT w.flow AS flow_id, w.worker_id, m.routine AS routine_id, m.slot, count(*) AS waiting,
-                min(m.created_at) AS oldest, 0 AS parked
-            FROM routilux_workers AS w {words.then} routilux_messages AS m ON m.worker = w.key
-                AND m.seq >= coalesce(
-                    (SELECT min(s.low_seq) FROM routilux_slots AS s WHERE s.worker = w.key), 0)
-            WHERE {live} AND m.status = 'waiting'
-            GROUP BY w.flow, w.worker_id, m.routine, m.slot
+            SELECT w.flow AS flow_id, w.worker_id, m.routine AS routine_id, m.slot, 1 AS waiting,
+                m.created_at AS oldest, 0 AS parked
+            FROM routilux_workers AS w {words.waiting}
+            WHERE {live}
             UNION ALL
-            SELECT w.flow, w.worker_id, m.routine, m.slot, 0, NULL, count(*)
+            SELECT w.flow, w.worker_id, m.routine, m.slot, 0, NULL, 1
             FROM routilux_workers AS w {words.then} routilux_parked AS p ON p.worker = w.key
             {words.then} {words.each} ON true
             {words.then} routilux_messages AS m ON m.worker = p.worker AND m.seq = {words.seq}
             WHERE {live} AND p.reason <> 'dead' AND m.status = 'parked'
-            GROUP BY w.flow, w.worker_id, m.routine, m.slot
             UNION ALL
             SELECT w.flow, w.worker_id, s.routine, s.slot, 0, NULL, 0
             FROM routilux_workers AS w {words.then} routilux_slots AS s ON s.worker = w.key
