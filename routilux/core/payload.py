@@ -66,7 +66,10 @@ def decode(text: str | bytes) -> Any:
     except orjson.JSONDecodeError as error:
         raise PayloadError(f"stored text is not JSON: {error}") from error
     if ('"$' in text) if isinstance(text, str) else (b'"$' in text):
-        return _restore(value)
+        try:
+            return _restore(value)
+        except RecursionError as error:
+            raise PayloadError("stored text is nested deeper than encode writes it") from error
     return value
 
 
@@ -103,7 +106,7 @@ def _is_plain(value: object, depth: int) -> bool:
                 return False
         return True
     if kind is float:
-        return value - value == 0.0  # type: ignore[operator]  # kind is float
+        return value - value == 0.0  # type: ignore[operator, no-any-return]  # kind is float
     return kind in _PLAIN
 
 
@@ -124,8 +127,10 @@ def _carry(value: object, path: str, depth: int, above: tuple[int, ...]) -> obje
             if value - value != 0.0:
                 raise PayloadError(f"{path}: {value!r} is not JSON: use None or a string", path=path)
             return float(value)
-        case _:
-            return _carry_compound(value, path, depth, above)
+    if type(value) in _WRITERS:
+        tag, write = _WRITERS[type(value)]
+        return {tag: write(value, path)}
+    return _carry_compound(value, path, depth, above)
 
 
 def _carry_compound(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
@@ -144,9 +149,6 @@ def _carry_compound(value: object, path: str, depth: int, above: tuple[int, ...]
             return [_carry(item, f"{path}[{i}]", depth + 1, above) for i, item in enumerate(value)]
         case _ if _has_fields(value):
             return _carry_fields(value, path, depth, above)
-    for kind, tag, write in _WRITERS:
-        if type(value) is kind:
-            return {tag: write(value, path)}
     raise PayloadError(f"{path}: {_kind(value)} is not JSON", path=path)
 
 
@@ -164,9 +166,9 @@ def _carry_fields(value: object, path: str, depth: int, above: tuple[int, ...]) 
         ) from error
     changed = [key for key, item in _fields(again, every=True).items() if item != getattr(value, key)]
     if changed:
+        at = f"{path}.{changed[0]}"
         raise PayloadError(
-            f"{path}.{changed[0]}: would come back changed, {kind.__name__} makes another value of it",
-            path=path,
+            f"{at}: would come back changed, {kind.__name__} makes another value of it", path=at
         )
     return {"$model" if isinstance(value, BaseModel) else "$dataclass": [name, carried]}
 
@@ -219,7 +221,7 @@ def _name_of(kind: type, path: str) -> str:
     name = f"{kind.__module__}:{kind.__qualname__}"
     try:
         is_found = _found(name) is kind
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):
         is_found = False
     if not is_found:
         raise PayloadError(
@@ -313,6 +315,11 @@ def _write_moment(value: datetime | time, path: str) -> object:
     return [value.isoformat(), 1] if value.fold else value.isoformat()
 
 
+def _timedelta(item: list[int]) -> timedelta:
+    days, seconds, microseconds = item
+    return timedelta(days, seconds, microseconds)
+
+
 def _read_moment(kind: type[datetime | time]) -> Callable[[Any], Any]:
     def read(item: Any) -> Any:
         text, fold = item if isinstance(item, list) else (item, 0)
@@ -321,20 +328,20 @@ def _read_moment(kind: type[datetime | time]) -> Callable[[Any], Any]:
     return read
 
 
-_WRITERS: tuple[tuple[type, str, Callable[[Any, str], Any]], ...] = (
-    (datetime, "$datetime", _write_moment),
-    (date, "$date", lambda value, _: value.isoformat()),
-    (time, "$time", _write_moment),
-    (timedelta, "$timedelta", lambda value, _: [value.days, value.seconds, value.microseconds]),
-    (Decimal, "$decimal", lambda value, _: str(value)),
-    (UUID, "$uuid", lambda value, _: str(value)),
-    (bytes, "$bytes", lambda value, _: base64.b64encode(value).decode()),
-)
+_WRITERS: dict[type, tuple[str, Callable[[Any, str], Any]]] = {
+    datetime: ("$datetime", _write_moment),
+    date: ("$date", lambda value, _: value.isoformat()),
+    time: ("$time", _write_moment),
+    timedelta: ("$timedelta", lambda value, _: [value.days, value.seconds, value.microseconds]),
+    Decimal: ("$decimal", lambda value, _: str(value)),
+    UUID: ("$uuid", lambda value, _: str(value)),
+    bytes: ("$bytes", lambda value, _: base64.b64encode(value).decode()),
+}
 _READERS: dict[str, Callable[[Any], Any]] = {
     "$datetime": _read_moment(datetime),
     "$date": date.fromisoformat,
     "$time": _read_moment(time),
-    "$timedelta": lambda item: timedelta(*item),
+    "$timedelta": _timedelta,
     "$decimal": Decimal,
     "$uuid": UUID,
     "$bytes": lambda item: base64.b64decode(item, validate=True),
