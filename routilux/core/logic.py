@@ -1,102 +1,86 @@
 """The forms that logic may have, told apart once, by the names and the number of its parameters.
 
-    logic(slot_data, policy_message, worker_state)          slot_data is {slot: [item, …]}: the form
-    logic(first_slot, second_slot, …, policy_message, worker_state)   one list per slot, in the order they were added
+    logic(slot_data, policy_message, worker_state)                the form; slot_data is {slot: [item, …]}
+    logic(first, second, …, policy_message, worker_state)         one list per slot, in the order they were added
 
-Either may be `async def` or a method; the trailing two may be absent, `**kwargs`, or `job_state` for the last.
+The last two are told by their names (`job_state` is the old name of the last) and may be `**kwargs`; without such a
+name they are the last two of at least three. Parameters with defaults are the function's own affair. What is left is
+the data: as many as there are slots are lists; a single one is the mapping, but on a routine with one slot it is
+that slot's list if it is named so (`input` or `input_data` for the slot `input`). `slot_data` is always the mapping.
+Whatever can be read in two ways is an error that shows both. Any form may be a method or `async def`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from routilux.errors import LogicSignatureError
 
 Logic = Callable[[dict[str, list[Any]], Any, Any], Any]
-_TRAILING = ("policy_message", "worker_state", "job_state")
-_MAPPING_NAMES = ("slot_data", "data", "slots_data", "inputs")
+_CONTEXT = ("policy_message", "worker_state", "job_state")
 
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives something to await."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    called = getattr(function, "__call__", None)  # noqa: B004  # of an object with async __call__
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def normalize(function: Callable[..., Any], slot_names: Sequence[str]) -> Logic:
     """Logic of any form as `call(slot_data, policy_message, worker_state)`. Raises `LogicSignatureError`."""
-    leading, trailing, takes_any = _parameters(function)
-    if _is_the_form(leading, trailing, slot_names):
-        if not takes_any and trailing == ["policy_message", "worker_state"] and len(leading) == 1:
-            return function
-        if not takes_any and not trailing and len(leading) == 3:
-            return function
-    return _adapted(function, leading, trailing, takes_any, list(slot_names))
-
-
-def _parameters(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
-    """Names of data parameters, names of the trailing ones, and whether **kwargs takes the rest."""
-    if not callable(function):
-        raise LogicSignatureError(repr(function), "", (), f"it is {type(function).__name__}, not a function")
+    signature = _signature(function, slot_names)
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = _told_apart(signature, len(slot_names))
+        is_mapping = _takes_mapping(parameters.data, slot_names)
+    except _Misfit as misfit:
+        raise LogicSignatureError(_name(function), str(signature), slot_names, str(misfit)) from None
+    return _adapted(function, parameters, None if is_mapping else list(slot_names))
+
+
+class _Misfit(Exception):
+    """Why a signature is neither form; an error of its own once the function's name is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    data: list[str]
+    message: str | None  # keyword for it; None: by position
+    state: str | None
+
+
+def _signature(function: Callable[..., Any], slot_names: Sequence[str]) -> inspect.Signature:
+    if not callable(function):
+        raise LogicSignatureError(repr(function), "", slot_names, f"it is {type(function).__name__}, not a function")
+    try:
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return ["slot_data", "policy_message", "worker_state"], [], False
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise LogicSignatureError(
-            _name(function), str(inspect.signature(function)), (), "*args does not say how it wants its data"
-        )
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-    trailing = [p.name for p in named if p.name in _TRAILING]
-    leading = [p.name for p in named if p.name not in _TRAILING and p.default is p.empty]
-    return leading, trailing, takes_any
+        raise LogicSignatureError(_name(function), "", slot_names, "its parameters cannot be seen") from None
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        reason = "it contains yield, so calling it would not run it"
+        raise LogicSignatureError(_name(function), str(signature), slot_names, reason)
+    return signature
 
 
-def _is_the_form(leading: list[str], trailing: list[str], slot_names: Sequence[str]) -> bool:
-    return len(leading) == 1 or (len(leading) == 3 and not trailing)
-
-
-def _adapted(
-    function: Callable[..., Any], leading: list[str], trailing: list[str], takes_any: bool, slot_names: list[str]
-) -> Logic:
-    named = {name for name in trailing}
-    if takes_any:
-        named |= {"policy_message", "worker_state"}
-    if len(leading) == 1 and (leading[0] in _MAPPING_NAMES or leading[0] in ("_", "messages") or len(slot_names) != 1):
-        return _with_mapping(function, named)
-    if len(leading) == 1 and named == {"policy_message", "worker_state"} and not takes_any:
-        return _with_mapping(function, named)
-    if len(leading) == len(slot_names):
-        return _with_lists(function, named, slot_names)
-    if len(leading) == len(slot_names) + 2 and not trailing:
-        return lambda data, message, state: function(*(data[name] for name in slot_names), message, state)
-    if not leading:
-        return _with_nothing(function, named)
-    raise LogicSignatureError(
-        _name(function), str(inspect.signature(function)), slot_names, f"it does not fit the slots {slot_names}"
-    )
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", "logic")
-
-
-def _given(named: set[str], message: Any, state: Any) -> dict[str, Any]:
-    values = {"policy_message": message, "worker_state": state, "job_state": state}
-    return {name: values[name] for name in named}
-
-
-def _with_mapping(function: Callable[..., Any], named: set[str]) -> Logic:
-    return lambda data, message, state: function(data, **_given(named, message, state))
-
-
-def _with_lists(function: Callable[..., Any], named: set[str], slot_names: list[str]) -> Logic:
-    return lambda data, message, state: function(
-        *(data[name] for name in slot_names), **_given(named, message, state)
-    )
-
-
-def _with_nothing(function: Callable[..., Any], named: set[str]) -> Logic:
-    return lambda data, message, state: function(**_given(named, message, state))
+def _told_apart(signature: inspect.Signature, slot_count: int) -> _Parameters:
+    """Which parameters are data, and how the policy message and the worker state are passed."""
+    every = signature.parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in every):
+        raise _Misfit("*args does not say how it wants its data")
+    needed = [p.name for p in every if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in _CONTEXT]
+    named = [p.name for p in every if p.name in _CONTEXT]
+    if any(p.kind is p.KEYWORD_ONLY for p in every if p.name in needed):
+        raise _Misfit("data is passed by position, not by keyword")
+    if len(named) == 2 and named[0] != named[1] and "policy_message" in named:
+        state = "worker_state" if "worker_state" in named else "job_state"
+        by_position = list(signature.parameters)[: len(needed) + 2] == [*needed, "policy_message", state]
+        return _Parameters(needed, None, None) if by_position and _positional(signature, state) else _Parameters(needed, "policy_message", state)
+    if any(p.kind is p.VAR_KEYWORD for p in every) and not named:
+        return _Parameters(needed, "policy_message", "worker_state")
+    if named or len(needed) < 3:
+        raise _Misfit("policy_message and worker_state must be its last two parameters")
+    if len(needed) == slot_count:
+        raise _Misfit("its last two parameters may be lists, or policy_message and worker_state")
+    return _Parameters(needed[:-2], None, None)

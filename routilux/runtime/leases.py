@@ -6,7 +6,6 @@ CLOCK_BOOTTIME of the one host, and an OS lock that the kernel frees the moment 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -21,6 +20,7 @@ from routilux.store import ownership
 from routilux.store.database import Database, boot_time_us, host_boot_id
 
 log = logging.getLogger("routilux")
+BACKEND_GONE_S = 0.8
 
 
 class Lease:
@@ -33,7 +33,8 @@ class Lease:
         self._version = version
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._line: contextlib.ExitStack | None = None
+        self._writer = database.connect_writer()  # Postgres: a connection of its own; its backend is a sign of life
+        self._gone_since: dict[int, float] = {}
         self._renewed_at = 0.0  # monotonic, just before the last renewal that went in
         self._unbroken_since = 0.0
         self.key = 0
@@ -46,9 +47,10 @@ class Lease:
             uuid.uuid4().hex, socket.gethostname(), host_boot, os.getpid(), self._version, round(self._lease_s * 1e6)
         )
         before = self._clock.monotonic()
-        with self._database.write() as connection:
+        with self._writer.transaction() as connection:
             until = self.clock_us(connection) + me.lease_us
             self.key = ownership.register(connection, me, until, self._clock.now_us())
+            self._note_backend(connection)
         if self._database.lock_file is not None:
             self._database.lock_file.hold_alive(self.key)
         self._renewed_at = self._unbroken_since = before
@@ -67,9 +69,11 @@ class Lease:
 
     def retire(self) -> None:
         """A clean end: workers and lease are given back at once."""
-        with self._database.write() as connection:
+        with self._writer.transaction() as connection:
             ownership.retire(connection, self.key, self._clock.now_us())
         self.drop_sign()
+        if self._database.is_postgres:
+            self._writer.drop()
 
     def drop_sign(self) -> None:
         if self._database.lock_file is not None:
@@ -81,21 +85,28 @@ class Lease:
         return not self.is_dead and self._clock.monotonic() < self._renewed_at + self._lease_s
 
     def _run(self) -> None:
-        with contextlib.ExitStack() as line:
-            self._line = line
-            while not self._stop.wait(self._lease_s / 3):
-                try:
-                    self.renew()
-                except Exception as error:  # a heartbeat that fails is tried again; the lease says how long
-                    self._unbroken_since = self._clock.monotonic()
-                    log.warning("heartbeat failed, trying again: %s", error)
+        pause = self._lease_s / 3
+        while not self._stop.wait(pause):
+            try:
+                self.renew()
+                pause = self._lease_s / 3
+            except Exception as error:  # a heartbeat that fails is tried again; the lease says how long
+                self._unbroken_since = self._clock.monotonic()
+                pause = min(0.5, self._lease_s / 10)
+                self._writer.drop()
+                log.warning("heartbeat failed, trying again: %s", error)
+
+    def _note_backend(self, connection: Connection) -> None:
+        if self._database.is_postgres:
+            ownership.note_backend(connection, self.key)
 
     def renew(self) -> None:
         """Extend the lease once."""
         before = self._clock.monotonic()
-        with self._database.write() as connection:
+        with self._writer.transaction() as connection:
             until = self.clock_us(connection) + round(self._lease_s * 1e6)
             alive = ownership.renew(connection, self.key, until, self._clock.now_us())
+            self._note_backend(connection)
         if alive:
             if before - self._renewed_at > self._lease_s:
                 self._unbroken_since = before
@@ -108,7 +119,13 @@ class Lease:
         return self._database.now_us(connection) if self._database.is_postgres else boot_time_us()
 
     def gone_backends(self, connection: Connection, me: int) -> set[int]:
-        return ownership.gone_backends(connection, me) if self._database.is_postgres else set()
+        """Postgres: runtimes whose lease connection has had no backend for a second."""
+        if not self._database.is_postgres:
+            return set()
+        now = self._clock.monotonic()
+        gone = ownership.gone_backends(connection, me)
+        self._gone_since = {key: self._gone_since.get(key, now) for key in gone}
+        return {key for key, since in self._gone_since.items() if now - since >= BACKEND_GONE_S}
 
     def is_over(self, row: Row[Any], now: int) -> bool:
         """Whether another's row is proof that it is dead."""

@@ -170,6 +170,7 @@ def _send(
     while True:
         target = worker_id if worker_id is not None else _target(runtime, names[0])
         if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
+            runtime.posted_elsewhere.update(post.job_id for post in posts)
             return outbox.post_to_owner(runtime, names, posts, target)
         receipt = Receipt()
         runtime.submit(PostIn(names[0], target, names[1], names[2], posts, receipt, deadline))
