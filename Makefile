@@ -1,0 +1,38 @@
+# Two commands on a machine that has only Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/null | while read p; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+.PHONY: demo test check bench docs migrate clean install
+
+install: $(READY)
+
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[postgres,service,test]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/routilux demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+docs: $(READY)
+	$(BIN)/python -m tests.support.settled
+
+migrate: $(READY)
+	$(BIN)/routilux db upgrade $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info
