@@ -179,7 +179,7 @@ ZONE = ZoneInfo("Europe/Berlin")
         Point([Point(1)], {"$x": b"\x00"}),
         Doubled(4),
         Order(orderNumber=5, placed_at=datetime(2020, 1, 1), lines=[Point(1)]),
-        Open(known=1, extra=date(2020, 1, 1)),
+        Open.model_validate({"known": 1, "extra": date(2020, 1, 1)}),
         Numbers([1, 2]),
     ],
     ids=repr,
@@ -229,7 +229,10 @@ def local_class() -> object:
 
 
 def local_enum() -> object:
-    return enum.Enum("Shade", "DARK")["DARK"]
+    class Shade(enum.Enum):
+        DARK = 1
+
+    return Shade.DARK
 
 
 @pytest.mark.parametrize(
