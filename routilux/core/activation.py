@@ -122,10 +122,26 @@ class Outcome:
 class ActivationContext:
     """What the calls made by logic reach, for one activation. Serves as state port and job port of its views."""
 
-    __slots__ = ("_overlay", "_readers", "_routine", "flow_id", "job", "job_record", "outcome", "routine_id", "worker_state")
+    __slots__ = (
+        "_overlay",
+        "_readers",
+        "_routine",
+        "flow_id",
+        "job",
+        "job_record",
+        "outcome",
+        "routine_id",
+        "worker_state",
+    )
 
     def __init__(
-        self, routine: CompiledRoutine, flow_id: str, worker_id: str, outcome: Outcome, overlay: Overlay, readers: Readers
+        self,
+        routine: CompiledRoutine,
+        flow_id: str,
+        worker_id: str,
+        outcome: Outcome,
+        overlay: Overlay,
+        readers: Readers,
     ) -> None:
         record = outcome.activation.job
         self._routine = routine
@@ -144,7 +160,9 @@ class ActivationContext:
         targets = self._routine.targets.get(event_name)
         if targets is None:
             raise EventNotFoundError(event_name, self.routine_id)
-        text = payload.encode_object(data, root=f"emit({event_name!r})", limit=self._readers.max_payload_bytes)
+        text = payload.encode_object(
+            data, root=f"emit({event_name!r})", limit=self._readers.max_payload_bytes
+        )
         emits = self.outcome.emits
         for target, slot_name, slot in targets:
             if slot.model is None:
@@ -223,7 +241,13 @@ class ActivationContext:
     def trace_job(self, job_id: str, routine_id: str, action: str, details: Any) -> None:
         text = None if details is None else payload.encode(details, root="trace.details")
         self.outcome.traces.append(
-            Trace("trace", payload.escape_text(routine_id), payload.escape_text(action), text, self._readers.now_us())
+            Trace(
+                "trace",
+                payload.escape_text(routine_id),
+                payload.escape_text(action),
+                text,
+                self._readers.now_us(),
+            )
         )
 
     def complete_job(self, job_id: str, status: str, error: str | None, result: str | None) -> None:

@@ -141,7 +141,11 @@ def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
 
 
 def _repeat(
-    cell: RoutineCell, chosen: Pick, now: int, limit: int, take: Callable[[], tuple[list[Message], object] | None]
+    cell: RoutineCell,
+    chosen: Pick,
+    now: int,
+    limit: int,
+    take: Callable[[], tuple[list[Message], object] | None],
 ) -> None:
     """Take batches until the policy has no more, the limit is reached, or a suspect is among them."""
     while len(chosen.activations) < limit:
@@ -158,7 +162,9 @@ def _repeat(
         chosen.activations.append(Activation(messages, _newest(messages), 1, reason))
 
 
-def _take_suspects(cell: RoutineCell, chosen: Pick, messages: list[Message], reason: object, now: int) -> None:
+def _take_suspects(
+    cell: RoutineCell, chosen: Pick, messages: list[Message], reason: object, now: int
+) -> None:
     not_before = max(message.not_before for message in messages)
     if not_before > now:
         cell.wake_at = not_before

@@ -27,7 +27,17 @@ Texts = dict[str, str]
 class SlotQueue:
     """One slot of one worker."""
 
-    __slots__ = ("has_more", "held_bytes", "items", "loaded_to", "low_stored", "name", "spec", "waiting", "window")
+    __slots__ = (
+        "has_more",
+        "held_bytes",
+        "items",
+        "loaded_to",
+        "low_stored",
+        "name",
+        "spec",
+        "waiting",
+        "window",
+    )
 
     def __init__(self, spec: Slot, window: int = WINDOW) -> None:
         self.name = spec.name
@@ -117,12 +127,31 @@ class WorkerCell:
     """A worker that this runtime owns."""
 
     __slots__ = (
-        "deaths", "definition", "flow", "flow_name", "is_forgotten", "is_named", "jobs", "key", "next_n", "next_seq",
-        "parked_count", "routines", "state", "status", "stored_status", "touched_at", "worker_id", "is_dirty", "suspects",
+        "deaths",
+        "definition",
+        "flow",
+        "flow_name",
+        "is_dirty",
+        "is_forgotten",
+        "is_named",
+        "jobs",
+        "key",
+        "next_n",
+        "next_seq",
+        "parked_count",
         "refreshed_at",
+        "routines",
+        "state",
+        "status",
+        "stored_status",
+        "suspects",
+        "touched_at",
+        "worker_id",
     )  # fmt: skip
 
-    def __init__(self, key: int, worker_id: str, flow_name: str, flow: CompiledFlow, *, is_named: bool) -> None:
+    def __init__(
+        self, key: int, worker_id: str, flow_name: str, flow: CompiledFlow, *, is_named: bool
+    ) -> None:
         self.key = key
         self.worker_id = worker_id
         self.flow_name = flow_name
@@ -134,7 +163,9 @@ class WorkerCell:
         self.next_n = 1
         self.deaths = 0
         self.state: dict[str, Texts] = {}
-        self.jobs: WeakValueDictionary[int, Job] = WeakValueDictionary()  # as long as a message of it is in memory
+        self.jobs: WeakValueDictionary[int, Job] = (
+            WeakValueDictionary()
+        )  # as long as a message of it is in memory
         self.routines = {rid: RoutineCell(self, compiled) for rid, compiled in flow.routines.items()}
         self.parked_count = 0  # parked with a due time: they will come back by themselves
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)
@@ -170,7 +201,16 @@ class WorkerCell:
 class Run:
     """Some activations of one routine, handed to an executor that runs them one after another."""
 
-    __slots__ = ("activations", "cell", "is_alone", "is_ask", "is_broken", "settled", "should_stop", "snapshot")
+    __slots__ = (
+        "activations",
+        "cell",
+        "is_alone",
+        "is_ask",
+        "is_broken",
+        "settled",
+        "should_stop",
+        "snapshot",
+    )
 
     def __init__(self, cell: RoutineCell, activations: list[Activation], *, is_alone: bool = False) -> None:
         self.cell = cell
@@ -189,4 +229,11 @@ class Run:
         if self.is_ask:
             seqs = [message.seq for items in self.snapshot.values() for message in items]
         rerun = rest[0].rerun.key if len(rest) == 1 and rest[0].rerun is not None else None
-        return [self.cell.worker.key, self.cell.routine_id, min(seqs, default=0), max(seqs, default=0), int(self.is_alone), rerun]
+        return [
+            self.cell.worker.key,
+            self.cell.routine_id,
+            min(seqs, default=0),
+            max(seqs, default=0),
+            int(self.is_alone),
+            rerun,
+        ]

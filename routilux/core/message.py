@@ -35,7 +35,9 @@ class Job:
         "worker_id",
     )
 
-    def __init__(self, no: int, job_id: str, worker_id: str, flow: str, created_at: int, metadata: str | None = None) -> None:
+    def __init__(
+        self, no: int, job_id: str, worker_id: str, flow: str, created_at: int, metadata: str | None = None
+    ) -> None:
         self.no = no
         self.job_id = job_id
         self.worker_id = worker_id
@@ -64,7 +66,9 @@ class Message:
 
     __slots__ = ("created_at", "deaths", "job", "not_before", "payload", "produced_by", "seq", "slot")
 
-    def __init__(self, seq: int, job: Job, slot: str, payload: str, created_at: int, produced_by: int | None = None) -> None:
+    def __init__(
+        self, seq: int, job: Job, slot: str, payload: str, created_at: int, produced_by: int | None = None
+    ) -> None:
         self.seq = seq
         self.job = job
         self.slot = slot

@@ -21,7 +21,7 @@ class Overlay:
     def __init__(self, committed: Callable[[Scope], Texts | None]) -> None:
         self._committed = committed
         self._changed: dict[Scope, Texts] = {}
-        self._undo: list[tuple[Scope, str | None, str | None | Texts]] = []
+        self._undo: list[tuple[Scope, str | None, str | Texts | None]] = []
 
     def begin(self) -> None:
         """Start an activation: what follows is kept unless `undo` is called."""

@@ -6,12 +6,12 @@ each answers `(activate, {slot: [item, …]}, message)` over `Slot` views, as us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from routilux.core.slot import Slot, SlotDataPoint
+from routilux.core.slot import Slot
 from routilux.errors import PolicyError
 
 if TYPE_CHECKING:

@@ -64,7 +64,9 @@ class WorkerState:
 
     __slots__ = ("_port", "flow_id", "worker_id")
 
-    def __init__(self, flow_id: str = "", worker_id: str | None = None, *, port: StatePort | None = None) -> None:
+    def __init__(
+        self, flow_id: str = "", worker_id: str | None = None, *, port: StatePort | None = None
+    ) -> None:
         self.flow_id = flow_id
         self.worker_id = worker_id
         self._port: StatePort = port if port is not None else _Detached()
@@ -97,7 +99,9 @@ class WorkerState:
         `StateError` inside a routine of concurrency above 1 (use `increment`, or keep a key per job in the job).
         """
         if not isinstance(state, Mapping):
-            raise TypeError(f"the state of routine {routine_id!r} must be a mapping, not {type(state).__name__}")
+            raise TypeError(
+                f"the state of routine {routine_id!r} must be a mapping, not {type(state).__name__}"
+            )
         self._port.replace_state(routine_id, encode_items(state, root="state"))
 
     def increment(self, routine_id: str, key: str, by: float = 1) -> None:
@@ -110,7 +114,11 @@ class WorkerState:
 
     def save(self, path: str | Path) -> None:
         """Write identity and state to a JSON file, to be read by `load`."""
-        document = {"flow_id": self.flow_id, "worker_id": self.worker_id, "routine_states": self.routine_states}
+        document = {
+            "flow_id": self.flow_id,
+            "worker_id": self.worker_id,
+            "routine_states": self.routine_states,
+        }
         Path(path).write_text(payload.encode(document, root="worker_state"), encoding="utf-8")
 
     @classmethod

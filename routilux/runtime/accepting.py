@@ -13,16 +13,16 @@ from routilux.core.activation import Failure
 from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Job, Message
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason
+from routilux.core.worker_state import added
 from routilux.errors import (
     IdempotencyConflictError,
-    RoutineNotFoundError,
     RoutiluxError,
+    RoutineNotFoundError,
     SlotNotFoundError,
     SlotQueueFullError,
     WorkerEndedError,
 )
 from routilux.runtime.batch import Batch
-from routilux.core.worker_state import added
 from routilux.runtime.inputs import Post, PostIn
 from routilux.runtime.settling import emit
 from routilux.store.store import Commit
@@ -38,7 +38,12 @@ def fingerprint(flow: str, routine: str, slot: str, payload: str) -> str:
 
 def claim(commit: Commit, posts: list[PostIn], now: int) -> dict[str, tuple[str | None, str]]:
     """Settle the idempotency keys of a batch. job id -> (worker id, fingerprint) of each id that was taken already."""
-    wanted = {post.job_id: post.fingerprint for entry in posts for post in entry.posts if post.fingerprint is not None}
+    wanted = {
+        post.job_id: post.fingerprint
+        for entry in posts
+        for post in entry.posts
+        if post.fingerprint is not None
+    }
     if not wanted:
         return {}
     workers = commit.job_workers(list(wanted))
@@ -77,7 +82,10 @@ def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[s
             _store(engine, batch, cell, entry, post)
             if post.fingerprint is not None:
                 taken[post.job_id] = (cell.worker_id, post.fingerprint)
-    worker_ids = {post.job_id: (taken[post.job_id][0] if post.job_id in taken else cell.worker_id) for post in entry.posts}
+    worker_ids = {
+        post.job_id: (taken[post.job_id][0] if post.job_id in taken else cell.worker_id)
+        for post in entry.posts
+    }
     batch.receipts.append((entry.receipt, worker_ids))
 
 
@@ -135,7 +143,12 @@ def change_data(batch: Batch, cell: WorkerCell, job: Job, body: dict[str, Any]) 
 
 
 def keep_refused(
-    batch: Batch, cell: WorkerCell, job_id: str, metadata: str | None, body: dict[str, Any], error: BaseException
+    batch: Batch,
+    cell: WorkerCell,
+    job_id: str,
+    metadata: str | None,
+    body: dict[str, Any],
+    error: BaseException,
 ) -> None:
     """A post from another process that its owner cannot take: a failed job with a dead letter."""
     job = Job(cell.next_seq, job_id, cell.worker_id, cell.flow_name, batch.now, metadata)

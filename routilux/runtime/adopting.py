@@ -41,7 +41,9 @@ def patiently(engine: Engine, call: Callable[[], T]) -> T:
             engine.store.drop_connection()
             engine.report_trouble(error, attempt)
             if engine.gives_up(_PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]):
-                raise RuntimeShutDownError("Runtime is shut down: the database could not be reached") from error
+                raise RuntimeShutDownError(
+                    "Runtime is shut down: the database could not be reached"
+                ) from error
 
 
 def fenced(engine: Engine, work: Callable[[Commit], T]) -> T:
@@ -55,7 +57,9 @@ def fenced(engine: Engine, work: Callable[[Commit], T]) -> T:
     return patiently(engine, call)
 
 
-def start(engine: Engine, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]) -> WorkerCell:
+def start(
+    engine: Engine, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]
+) -> WorkerCell:
     """A new worker of mine, with its first state."""
     digest, definition = engine.flows.definition(flow)
     now = engine.clock.now_us()
@@ -75,7 +79,7 @@ def start(engine: Engine, flow: str, worker_id: str, *, is_named: bool, state: d
 
 
 def _state_rows(state: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for routine, texts in state.items():
         rows.extend((routine, key, text) for key, text in texts.items())
         if not texts:
@@ -165,9 +169,17 @@ def serve_wanted(engine: Engine) -> None:
 
 
 def close_finished(engine: Engine) -> None:
-    """A recovered worker that nobody named is closed when its work is done."""
+    """A recovered worker that nobody named is closed when its work is done; a cancelled one is let go."""
+    released, engine.to_release = engine.to_release, []
+    for cell in released:
+        release(engine, cell)
     for cell in list(engine.workers.values()):
-        if not cell.is_named and cell.worker_id not in engine.mine and not cell.has_work and cell.status == WorkerStatus.RUNNING:
+        if (
+            not cell.is_named
+            and cell.worker_id not in engine.mine
+            and not cell.has_work
+            and cell.status == WorkerStatus.RUNNING
+        ):
             release(engine, cell)
 
 

@@ -56,23 +56,42 @@ class Batch:
     def add_message(self, cell: WorkerCell, message: Message, routine: str, status: str = "waiting") -> None:
         self.changes.messages.append(
             (
-                cell.key, message.seq, message.job.no, routine, message.slot, message.payload, message.produced_by, status,
+                cell.key,
+                message.seq,
+                message.job.no,
+                routine,
+                message.slot,
+                message.payload,
+                message.produced_by,
+                status,
                 message.created_at,
-            )  # fmt: skip
+            )
         )
 
     def settle(self, cell: WorkerCell, seq: int, status: str, consumed_by: int | None = None) -> None:
         self.changes.settled.append((cell.key, seq, status, consumed_by))
 
-    def add_activation(self, cell: WorkerCell, n: int, routine: str, outcome: Outcome, status: str, reason: str | None) -> None:
+    def add_activation(
+        self, cell: WorkerCell, n: int, routine: str, outcome: Outcome, status: str, reason: str | None
+    ) -> None:
         activation, failure = outcome.activation, outcome.failure
         seqs = activation.seqs
         self.changes.activations.append(
             (
-                cell.key, n, activation.job.no, routine, activation.attempt, status, outcome.started_at, outcome.ended_at,
-                str(seqs[0]) if len(seqs) == 1 else ",".join(map(str, seqs)), reason,
-                failure and failure.type, failure and failure.text, failure and failure.traceback,
-            )  # fmt: skip
+                cell.key,
+                n,
+                activation.job.no,
+                routine,
+                activation.attempt,
+                status,
+                outcome.started_at,
+                outcome.ended_at,
+                str(seqs[0]) if len(seqs) == 1 else ",".join(map(str, seqs)),
+                reason,
+                failure and failure.type,
+                failure and failure.text,
+                failure and failure.traceback,
+            )
         )
 
     def park(
@@ -103,7 +122,14 @@ class Batch:
     def unpark(self, cell: WorkerCell, key: int) -> None:
         self.changes.parked[cell.key, key] = None
 
-    def end_job(self, cell: WorkerCell, job: Job, status: JobStatus, error: str | None = None, result: str | None = None) -> None:
+    def end_job(
+        self,
+        cell: WorkerCell,
+        job: Job,
+        status: JobStatus,
+        error: str | None = None,
+        result: str | None = None,
+    ) -> None:
         """One row; what is left of the job in the database is swept by the same commit."""
         job.status = status
         job.error = error

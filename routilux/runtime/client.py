@@ -17,7 +17,13 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from routilux.core.job_context import JobContext
-from routilux.errors import FlowNotFoundError, JobNotFoundError, RoutineNotFoundError, SlotNotFoundError, WorkerNotFoundError
+from routilux.errors import (
+    FlowNotFoundError,
+    JobNotFoundError,
+    RoutineNotFoundError,
+    SlotNotFoundError,
+    WorkerNotFoundError,
+)
 from routilux.runtime import door, outbox, reading
 from routilux.runtime.clock import SystemClock
 from routilux.runtime.door import PostItem, Seconds
@@ -28,6 +34,7 @@ from routilux.runtime.reading import DeadLetter
 from routilux.runtime.settings import MIB
 from routilux.store import history, loading, ownership, schema
 from routilux.store.database import Database
+from routilux.store.records import JobRecord
 from routilux.store.store import Store
 
 if TYPE_CHECKING:
@@ -49,14 +56,18 @@ class Client:
         self._max_payload_bytes = max_payload_bytes
         with self._database.read() as connection:
             schema.ensure(
-                connection, self._database.url.render_as_string(hide_password=False), is_exclusive=lambda: False
+                connection,
+                self._database.url.render_as_string(hide_password=False),
+                is_exclusive=lambda: False,
             )
         self.store = Store(self._database)
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -105,7 +116,12 @@ class Client:
         """A job for each item, all in one transaction: all of them go in, or none."""
         names = (flow_name, routine_name, slot_name)
         posts = [
-            self._encode(names, item if isinstance(item, PostItem) else PostItem(item, metadata=metadata), None, worker_id)
+            self._encode(
+                names,
+                item if isinstance(item, PostItem) else PostItem(item, metadata=metadata),
+                None,
+                worker_id,
+            )
             for item in items
         ]
         if transaction is not None:
@@ -113,11 +129,15 @@ class Client:
         outbox.post_to_owner(self, names, posts, worker_id)
         return [JobContext(post.job_id, flow_name, worker_id, JobHandle(self)) for post in posts]
 
-    def _encode(self, names: tuple[str, str, str], item: PostItem, at: datetime | None, worker_id: str | None) -> Post:
+    def _encode(
+        self, names: tuple[str, str, str], item: PostItem, at: datetime | None, worker_id: str | None
+    ) -> Post:
         self._check(names, worker_id)
         text = door.encode_payload(None, item.data, self._max_payload_bytes)
         metadata = door.encode_metadata(item.metadata, self._max_payload_bytes)
-        return door.make_post(names, text, item.job_id, metadata, door.due_at_us(self.now_us(), item.delay, at))
+        return door.make_post(
+            names, text, item.job_id, metadata, door.due_at_us(self.now_us(), item.delay, at)
+        )
 
     def _check(self, names: tuple[str, str, str], worker_id: str | None) -> None:
         flow, routine, slot = names
@@ -138,9 +158,11 @@ class Client:
         record = self._record(job_id)
         self._check((record.flow_id, routine_name, slot_name), None)
         text = door.encode_payload(None, data, self._max_payload_bytes)
-        self.control("signal", record.worker_id, job_id, {"routine": routine_name, "slot": slot_name, "payload": text})
+        self.control(
+            "signal", record.worker_id, job_id, {"routine": routine_name, "slot": slot_name, "payload": text}
+        )
 
-    def _record(self, job_id: str) -> history.JobRecord:
+    def _record(self, job_id: str) -> JobRecord:
         with self.store.read() as connection:
             record = history.job(connection, job_id)
         if record is None:

@@ -58,7 +58,7 @@ class GroupCommit:
             try:
                 return self._try()
             except AlreadyIn:
-                return
+                return None
             except TransactionEnded as error:
                 self._engine.store.drop_connection()
                 self._engine.commit_n += 1

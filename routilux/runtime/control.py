@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 Body = dict[str, Any]
 
 
-def apply(engine: Engine, batch: Batch, kind: str, worker_id: str | None, job_id: str | None, body: Body) -> object:
+def apply(
+    engine: Engine, batch: Batch, kind: str, worker_id: str | None, job_id: str | None, body: Body
+) -> object:
     """Carry out one verb. Raises the errors that the caller is to see."""
     return _VERBS[kind](engine, batch, worker_id, job_id, body)
 
@@ -84,7 +86,9 @@ def _signal(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | N
     accepting.add_signal(engine, batch, cell, job, body["routine"], body["slot"], body["payload"])
 
 
-def _pause_worker(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
+def _pause_worker(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
+) -> None:
     cell = _worker(engine, worker_id)
     if cell.status in ENDED_WORKER:
         raise WorkerEndedError(cell.worker_id, str(cell.status))
@@ -95,7 +99,9 @@ def _pause_worker(engine: Engine, batch: Batch, worker_id: str | None, job_id: s
     keeping.write_worker(batch, cell, body.get("reason"))
 
 
-def _resume_worker(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
+def _resume_worker(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
+) -> None:
     cell = _worker(engine, worker_id)
     if cell.status in ENDED_WORKER:
         raise WorkerEndedError(cell.worker_id, str(cell.status))
@@ -105,7 +111,9 @@ def _resume_worker(engine: Engine, batch: Batch, worker_id: str | None, job_id: 
     keeping.write_worker(batch, cell)
 
 
-def _cancel_worker(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
+def _cancel_worker(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
+) -> None:
     """The worker takes no more; its jobs are cancelled with it."""
     cell = _worker(engine, worker_id)
     for job in list(cell.jobs.values()):
@@ -114,7 +122,7 @@ def _cancel_worker(engine: Engine, batch: Batch, worker_id: str | None, job_id: 
     batch.changes.cancelled_workers.append((cell.key, batch.now, body.get("reason") or "worker cancelled"))
     cell.status = WorkerStatus.CANCELLED
     keeping.write_worker(batch, cell, body.get("reason"), ended_at=batch.now)
-    batch.after.append(lambda: keeping.release_cell(engine, cell))
+    batch.after.append(lambda: engine.to_release.append(cell))
 
 
 def _pause_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
@@ -145,7 +153,9 @@ def _cancel_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
     batch.end_job(cell, job, JobStatus.CANCELLED, body.get("reason") or None)
 
 
-def _complete_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
+def _complete_job(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
+) -> None:
     cell, job = _live_job(engine, worker_id, job_id)
     batch.end_job(cell, job, JobStatus(body["status"]), body.get("error"), body.get("result"))
 
@@ -155,13 +165,17 @@ def _change_data(engine: Engine, batch: Batch, worker_id: str | None, job_id: st
     accepting.change_data(batch, cell, job, body)
 
 
-def _replace_state(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
+def _replace_state(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
+) -> None:
     cell = _worker(engine, worker_id)
     settling.replace_state(batch, cell, body["routine"], body["texts"])
     batch.touch_worker(cell)
 
 
-def _increment_state(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
+def _increment_state(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
+) -> None:
     cell = _worker(engine, worker_id)
     settling.change_state(batch, cell, Increment(body["routine"], body["key"], body["by"]))
     batch.touch_worker(cell)
@@ -190,7 +204,11 @@ def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Ro
     """Its row, unless another operator was first (perhaps in this very commit)."""
     with engine.store.read() as connection:
         row = loading.parked_row(connection, cell.key, seq)
-    if row is None or row.reason not in (ParkedReason.DEAD, ParkedReason.UNROUTABLE) or (cell.key, seq) in batch.changes.parked:
+    if (
+        row is None
+        or row.reason not in (ParkedReason.DEAD, ParkedReason.UNROUTABLE)
+        or (cell.key, seq) in batch.changes.parked
+    ):
         raise DeadLetterGoneError(seq)
     return row
 
@@ -213,7 +231,9 @@ def _drop_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str 
         batch.settle(cell, seq, MessageStatus.CANCELLED)
 
 
-def ask(engine: Engine, kind: str, worker_id: str | None, job_id: str | None, body: Body) -> Callable[[Batch], object]:
+def ask(
+    engine: Engine, kind: str, worker_id: str | None, job_id: str | None, body: Body
+) -> Callable[[Batch], object]:
     """A verb as the body of a `Request`."""
     return lambda batch: apply(engine, batch, kind, worker_id, job_id, body)
 

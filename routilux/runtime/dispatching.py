@@ -57,13 +57,19 @@ def _plan_fullest(engine: Engine, batch: Batch, held: list[RoutineCell]) -> None
     """Everything that is ready is held back: the one with the fullest slot runs, so that nothing waits for ever."""
     candidates = [cell for cell in held if _may_run(cell) and engine.has_room(cell)]
     if candidates:
-        fullest = max(candidates, key=lambda cell: max((queue.waiting for queue in cell.slots.values()), default=0))
+        fullest = max(
+            candidates, key=lambda cell: max((queue.waiting for queue in cell.slots.values()), default=0)
+        )
         _plan_cell(engine, batch, fullest)
 
 
 def _may_run(cell: RoutineCell) -> bool:
     worker = cell.worker
-    if worker.is_forgotten or worker.status in (WorkerStatus.PAUSED, WorkerStatus.CANCELLED) or not cell.can_run:
+    if (
+        worker.is_forgotten
+        or worker.status in (WorkerStatus.PAUSED, WorkerStatus.CANCELLED)
+        or not cell.can_run
+    ):
         return False
     return len(cell.runs) < cell.compiled.concurrency
 

@@ -25,11 +25,32 @@ from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
 from routilux.core.message import Job
 from routilux.core.states import ENDED_WORKER
 from routilux.errors import LeaseLostError, RuntimeShutDownError
-from routilux.runtime import accepting, adopting, control, dispatching, ids, inbox, keeping, owning, redelivery, settling
+from routilux.runtime import (
+    accepting,
+    adopting,
+    control,
+    dispatching,
+    ids,
+    inbox,
+    keeping,
+    owning,
+    redelivery,
+    settling,
+)
 from routilux.runtime.batch import Batch, Fact
 from routilux.runtime.clock import Clock
 from routilux.runtime.committing import GroupCommit, Refused
-from routilux.runtime.inputs import Input, InputQueue, OutcomeIn, PostIn, Receipt, Request, RunEnded, SignalIn, Task
+from routilux.runtime.inputs import (
+    Input,
+    InputQueue,
+    OutcomeIn,
+    PostIn,
+    Receipt,
+    Request,
+    RunEnded,
+    SignalIn,
+    Task,
+)
 from routilux.runtime.settings import Settings
 from routilux.store.failures import Failure, classify
 from routilux.store.store import Commit, Fenced, InboxRow, Store
@@ -82,7 +103,9 @@ class Engine:
         self.low: set[tuple[RoutineCell, SlotQueue]] = set()
         self.waiting_posts: list[PostIn] = []
         self.convicted: dict[int, BaseException] = {}
-        self.verdicts: dict[tuple[int, int], BaseException] = {}  # (worker, first seq) -> why its commit is refused
+        self.verdicts: dict[
+            tuple[int, int], BaseException
+        ] = {}  # (worker, first seq) -> why its commit is refused
         self.careful = 0  # so many outcomes go one per commit, to find out which of them is refused
         self.newest: dict[str, WorkerCell] = {}
         self.mine: set[str] = set()  # workers that this Runtime object started: they stay while it lives
@@ -98,6 +121,7 @@ class Engine:
         self.pruned_n = 0
         self.reidentify: Callable[[], None] = lambda: None
         self.watch_alarm: Callable[[], object] = lambda: None
+        self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
         self.flush_waiters = 0
         self.due = redelivery.Due()
         self.inbox = inbox.Seen()
@@ -170,7 +194,12 @@ class Engine:
 
     def has_work(self) -> bool:
         """Something of my workers waits, is parked with a due time, or runs."""
-        return bool(self.runs or len(self.inputs) or self.waiting_posts or any(w.has_work for w in self.workers.values()))
+        return bool(
+            self.runs
+            or len(self.inputs)
+            or self.waiting_posts
+            or any(w.has_work for w in self.workers.values())
+        )
 
     def can_run(self) -> bool:
         """Something of my workers runs, or could run now."""
@@ -209,7 +238,9 @@ class Engine:
     def _commit_group(self, inputs: list[Input]) -> None:
         batch = Batch(self.clock.now_us(), wants_facts=self.wants_facts)
         self.commit_n += 1
-        reported = [(entry.run, entry.outcome) for entry in inputs if isinstance(entry, OutcomeIn) and entry.outcome]
+        reported = [
+            (entry.run, entry.outcome) for entry in inputs if isinstance(entry, OutcomeIn) and entry.outcome
+        ]
         posts = [entry for entry in inputs if isinstance(entry, PostIn)]
         for entry in inputs:
             if not isinstance(entry, (OutcomeIn, RunEnded, Task)):
@@ -232,7 +263,11 @@ class Engine:
             keeping.refresh(self, batch)
             dispatching.plan(self, batch)
 
-        asks = self.inbox.ids or any(o.writes for _, o in reported) or any(p.fingerprint for e in posts for p in e.posts)
+        asks = (
+            self.inbox.ids
+            or any(o.writes for _, o in reported)
+            or any(p.fingerprint for e in posts for p in e.posts)
+        )
         try:
             GroupCommit(self, batch, prepare if asks else None, decide).run()
         except Fenced:
@@ -290,7 +325,9 @@ class Engine:
 
     def _fenced(self, batch: Batch, inputs: list[Input]) -> None:
         """Somebody took over: drop everything and come back under a new identity."""
-        log.warning("runtime %s was declared dead by another; it drops its workers and starts again", self.runtime_key)
+        log.warning(
+            "runtime %s was declared dead by another; it drops its workers and starts again", self.runtime_key
+        )
         self.lose_identity(batch)
         self.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
 
@@ -317,10 +354,14 @@ class Engine:
                         entry.receipt.fail(cause)
                     else:
                         again.append(entry)
-        log.warning("the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs))
+        log.warning(
+            "the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs)
+        )
         for worker in concerned:
             keeping.reload(self, worker)
-        self.careful = 0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
+        self.careful = (
+            0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
+        )
         self.inputs.put_back(again)
 
     def _heal(self) -> None:
@@ -400,7 +441,12 @@ class Engine:
         batch.refusals.append((entry.receipt, keeping.NotMine(entry.worker_id)))
 
     def report_trouble(self, error: BaseException, attempt: int) -> None:
-        log.log(logging.WARNING if attempt < 3 else logging.ERROR, "commit try %d failed, trying again: %s", attempt, error)
+        log.log(
+            logging.WARNING if attempt < 3 else logging.ERROR,
+            "commit try %d failed, trying again: %s",
+            attempt,
+            error,
+        )
 
     def gives_up(self, pause_s: float) -> bool:
         """Wait before another try. True: the deadline of a stop has passed."""
@@ -418,7 +464,10 @@ class Engine:
 
 
 def _job_ended(job: Job) -> Fact:
-    return Fact("job.ended", {"job_id": job.job_id, "worker_id": job.worker_id, "status": str(job.status), "error": job.error})
+    return Fact(
+        "job.ended",
+        {"job_id": job.job_id, "worker_id": job.worker_id, "status": str(job.status), "error": job.error},
+    )
 
 
 __all__ = ["Engine", "Executor", "Outcome"]

@@ -31,7 +31,9 @@ RUN_SECONDS = 0.05  # a run ends here so that other routines get their turn
 class Performer:
     """Runs activations; the same for every executor. `report` puts an input on the engine's queue."""
 
-    def __init__(self, clock: Clock, report: Callable[[Input], None], readers: Callable[[Run], Readers]) -> None:
+    def __init__(
+        self, clock: Clock, report: Callable[[Input], None], readers: Callable[[Run], Readers]
+    ) -> None:
         self._clock = clock
         self._report = report
         self._readers = readers
@@ -75,7 +77,14 @@ class Performer:
             return None
         shown = Activation(list(messages.values()), _newest(list(messages.values())))
         compiled = run.cell.compiled
-        probe = ActivationContext(compiled, run.cell.worker.flow_name, run.cell.worker.worker_id, Outcome(shown, 0), overlay, readers)
+        probe = ActivationContext(
+            compiled,
+            run.cell.worker.flow_name,
+            run.cell.worker.worker_id,
+            Outcome(shown, 0),
+            overlay,
+            readers,
+        )
         slots = {
             name: spec.view(
                 [
@@ -87,6 +96,7 @@ class Performer:
             for name, spec in compiled.slots.items()
         }
         try:
+            assert compiled.policy is not None
             chosen = evaluate(compiled.policy, slots, probe.worker_state)
             if chosen is None:
                 return None
@@ -94,18 +104,30 @@ class Performer:
             taken = [messages[seq] for seq in seqs if seq in messages]
             if not taken:
                 return None
-            return Activation(taken, _newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message"))
+            return Activation(
+                taken, _newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
+            )
         except Exception as error:  # the user's policy: its failure is data, like that of logic
             outcome = Outcome(shown, self._clock.now_us(), self._clock.now_us())
-            outcome.fail(error if isinstance(error, PolicyError) else PolicyError(f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {error}"))
+            outcome.fail(
+                error
+                if isinstance(error, PolicyError)
+                else PolicyError(
+                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {error}"
+                )
+            )
             self._report(OutcomeIn(run, outcome))
             return None
 
-    def _begin(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> ActivationContext:
+    def _begin(
+        self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
+    ) -> ActivationContext:
         overlay.begin()
         outcome = Outcome(activation, self._clock.now_us())
         worker = run.cell.worker
-        return ActivationContext(run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers)
+        return ActivationContext(
+            run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers
+        )
 
     def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
         around = self._begin(run, activation, overlay, readers)
@@ -123,13 +145,17 @@ class Performer:
         around.outcome.ended_at = self._clock.now_us()
         return around.outcome
 
-    async def _run_one_async(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+    async def _run_one_async(
+        self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
+    ) -> Outcome:
         around = self._begin(run, activation, overlay, readers)
         token = context.current.set(around)
         try:
             compiled = run.cell.compiled
             assert compiled.call is not None
-            await compiled.call(slot_data(compiled, activation), activation.policy_message, around.worker_state)
+            await compiled.call(
+                slot_data(compiled, activation), activation.policy_message, around.worker_state
+            )
         except (Exception, asyncio.CancelledError) as error:
             self._failed(around, overlay, error)
         finally:
@@ -188,7 +214,9 @@ class ThreadExecutor:
     def submit(self, run: Run) -> None:
         if len(self._threads) < min(self._active, self.size):
             # daemon: logic that never returns must not keep the process from exiting
-            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            thread = threading.Thread(
+                target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         self._queue.put(run)
@@ -217,7 +245,9 @@ class LoopExecutor:
     def submit(self, run: Run) -> None:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="routilux-asyncio", daemon=True)
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name="routilux-asyncio", daemon=True
+            )
             self._thread.start()
         self._loop.call_soon_threadsafe(self._start, run)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-
 from routilux.core import payload
 from routilux.core.job_context import JobSnapshot
 from routilux.errors import JobNotFoundError, StateError, WorkerNotFoundError
 from routilux.store import history, loading
+from routilux.store.records import JobRecord
 from routilux.store.store import Store
 
 
@@ -49,7 +49,9 @@ class JobHandle:
         self._ask("change_data", job_id, {"key": key, "by": by})
 
     def trace_job(self, job_id: str, routine_id: str, action: str, details: Any) -> None:
-        raise StateError("job.trace() belongs to logic: outside of it there is no activation that could keep the line")
+        raise StateError(
+            "job.trace() belongs to logic: outside of it there is no activation that could keep the line"
+        )
 
     def complete_job(self, job_id: str, status: str, error: str | None, result: str | None) -> None:
         self._ask("complete_job", job_id, {"status": status, "error": error, "result": result})
@@ -67,7 +69,7 @@ class JobHandle:
         self._host.control(kind, found.worker_id, job_id, body)
 
 
-def stored_snapshot(record: history.JobRecord | None) -> JobSnapshot | None:
+def stored_snapshot(record: JobRecord | None) -> JobSnapshot | None:
     """A history row as the snapshot of a handle."""
     if record is None:
         return None
@@ -126,7 +128,9 @@ class WorkerHandle:
         self._host.control("replace_state", self._worker_id, None, {"routine": routine_id, "texts": texts})
 
     def increment_state(self, routine_id: str, key: str, by: float) -> None:
-        self._host.control("increment_state", self._worker_id, None, {"routine": routine_id, "key": key, "by": by})
+        self._host.control(
+            "increment_state", self._worker_id, None, {"routine": routine_id, "key": key, "by": by}
+        )
 
     def execution_history(self, routine_id: str | None) -> list[dict[str, Any]]:
         return execution_history(self._host.store, self._worker_id, routine_id)

@@ -18,5 +18,7 @@ def run_once(engine: Engine) -> None:
     """Prune my own commit rows now and then; the last ones answer lost answers and name what is in flight."""
     if engine.commit_n - engine.pruned_n >= PRUNE_COMMITS_EVERY:
         below = engine.commit_n - KEEP_COMMITS
-        adopting.fenced(engine, lambda commit: ownership.prune_commits(commit.connection, engine.runtime_key, below))
+        adopting.fenced(
+            engine, lambda commit: ownership.prune_commits(commit.connection, engine.runtime_key, below)
+        )
         engine.pruned_n = engine.commit_n

@@ -71,7 +71,11 @@ def _find(engine: Engine, connection: Connection) -> None:
             found.append(row.id)
         elif row.worker_id in engine.by_id:
             found.append(row.id)
-        elif engine.flows.has(row.flow) and row.key is not None and (row.owner is None or row.owner_state == "dead"):
+        elif (
+            engine.flows.has(row.flow)
+            and row.key is not None
+            and (row.owner is None or row.owner_state == "dead")
+        ):
             engine.wanted_workers.add(row.worker_id)
     engine.inbox.ids = found
 
@@ -92,7 +96,9 @@ def _post(row: InboxRow, engine: Engine) -> PostIn:
     return PostIn(row.flow, worker_id, body["routine"], body["slot"], [post], Receipt(), inbox_id=row.id)
 
 
-def apply(engine: Engine, batch: Batch, rows: Sequence[InboxRow], taken: dict[str, tuple[str | None, str]]) -> None:
+def apply(
+    engine: Engine, batch: Batch, rows: Sequence[InboxRow], taken: dict[str, tuple[str | None, str]]
+) -> None:
     """Rows that this commit has deleted take effect in it."""
     engine.inbox.ids = []
     for row in rows:
@@ -104,9 +110,9 @@ def apply(engine: Engine, batch: Batch, rows: Sequence[InboxRow], taken: dict[st
                 control.apply(engine, batch, row.kind, row.worker_id, row.job_id, orjson.loads(row.body))
         except (RoutiluxError, KeyError) as error:
             log.warning("inbox row %d (%s) of job %s was refused: %s", row.id, row.kind, row.job_id, error)
-        for _, error in batch.refusals[before:]:
-            log.warning("inbox post %d of job %s was refused: %s", row.id, row.job_id, error)
-            _keep_refused(engine, batch, row, error)
+        for _, cause in batch.refusals[before:]:
+            log.warning("inbox post %d of job %s was refused: %s", row.id, row.job_id, cause)
+            _keep_refused(engine, batch, row, cause)
 
 
 def _accept(engine: Engine, batch: Batch, row: InboxRow, taken: dict[str, Any]) -> None:

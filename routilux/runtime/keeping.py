@@ -36,6 +36,8 @@ class Flows(Protocol):
     def names(self) -> list[str]: ...
     def get(self, name: str) -> CompiledFlow: ...
     def definition(self, name: str) -> tuple[str, str]: ...
+    def prepare(self, name: str) -> str: ...
+    def entry(self, name: str) -> tuple[str, str]: ...
 
 
 class NotMine(Exception):
@@ -48,7 +50,9 @@ class NotMine(Exception):
 
 def load(engine: Engine, connection: Connection, stored: StoredWorker) -> WorkerCell:
     """A worker that I own, with the first window of each slot and what has come back into line."""
-    cell = WorkerCell(stored.key, stored.worker_id, stored.flow, engine.flows.get(stored.flow), is_named=stored.is_named)
+    cell = WorkerCell(
+        stored.key, stored.worker_id, stored.flow, engine.flows.get(stored.flow), is_named=stored.is_named
+    )
     cell.status = stored.status if stored.status == WorkerStatus.PAUSED else WorkerStatus.RUNNING
     cell.stored_status = stored.status
     cell.deaths = stored.deaths
@@ -122,7 +126,11 @@ def _messages(connection: Connection, worker: WorkerCell, rows: Sequence[Row[Any
 
 def load_jobs(connection: Connection, worker: WorkerCell, numbers: set[int]) -> dict[int, Job]:
     """Live job records by number: those in memory, and the rest from the database."""
-    jobs = {number: job for number in numbers if (job := worker.jobs.get(number)) is not None and not job.has_ended}
+    jobs = {
+        number: job
+        for number in numbers
+        if (job := worker.jobs.get(number)) is not None and not job.has_ended
+    }
     for row in loading.jobs_with(connection, worker.key, sorted(numbers - jobs.keys())):
         jobs[row.job] = as_job(worker, row)
     return jobs
@@ -192,9 +200,14 @@ def write_slots(batch: Batch, worker: WorkerCell) -> None:
         for queue in routine.slots.values():
             batch.changes.slots.append(
                 (
-                    worker.key, routine.routine_id, queue.name, queue.waiting, _low_seq(routine, queue),
-                    routine.last_fired_at, batch.now,
-                )  # fmt: skip
+                    worker.key,
+                    routine.routine_id,
+                    queue.name,
+                    queue.waiting,
+                    _low_seq(routine, queue),
+                    routine.last_fired_at,
+                    batch.now,
+                )
             )
 
 
@@ -213,7 +226,9 @@ def _low_seq(routine: RoutineCell, queue: SlotQueue) -> int:
     return min(candidates, default=routine.worker.next_seq)
 
 
-def write_worker(batch: Batch, worker: WorkerCell, reason: str | None = None, ended_at: int | None = None) -> None:
+def write_worker(
+    batch: Batch, worker: WorkerCell, reason: str | None = None, ended_at: int | None = None
+) -> None:
     status = worker.status
     batch.changes.workers.append(
         (worker.key, status, worker.next_seq, worker.next_n, worker.deaths, reason, batch.now, ended_at)

@@ -56,4 +56,6 @@ class KnownFlows:
         for routine_id, routine in self.get(name).routines.items():
             if "trigger" in routine.slots:
                 return routine_id, "trigger"
-        raise ValueError(f"flow {name!r} has no routine with a slot 'trigger': entry_params have nowhere to go")
+        raise ValueError(
+            f"flow {name!r} has no routine with a slot 'trigger': entry_params have nowhere to go"
+        )

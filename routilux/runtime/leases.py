@@ -33,7 +33,9 @@ class Lease:
         self._version = version
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._writer = database.connect_writer()  # Postgres: a connection of its own; its backend is a sign of life
+        self._writer = (
+            database.connect_writer()
+        )  # Postgres: a connection of its own; its backend is a sign of life
         self._gone_since: dict[int, float] = {}
         self._renewed_at = 0.0  # monotonic, just before the last renewal that went in
         self._unbroken_since = 0.0
@@ -44,7 +46,12 @@ class Lease:
         """A new identity; returns its key. Durable on return."""
         host_boot = host_boot_id()
         me = ownership.Identity(
-            uuid.uuid4().hex, socket.gethostname(), host_boot, os.getpid(), self._version, round(self._lease_s * 1e6)
+            uuid.uuid4().hex,
+            socket.gethostname(),
+            host_boot,
+            os.getpid(),
+            self._version,
+            round(self._lease_s * 1e6),
         )
         before = self._clock.monotonic()
         with self._writer.transaction() as connection:
@@ -130,8 +137,7 @@ class Lease:
     def is_over(self, row: Row[Any], now: int) -> bool:
         """Whether another's row is proof that it is dead."""
         lock_file = self._database.lock_file
-        if lock_file is not None:
-            if row.host_boot != host_boot_id() or not lock_file.is_alive(row.key):
-                return True
+        if lock_file is not None and (row.host_boot != host_boot_id() or not lock_file.is_alive(row.key)):
+            return True
         trusted = self._clock.monotonic() - self._unbroken_since >= row.lease_us / 1e6
         return bool(row.lease_until < now and trusted)

@@ -34,18 +34,23 @@ def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str,
     }  # fmt: skip
 
 
-def post_in(transaction: Connection | Session, host: Any, names: Names, post: Post, worker_id: str | None) -> Posted:
+def post_in(
+    transaction: Connection | Session, host: Any, names: Names, post: Post, worker_id: str | None
+) -> Posted:
     """A post in the caller's own transaction: durable from its commit, gone with its rollback."""
     from routilux.runtime.posting import Posted
 
     if not isinstance(transaction, (Connection, Session)):
         raise TypeError(
-            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not " + type(transaction).__name__
+            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not "
+            + type(transaction).__name__
         )
     connection = transaction.connection() if isinstance(transaction, Session) else transaction
     if not is_known(connection, post):
         connection.execute(insert(inbox).values(_row(names, post, worker_id, host.now_us())))
-    worker = None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
+    worker = (
+        None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
+    )
     return Posted((worker, JobContext(post.job_id, names[0], worker_id, JobHandle(host))))
 
 
@@ -67,7 +72,9 @@ def is_known(connection: Connection, post: Post) -> bool:
     return False
 
 
-def post_to_owner(host: Host, names: Names, posts: list[Post], worker_id: str | None) -> dict[str, str | None]:
+def post_to_owner(
+    host: Host, names: Names, posts: list[Post], worker_id: str | None
+) -> dict[str, str | None]:
     """Posts for a worker that another runtime owns, in a transaction of this process."""
     with host.store.database.write() as connection:
         now = host.now_us()
@@ -84,6 +91,11 @@ def ask(
     with store.database.write() as connection:
         connection.execute(
             insert(inbox).values(
-                kind=kind, flow=flow, worker_id=worker_id, job_id=job_id, body=orjson.dumps(body).decode(), created_at=now
+                kind=kind,
+                flow=flow,
+                worker_id=worker_id,
+                job_id=job_id,
+                body=orjson.dumps(body).decode(),
+                created_at=now,
             )
         )

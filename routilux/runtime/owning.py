@@ -72,7 +72,9 @@ def _one_by_one(engine: Engine, commit: Commit, batch: Batch, reported: Reported
             try:
                 error = commit.own_alone(outcome.writes)
             except TransactionEnded as end:
-                engine.convicted[id(outcome)] = WriteError(f"an own statement ended the transaction: {end.__cause__ or 'it was not open any more'}")
+                engine.convicted[id(outcome)] = WriteError(
+                    f"an own statement ended the transaction: {end.__cause__ or 'it was not open any more'}"
+                )
                 raise
         if error is not None:
             batch.own_errors[id(outcome)] = error
@@ -92,7 +94,11 @@ class _Doom:
         jobs = {(worker, job.no) for job in jobs_of(outcome.activation)}
         if run.is_broken or run.cell.worker.is_forgotten:
             outcome.writes = []
-        elif outcome.writes and (id(run) in self._runs or jobs & self._jobs or all(j.has_ended for j in jobs_of(outcome.activation))):
+        elif outcome.writes and (
+            id(run) in self._runs
+            or jobs & self._jobs
+            or all(j.has_ended for j in jobs_of(outcome.activation))
+        ):
             batch.skipped.add(id(outcome))
             self._runs.add(id(run))
         elif outcome.failure is not None or outcome.job_end is not None:

@@ -19,13 +19,15 @@ from routilux.errors import (
     WorkerEndedError,
     WorkerNotFoundError,
 )
-from routilux.runtime import adopting, control as controls, door, outbox
+from routilux.runtime import adopting, door, outbox
+from routilux.runtime import control as controls
 from routilux.runtime.door import PostItem
-from routilux.runtime.ids import new_id
 from routilux.runtime.handles import JobHandle, WorkerHandle
+from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post, PostIn, Receipt, SignalIn
 from routilux.runtime.keeping import NotMine
 from routilux.store import history, loading
+from routilux.store.records import JobRecord
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -72,7 +74,9 @@ def execute(
             adopting.resume(engine, known.worker_id)
             engine.mine.add(known.worker_id)
             return known.worker_id
-        cell = adopting.start(engine, name, worker_id or new_id(), is_named=worker_id is not None, state=texts)
+        cell = adopting.start(
+            engine, name, worker_id or new_id(), is_named=worker_id is not None, state=texts
+        )
         engine.mine.add(cell.worker_id)
         return cell.worker_id
 
@@ -116,11 +120,15 @@ def post(
 
 
 def _posted(runtime: Runtime, flow: str, worker_id: str | None, job_id: str) -> Posted:
-    worker = None if worker_id is None else WorkerState(flow, worker_id, port=WorkerHandle(runtime, worker_id))
+    worker = (
+        None if worker_id is None else WorkerState(flow, worker_id, port=WorkerHandle(runtime, worker_id))
+    )
     return Posted((worker, JobContext(job_id, flow, worker_id, JobHandle(runtime))))
 
 
-def _encode(runtime: Runtime, names: Names, item: PostItem, at: datetime | None = None, root: str = "data") -> Post:
+def _encode(
+    runtime: Runtime, names: Names, item: PostItem, at: datetime | None = None, root: str = "data"
+) -> Post:
     limit = runtime.settings.max_payload_bytes
     spec = door.slot_of(runtime.engine.flows.get(names[0]), *names)
     text = door.encode_payload(spec, item.data, limit, root)
@@ -141,7 +149,12 @@ def post_many(
     """Many posts: all checked first, then stored in parts."""
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
     posts = [
-        _encode(runtime, names, item if isinstance(item, PostItem) else PostItem(item, metadata=metadata), root=f"items[{i}]")
+        _encode(
+            runtime,
+            names,
+            item if isinstance(item, PostItem) else PostItem(item, metadata=metadata),
+            root=f"items[{i}]",
+        )
         for i, item in enumerate(items)
     ]
     port = JobHandle(runtime)
@@ -225,7 +238,9 @@ def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float
             raise RuntimeShutDownError("Runtime is shut down")
         if time.monotonic() >= until:
             if not receipt.is_taken and runtime.engine.inputs.withdraw(receipt):
-                raise DatabaseUnavailableError("the engine did not get to this post in time; nothing was stored")
+                raise DatabaseUnavailableError(
+                    "the engine did not get to this post in time; nothing was stored"
+                )
             raise PostInDoubt(posts[0].job_id)
 
 
@@ -244,10 +259,12 @@ def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping
                 raise RuntimeShutDownError("Runtime is shut down")
         receipt.get()
     else:
-        control(runtime, "signal", record.worker_id, job_id, {"routine": routine, "slot": slot, "payload": text})
+        control(
+            runtime, "signal", record.worker_id, job_id, {"routine": routine, "slot": slot, "payload": text}
+        )
 
 
-def _record(runtime: Runtime, job_id: str) -> history.JobRecord:
+def _record(runtime: Runtime, job_id: str) -> JobRecord:
     with runtime.store.read() as connection:
         record = history.job(connection, job_id)
     if record is None:
@@ -259,7 +276,9 @@ def control_job(runtime: Runtime, kind: str, job_id: str, body: dict[str, Any]) 
     control(runtime, kind, _record(runtime, job_id).worker_id, job_id, body)
 
 
-def control(runtime: Runtime, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]) -> None:
+def control(
+    runtime: Runtime, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]
+) -> None:
     """A verb for the owner of a worker: here, or through the inbox."""
     if worker_id is None:
         raise JobNotFoundError(job_id)
@@ -269,6 +288,8 @@ def control(runtime: Runtime, kind: str, worker_id: str | None, job_id: str | No
             raise WorkerNotFoundError(worker_id)
         can_serve = runtime.engine.flows.has(stored.flow)
         if not can_serve or runtime.call(lambda: adopting.resume(runtime.engine, worker_id)) is None:
-            outbox.ask(runtime.store, kind, stored.flow, worker_id, job_id, body, runtime.engine.clock.now_us())
+            outbox.ask(
+                runtime.store, kind, stored.flow, worker_id, job_id, body, runtime.engine.clock.now_us()
+            )
             return
     runtime.request(controls.ask(runtime.engine, kind, worker_id, job_id, body))

@@ -12,7 +12,7 @@ from routilux.core.states import JobStatus
 from routilux.errors import DeadLetterGoneError, JobEndedError
 from routilux.runtime.handles import Host, JobHandle
 from routilux.store import history
-from routilux.store.records import DeadLetterRecord
+from routilux.store.records import DeadLetterRecord, JobRecord
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -67,7 +67,7 @@ def get_job(host: Host, job_id: str) -> JobContext | None:
     return None if record is None else _context(host, record)
 
 
-def _context(host: Host, record: history.JobRecord) -> JobContext:
+def _context(host: Host, record: JobRecord) -> JobContext:
     return JobContext(record.job_id, record.flow_id, record.worker_id, JobHandle(host))
 
 
@@ -75,7 +75,9 @@ def list_jobs(
     host: Host, status: str | None, flow: str | None, worker_id: str | None, limit: int, before: str | None
 ) -> list[JobContext]:
     with host.store.read() as connection:
-        records = history.jobs(connection, status=status, flow=flow, worker_id=worker_id, limit=limit, before=before)
+        records = history.jobs(
+            connection, status=status, flow=flow, worker_id=worker_id, limit=limit, before=before
+        )
     return [_context(host, record) for record in records]
 
 

@@ -7,6 +7,7 @@ Alarms only say when to look.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,7 +34,7 @@ class Due:
         self.next_at: int | None = None
         self.found: list[tuple[Row[Any], list[Message]]] = []
         self.must_look = False
-        self.on_change = lambda: None  # the alarm clock sets itself
+        self.on_change: Callable[[], None] = lambda: None  # the alarm clock sets itself
 
     def expect(self, due_at: int) -> None:
         """Something comes due at this time."""
@@ -78,12 +79,19 @@ def apply(engine: Engine, batch: Batch) -> None:
 
 
 def bring_back(
-    engine: Engine, batch: Batch, cell: WorkerCell, row: Row[Any], messages: list[Message], attempt: int | None = None
+    engine: Engine,
+    batch: Batch,
+    cell: WorkerCell,
+    row: Row[Any],
+    messages: list[Message],
+    attempt: int | None = None,
 ) -> None:
     """Parked messages come to the end of the line; what the definition no longer has is kept as unroutable."""
     if not messages:
         batch.unpark(cell, row.seq)
-    elif row.routine not in cell.routines or any(m.slot not in cell.routines[row.routine].slots for m in messages):
+    elif row.routine not in cell.routines or any(
+        m.slot not in cell.routines[row.routine].slots for m in messages
+    ):
         keep_unroutable(batch, cell, row)
     elif row.reason in (ParkedReason.DELAY, ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
         move_into_line(engine, batch, cell, row, messages)
@@ -91,7 +99,9 @@ def bring_back(
         rejoin(engine, batch, cell, row, messages, row.attempt if attempt is None else attempt)
 
 
-def move_into_line(engine: Engine, batch: Batch, cell: WorkerCell, row: Row[Any], messages: list[Message]) -> None:
+def move_into_line(
+    engine: Engine, batch: Batch, cell: WorkerCell, row: Row[Any], messages: list[Message]
+) -> None:
     """Messages that have not run yet take a new seq at the end of the line."""
     batch.unpark(cell, row.seq)
     routine = cell.routines[row.routine]

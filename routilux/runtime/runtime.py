@@ -64,8 +64,14 @@ class Runtime:
         capture_output: bool = False,
         settings: Settings | None = None,
     ) -> None:
-        if isinstance(thread_pool_size, bool) or not isinstance(thread_pool_size, int) or thread_pool_size < 0:
-            raise ValueError(f"thread_pool_size must be 0 (shared) or a number of threads, not {thread_pool_size!r}")
+        if (
+            isinstance(thread_pool_size, bool)
+            or not isinstance(thread_pool_size, int)
+            or thread_pool_size < 0
+        ):
+            raise ValueError(
+                f"thread_pool_size must be 0 (shared) or a number of threads, not {thread_pool_size!r}"
+            )
         if not lease > 0:
             raise ValueError(f"lease must be a positive number of seconds, not {lease!r}")
         self._pid = os.getpid()
@@ -93,7 +99,9 @@ class Runtime:
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.shutdown(wait=kind is None)
 
     # workers
@@ -145,7 +153,13 @@ class Runtime:
         self.check_usable("post" if timeout is not None else None)
         item = PostItem(data, job_id, delay, metadata)
         return posting.post(
-            self, (flow_name, routine_name, slot_name), item, worker_id, at=at, transaction=transaction, timeout=timeout
+            self,
+            (flow_name, routine_name, slot_name),
+            item,
+            worker_id,
+            at=at,
+            transaction=transaction,
+            timeout=timeout,
         )
 
     def post_many(
@@ -167,7 +181,13 @@ class Runtime:
         """
         self.check_usable("post_many" if timeout is not None else None)
         return posting.post_many(
-            self, (flow_name, routine_name, slot_name), items, metadata, worker_id, transaction=transaction, timeout=timeout
+            self,
+            (flow_name, routine_name, slot_name),
+            items,
+            metadata,
+            worker_id,
+            transaction=transaction,
+            timeout=timeout,
         )
 
     def signal(self, job_id: str, routine_name: str, slot_name: str, data: Mapping[str, Any]) -> None:

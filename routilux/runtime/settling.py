@@ -10,8 +10,8 @@ import random
 from typing import TYPE_CHECKING
 
 from routilux.core import payload
-from routilux.core.choosing import IMMEDIATE
 from routilux.core.activation import Failure, Increment, JobIncrement, JobSet, Outcome, Replace, jobs_of
+from routilux.core.choosing import IMMEDIATE
 from routilux.core.mailbox import RoutineCell, Run, WorkerCell
 from routilux.core.message import Activation, Job, Message
 from routilux.core.retry import Decision, DecisionKind, decide
@@ -96,7 +96,14 @@ def _succeed(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: O
 
 
 def emit(
-    engine: Engine, batch: Batch, worker: WorkerCell, job: Job, routine: str, slot: str, text: str, produced_by: int | None
+    engine: Engine,
+    batch: Batch,
+    worker: WorkerCell,
+    job: Job,
+    routine: str,
+    slot: str,
+    text: str,
+    produced_by: int | None,
 ) -> Message:
     """A new message joins the line of a slot; it is dispatched only after the commit."""
     message = Message(worker.next_seq, job, slot, text, batch.now, produced_by)
@@ -175,7 +182,17 @@ def _record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: A
     batch.add_activation(worker, n, cell.routine_id, outcome, status, text)
     for i, trace in enumerate(outcome.traces):
         batch.changes.traces.append(
-            (worker.key, n, i, outcome.activation.job.no, trace.kind, trace.routine, trace.action, trace.details, trace.at)
+            (
+                worker.key,
+                n,
+                i,
+                outcome.activation.job.no,
+                trace.kind,
+                trace.routine,
+                trace.action,
+                trace.details,
+                trace.at,
+            )
         )
     failure = outcome.failure
     if not batch.wants_facts:
@@ -198,7 +215,9 @@ def change_state(batch: Batch, worker: WorkerCell, change: Replace | Increment) 
         if not current and change.key != "":
             rows[worker.key, change.routine, ""] = None  # no longer an empty state
         current = worker.state.setdefault(change.routine, {})
-        current[change.key] = rows[worker.key, change.routine, change.key] = added(current.get(change.key), change.by)
+        current[change.key] = rows[worker.key, change.routine, change.key] = added(
+            current.get(change.key), change.by
+        )
         return
     replace_state(batch, worker, change.routine, change.texts)
 
@@ -229,7 +248,9 @@ def _change_job(batch: Batch, worker: WorkerCell, job: Job, edit: JobSet | JobIn
     batch.touch(worker, job)
 
 
-def _fail(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, failure: Failure) -> None:
+def _fail(
+    engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, failure: Failure
+) -> None:
     activation, worker = outcome.activation, cell.worker
     _start(batch, worker, activation)
     decision = _decide(engine, batch, cell, activation, failure)
@@ -248,7 +269,9 @@ def _fail(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outc
     close_jobs(batch, worker, activation)
 
 
-def _decide(engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, failure: Failure) -> Decision:
+def _decide(
+    engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, failure: Failure
+) -> Decision:
     if engine.is_lock_timeout(failure.error):
         return Decision(DecisionKind.LATER, due_at=(batch.now + LOCK_PAUSE_US) / 1e6)
     handler = cell.compiled.error_handler
@@ -256,7 +279,13 @@ def _decide(engine: Engine, batch: Batch, cell: RoutineCell, activation: Activat
 
 
 def _park_for_retry(
-    engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, failure: Failure, decision: Decision
+    engine: Engine,
+    batch: Batch,
+    cell: RoutineCell,
+    n: int,
+    outcome: Outcome,
+    failure: Failure,
+    decision: Decision,
 ) -> None:
     activation, worker = outcome.activation, cell.worker
     assert decision.due_at is not None
@@ -301,7 +330,9 @@ def bury(batch: Batch, cell: RoutineCell, activation: Activation, n: int | None,
         batch.end_job(worker, job, JobStatus.FAILED, f"{failure.type}: {failure.text}")
 
 
-def fail_unrun(engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, error: BaseException) -> None:
+def fail_unrun(
+    engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, error: BaseException
+) -> None:
     """An activation fails without running: its error strategy decides as if it had."""
     outcome = Outcome(activation, batch.now, batch.now)
     outcome.fail(error)

@@ -57,7 +57,9 @@ def _drain(parts: Parts, deadline: float) -> bool:
         if task.receipt.wait(0.05) and task.receipt.value is True:
             return True
     names = {f"{run.cell.worker.worker_id}/{run.cell.routine_id}" for run in list(engine.runs)}
-    log.warning("stop: the deadline passed while logic ran: %s", ", ".join(sorted(names)) or "(the database is away)")
+    log.warning(
+        "stop: the deadline passed while logic ran: %s", ", ".join(sorted(names)) or "(the database is away)"
+    )
     return False
 
 

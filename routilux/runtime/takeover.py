@@ -28,7 +28,9 @@ def run_once(engine: Engine, lease: Lease) -> int:
     """Declare dead whoever is, and take what is free. Returns the number of workers taken."""
     for row in _suspected(engine, lease):
         if _declare_dead(engine, lease, row):
-            log.warning("runtime %s (pid %s on %s) is dead; its workers are taken over", row.key, row.pid, row.host)
+            log.warning(
+                "runtime %s (pid %s on %s) is dead; its workers are taken over", row.key, row.pid, row.host
+            )
     return adopting.adopt(engine)
 
 

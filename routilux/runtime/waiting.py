@@ -90,7 +90,9 @@ def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | No
     event = threading.Event()
     watcher = (predicate, event)
     runtime.call(lambda: runtime.engine.watchers.append(watcher))
-    while not event.wait(PERIOD_S if deadline is None else max(0.0, min(PERIOD_S, deadline - time.monotonic()))):
+    while not event.wait(
+        PERIOD_S if deadline is None else max(0.0, min(PERIOD_S, deadline - time.monotonic()))
+    ):
         runtime.engine.inputs.wake()
         if runtime.is_engine_gone or (deadline is not None and time.monotonic() >= deadline):
             if watcher in runtime.engine.watchers:

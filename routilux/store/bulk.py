@@ -80,7 +80,8 @@ def upsert(table: Table, columns: Sequence[str], changed: Sequence[str]) -> Bulk
     head = f"INSERT INTO {table.name} ({_list(columns)}) "
     # WHERE true: without it SQLite reads ON CONFLICT as the ON of a join
     return _of(
-        head + _sqlite_source(table, columns) + " WHERE true" + tail, head + _postgres_source(table, columns) + tail
+        head + _sqlite_source(table, columns) + " WHERE true" + tail,
+        head + _postgres_source(table, columns) + tail,
     )
 
 
@@ -91,7 +92,9 @@ def update(table: Table, keys: Sequence[str], changed: Sequence[str]) -> Bulk:
     empty values for the columns that may not be NULL.
     """
     columns = [*keys, *changed]
-    required = [c.name for c in table.columns if not c.nullable and c.name not in columns and c.server_default is None]
+    required = [
+        c.name for c in table.columns if not c.nullable and c.name not in columns and c.server_default is None
+    ]
     picked = _sqlite_source(table, columns).removeprefix("SELECT ").removesuffix(" FROM json_each(:rows)")
     fillers = "".join(f", '' AS {_quoted(name)}" for name in required)
     sets = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in changed)

@@ -131,7 +131,7 @@ class Changes:
 
     def write(self, connection: Connection) -> None:
         """Send all rows inside the caller's transaction."""
-        state_rows = [(*key, value) for key, value in self.state.items() if value is not None]
+        state_rows: list[Row] = [(*key, value) for key, value in self.state.items() if value is not None]
         state_gone: list[Row] = [key for key, value in self.state.items() if value is None]
         parked_rows = [row for row in self.parked.values() if row is not None]
         parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
@@ -158,7 +158,9 @@ class Changes:
                 statement.run(connection, rows)
         for worker, now, reason in self.cancelled_workers:
             for step in _CANCEL_STEPS:
-                values = {"worker": worker, "now": now, "reason": reason} if ":now" in step else {"worker": worker}
+                values = (
+                    {"worker": worker, "now": now, "reason": reason} if ":now" in step else {"worker": worker}
+                )
                 connection.execute(text(step), values)
 
     @property

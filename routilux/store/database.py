@@ -1,229 +1,272 @@
-"""How Routilux connects: one writing connection per SQLite file and process, a small pool on Postgres."""
+"""One database, and how it is written and read. The only place that knows both kinds of connection.
+
+    write()  one write transaction of anybody: heartbeat, post from another process, housekeeping
+    Writer   the same for the engine's group commits, on a connection that it keeps
+    read()   one short transaction that cannot write
+
+SQLite: all writing of a process goes through one connection, in turns (`sqlite_file`, `oslocks`). Postgres: a pool, and
+one more connection for each `Writer` (`postgres_server`). Errors of the driver pass through as they are, wrapped by
+SQLAlchemy; `failures.classify` says what they mean. An error of COMMIT leaves open whether it happened.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine import URL
-from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError
 
-from routilux.errors import DatabaseUnavailableError, ForkedRuntimeError
-from routilux.store.oslocks import LockFile
+from routilux.errors import (
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    DatabaseUnavailableError,
+    ForkedRuntimeError,
+)
+from routilux.store import postgres_server, sqlite_file
+from routilux.store.failures import Failure, classify
+from routilux.store.oslocks import TURN_TIMEOUT_S, LockFile
+from routilux.store.sqlite_file import SharedWriter, sqlite_engine
+
+__all__ = ["Database", "Durability", "Writer", "boot_time_us", "host_boot_id", "sqlite_engine"]
 
 Durability = Literal["power_loss", "process_crash"]
-CHECKPOINT_BYTES = 16 * 1024 * 1024
-_PRAGMAS = (
-    "PRAGMA busy_timeout = 30000", "PRAGMA cache_size = -65536", "PRAGMA temp_store = MEMORY", "PRAGMA foreign_keys = ON",
-    "PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0", "PRAGMA wal_autocheckpoint = 4000",
-)  # fmt: skip
-
-
-def boot_time_us() -> int:
-    """The clock of SQLite leases: time since the host booted, sleep included."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
-
-
-def host_boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        import subprocess
-
-        return subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=True).stdout.strip()
-
-
-class _Writing:
-    """The one writing connection of a SQLite file in this process."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.lock = threading.RLock()
-        self.connection: Connection | None = None
-
-
-_writing: dict[str, _Writing] = {}
+_SYNCHRONOUS = {"power_loss": "FULL", "process_crash": "NORMAL"}
 
 
 class Database:
-    """One database, and how it is written and read."""
+    """Where everything is kept. Made by `open`; `close` lets go of the connections."""
 
     def __init__(self, url: URL, durability: Durability) -> None:
         self.url = url
-        self.durability = durability
+        self.durability: Durability = durability
+        self.safe_url = url.render_as_string(hide_password=True)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.is_postgres = not self.is_sqlite
         self.is_memory = self.is_sqlite and url.database in (None, "", ":memory:")
-        self.path = Path(str(url.database)) if self.is_sqlite and not self.is_memory else None
+        self.path: Path | None = None
         self.lock_file: LockFile | None = None
         self._pid = os.getpid()
+        self._is_closed = False
+        self._shared: SharedWriter | None = None
+        self._memory: Connection | None = None
+        self._memory_lock = threading.RLock()
+        self._versions: Connection | None = None
+        self._versions_lock = threading.Lock()
+        self._engine: Engine
 
     @classmethod
-    def open(cls, database: str | URL | Engine, *, durability: Durability = "power_loss") -> Database:
-        url = database.url if isinstance(database, Engine) else make_url(database)
-        if url.get_backend_name() not in ("sqlite", "postgresql"):
-            raise DatabaseUnavailableError(f"{url.render_as_string()}: only SQLite and Postgres are served")
-        self = cls(url, durability)
-        if self.is_sqlite:
-            self._open_sqlite()
-        else:
-            self.url = url.set(drivername="postgresql+psycopg")
-            self._write_engine = self._read_engine = create_engine(
-                self.url, poolclass=QueuePool, pool_size=5, max_overflow=10, pool_pre_ping=True,
-                connect_args={"prepare_threshold": None, "connect_timeout": 10, "application_name": "routilux"},
-            )  # fmt: skip
-            try:
-                with self._read_engine.connect() as connection:
-                    connection.execute(text("SELECT 1"))
-            except Exception as error:
-                raise DatabaseUnavailableError(f"{self.url.render_as_string()}: {error}") from error
+    def open(
+        cls,
+        database: str | URL | Engine,
+        *,
+        durability: Durability = "power_loss",
+        application_name: str = "routilux",
+        allow_fsync_off: bool = False,
+    ) -> Database:
+        """Connect, and refuse at once what cannot work. Changes nothing but an empty SQLite file's modes.
+
+        `database`: a URL, or an Engine, of which only the URL is taken: put connect_args into the URL's query.
+        `durability`: what a commit survives. `allow_fsync_off`: take a Postgres that may lose all on power loss.
+        Raises `DatabaseUnavailableError`, `DatabaseReadOnlyError`, `DatabaseFullError`.
+        """
+        if durability not in _SYNCHRONOUS:
+            raise ValueError(f'durability must be "power_loss" or "process_crash", not {durability!r}')
+        url = _url_of(database)
+        match url.get_backend_name():
+            case "sqlite":
+                self = cls(url.set(drivername="sqlite"), durability)
+                self._open_memory() if self.is_memory else self._open_file()
+            case "postgresql":
+                self = cls(postgres_server.with_psycopg(url), durability)
+                self._engine = postgres_server.pooled_engine(self.url, application_name)
+                must_fsync = durability == "power_loss" and not allow_fsync_off
+                try:
+                    postgres_server.check(self._engine, self.url, must_fsync=must_fsync)
+                except BaseException:
+                    self.close()
+                    raise
+            case other:
+                raise DatabaseUnavailableError(
+                    f"{other}: only SQLite and Postgres are served; use sqlite:/// or postgresql://"
+                )
         return self
 
-    def _open_sqlite(self) -> None:
-        def connect() -> Any:
-            return sqlite3.connect(str(self.url.database or ":memory:"), isolation_level=None, check_same_thread=False, timeout=30)
-
-        if self.is_memory:
-            engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
-            self._set_up(engine, "BEGIN")
-            self._write_engine = self._read_engine = engine
-            self._writer_state = _Writing(engine)
+    def close(self) -> None:
+        """Close the connections. Idempotent; an open transaction of another thread on SQLite is waited for."""
+        if self._is_closed or self._pid != os.getpid():
             return
-        assert self.path is not None
-        if not self.path.parent.exists():
-            raise DatabaseUnavailableError(f"{self.path.parent} does not exist")
-        self.lock_file = LockFile.of(self.path)
-        key = os.path.realpath(self.path)
-        if key not in _writing:
-            engine = create_engine(f"sqlite:///{self.path}", creator=connect, poolclass=NullPool)
-            self._set_up(engine, "BEGIN IMMEDIATE")
-            _writing[key] = _Writing(engine)
-        self._writer_state = _writing[key]
-        self._write_engine = self._writer_state.engine
-        self._read_engine = create_engine(f"sqlite:///{self.path}", creator=connect, poolclass=QueuePool, pool_size=5, max_overflow=20)
-        self._set_up(self._read_engine, "BEGIN", read_only=True)
-
-    def _set_up(self, engine: Engine, begin: str, *, read_only: bool = False) -> None:
-        synchronous = "FULL" if self.durability == "power_loss" else "NORMAL"
-
-        @event.listens_for(engine, "connect")
-        def _connected(driver: Any, record: object) -> None:
-            for pragma in _PRAGMAS:
-                driver.execute(pragma)
-            if read_only:
-                driver.execute("PRAGMA query_only = ON")
-            else:
-                if not self.is_memory:
-                    driver.execute("PRAGMA journal_mode = WAL")
-                driver.execute(f"PRAGMA synchronous = {synchronous}")
-
-        @event.listens_for(engine, "begin")
-        def _begun(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
-
-    def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedRuntimeError
+        self._is_closed = True
+        with self._versions_lock:
+            if self._versions is not None:
+                self._versions.close()
+        if self._memory is not None:
+            self._memory.close()
+        self._engine.dispose()
+        if self._shared is not None:
+            self._shared.leave()
 
     @contextlib.contextmanager
-    def write(self, timeout_s: float = 60.0) -> Iterator[Connection]:
-        self._check()
-        if self.is_postgres:
-            with self._write_engine.begin() as connection:
-                connection.exec_driver_sql(_SYNC[self.durability])
+    def write(self, timeout_s: float | None = None) -> Iterator[Connection]:
+        """One write transaction: COMMIT at the end of the block, ROLLBACK if it raises. Durable on return.
+
+        `timeout_s`: how long to wait on SQLite for the turn to write, then `DatabaseUnavailableError`.
+        """
+        self._check_usable()
+        if self._shared is not None:
+            wait_s = TURN_TIMEOUT_S if timeout_s is None else timeout_s
+            with self._shared.transaction(_SYNCHRONOUS[self.durability], wait_s) as connection:
                 yield connection
-            return
-        state = self._writer_state
-        with state.lock:
-            turn = contextlib.nullcontext() if self.lock_file is None else self.lock_file.turn(timeout_s)
-            with turn:
-                if state.connection is None or state.connection.closed:
-                    state.connection = state.engine.connect()
-                with state.connection.begin():
-                    yield state.connection
-
-    def drop_writer(self) -> None:
-        if self.is_sqlite and not self.is_memory:
-            state = self._writer_state
-            with state.lock:
-                if state.connection is not None:
-                    with contextlib.suppress(Exception):
-                        state.connection.close()
-                    state.connection = None
-
-    def connect_writer(self) -> Writer:
-        return Writer(self)
+        elif self._memory is not None:
+            with self._memory_lock, self._memory.begin():
+                yield self._memory
+        else:
+            with (
+                self._engine.connect().execution_options(**self._begin_write) as connection,
+                connection.begin(),
+            ):
+                yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        self._check()
-        if self.is_memory:
-            with self._writer_state.lock, self._read_engine.connect() as connection:
+        """One short transaction that cannot write (in memory: one that should not). Keep it short."""
+        self._check_usable()
+        if self._memory is not None:
+            with self._memory_lock, self._read_memory(self._memory) as connection:
                 yield connection
-            return
-        with self._read_engine.connect() as connection:
-            yield connection
+        else:
+            with self._engine.connect() as connection:
+                yield connection
+
+    def connect_writer(self) -> Writer:
+        """A connection kept for one thread that commits all the time."""
+        return Writer(self)
+
+    def drop_writer(self) -> None:
+        """Throw the shared SQLite writing connection away; the next transaction has a new one."""
+        if self._shared is not None:
+            self._shared.drop()
 
     def now_us(self, connection: Connection) -> int:
+        """µs since 1970 UTC, by the clock that due times are kept by: Postgres, the server's; SQLite, the host's."""
         if self.is_sqlite:
             return time.time_ns() // 1000
-        return int(connection.execute(_NOW).scalar_one())
+        return int(connection.execute(postgres_server.NOW_US).scalar_one())
 
     def changed_since(self, token: object) -> tuple[object, bool]:
-        if self.path is None:
-            return None, False
-        try:
-            found = os.stat(f"{self.path}-wal")
-        except OSError:
-            return None, token is not None
-        now = (found.st_size, found.st_mtime_ns)
-        return now, now != token
+        """SQLite: (new token, whether anything may have been written by any connection since `token`).
 
-    def close(self) -> None:
-        self._read_engine.dispose()
+        `token`: None at first, which counts as changed. Costs one `stat` while nothing happens. Call it *before* the
+        read that it is for. In memory and on Postgres nothing can be told: (None, True).
+        """
+        if self._shared is None:
+            return None, True
+        self._check_usable()
+        size_and_time = self._shared.wal.stamp()
+        if isinstance(token, tuple) and token[0] == size_and_time:
+            return token, False
+        # after the stat: what is written in between is seen now, or changes the stat again
+        now = (size_and_time, self._data_version())
+        return now, not isinstance(token, tuple) or token[1] != now[1]
+
+    def checkpoint(self, *, truncate: bool = False) -> tuple[int, int]:
+        """SQLite: copy the WAL into the file; with `truncate` also empty it, if no reader needs it.
+
+        Returns (pages in the WAL, pages of them copied); (0, 0) elsewhere.
+        """
+        self._check_usable()
+        return (0, 0) if self._shared is None else self._shared.checkpoint(truncate=truncate)
+
+    @property
+    def _begin_write(self) -> dict[str, str]:
+        return {postgres_server.BEGIN: postgres_server.WRITE[self.durability]}
+
+    def _connect_kept(self) -> Connection:
+        """Postgres: a connection that does not go back to the pool."""
+        self._check_usable()
+        connection = self._engine.connect().execution_options(**self._begin_write)
+        connection.detach()
+        return connection
+
+    def _open_memory(self) -> None:
+        self._engine = sqlite_file.memory_engine()
+        self._memory = self._engine.connect()
+
+    def _open_file(self) -> None:
+        path = Path(sqlite_file.file_of(self.url))
+        self.path = path
+        self._engine = sqlite_file.reading_engine(str(path))
+        _check_place(path)
+        with _named_errors(path):
+            self.lock_file = LockFile.of(path)
+            with self.lock_file.turn():
+                # makes the file, sets its modes, and finds out whether it is a database
+                driver = sqlite_file.connect_file(str(path))
+                try:
+                    driver.execute("BEGIN IMMEDIATE")
+                    driver.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                    driver.execute("ROLLBACK")
+                finally:
+                    driver.close()
+        self._shared = SharedWriter.join(str(path))
+        sqlite_file.warn_sqlite_wal_reset()
+
+    @contextlib.contextmanager
+    def _read_memory(self, connection: Connection) -> Iterator[Connection]:
+        is_inner = connection.in_transaction()  # a read inside a write of the same thread
+        try:
+            yield connection
+        finally:
+            if not is_inner and connection.in_transaction():
+                connection.rollback()
+
+    def _data_version(self) -> int:
+        """Changes when another connection than this has committed."""
+        with self._versions_lock:
+            if self._versions is None:
+                self._versions = self._engine.connect()
+                self._versions.detach()
+            return int(sqlite_file.driver_of(self._versions).execute("PRAGMA data_version").fetchone()[0])
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedRuntimeError
+        if self._is_closed:
+            raise DatabaseUnavailableError(f"{self.safe_url} was closed; open it again")
 
 
 class Writer:
-    """The engine's own connection for group commits."""
+    """The engine's own connection. For one thread at a time.
+
+    `before_commit(connection)` and `after_commit()` are called around COMMIT if set: tests let them raise.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
-        self.before_commit: Any = None
-        self.after_commit: Any = None
+        self.before_commit: Callable[[Connection], None] | None = None
+        self.after_commit: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        if self._database.is_sqlite:
-            with self._database.write() as connection:
-                yield connection
-                if self.before_commit is not None:
-                    self.before_commit(connection)
-            if self.after_commit is not None:
-                self.after_commit()
-            return
-        if self._connection is None or self._connection.closed or self._connection.invalidated:
-            self.drop()
-            self._connection = self._database._write_engine.connect()
-        with self._connection.begin():
-            self._connection.exec_driver_sql(_SYNC[self._database.durability])
-            yield self._connection
+        """One write transaction, as `Database.write`. After an error: `classify` it, and `drop` if it was LOST."""
+        with self._begun() as connection:
+            yield connection
             if self.before_commit is not None:
-                self.before_commit(self._connection)
+                self.before_commit(connection)
         if self.after_commit is not None:
             self.after_commit()
 
     def drop(self) -> None:
-        if self._database.is_sqlite:
-            self._database.drop_writer()
-            return
+        """Throw the connection away; the next transaction has a new one."""
+        self._database.drop_writer()
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -231,6 +274,69 @@ class Writer:
             with contextlib.suppress(Exception):
                 connection.close()
 
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        if self._database.is_sqlite:
+            with self._database.write() as connection:
+                yield connection
+            return
+        if self._connection is None or self._connection.closed or self._connection.invalidated:
+            self.drop()
+            self._connection = self._database._connect_kept()
+        with self._connection.begin():
+            yield self._connection
 
-_SYNC = {"power_loss": "SET LOCAL synchronous_commit = on", "process_crash": "SET LOCAL synchronous_commit = off"}
-_NOW = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+
+def boot_time_us() -> int:
+    """The clock of SQLite leases: µs since the host booted, time asleep included (macOS: excluded)."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
+
+
+def host_boot_id() -> str:
+    """Names this boot of this host: a lease of another boot is over."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+
+def _url_of(database: str | URL | Engine) -> URL:
+    if not isinstance(database, Engine):
+        try:
+            return make_url(database)
+        except ArgumentError as error:
+            raise DatabaseUnavailableError(
+                "the database is no URL; use sqlite:///path or postgresql://host/name"
+            ) from error
+    if database.dialect.name == "sqlite" and database.url.database in (None, "", ":memory:"):
+        raise DatabaseUnavailableError(
+            "an Engine in memory has a database of its own that cannot be shared; pass 'sqlite://' or a file"
+        )
+    return database.url
+
+
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise DatabaseUnavailableError(f"{path}: the directory {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise DatabaseUnavailableError(f"{path} is a directory; name a file in it")
+    for place in (path, path.parent):  # SQLite makes the -wal and -shm files beside the database
+        if place.exists() and not os.access(place, os.W_OK):
+            raise DatabaseReadOnlyError(f"{path} cannot be written: no permission to write {place}")
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """What is wrong with a file, as errors that say what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise DatabaseUnavailableError(f"{path} is not a SQLite database; name another file") from error
+        match classify(error):
+            case Failure.READ_ONLY:
+                raise DatabaseReadOnlyError(f"{path} cannot be written: {error}") from error
+            case Failure.FULL:
+                raise DatabaseFullError(f"{path}: the disk is full; make room ({error})") from error
+        raise DatabaseUnavailableError(f"{path} cannot be opened: {error}") from error

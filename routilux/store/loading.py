@@ -36,12 +36,19 @@ _WORKER_COLUMNS = (
 )  # fmt: skip
 
 
-def _stored(row: Row[Any] | None) -> StoredWorker | None:
-    return None if row is None else StoredWorker(*row[:5], bool(row.is_named), *row[6:])
+def _stored(row: Any) -> StoredWorker | None:
+    if row is None:
+        return None
+    return StoredWorker(
+        row.key, row.worker_id, row.flow, row.status, row.owner, bool(row.is_named), row.next_seq, row.next_n,
+        row.deaths, row.definition,
+    )  # fmt: skip
 
 
 def worker_named(connection: Connection, worker_id: str) -> StoredWorker | None:
-    return _stored(connection.execute(select(*_WORKER_COLUMNS).where(workers.c.worker_id == worker_id)).first())
+    return _stored(
+        connection.execute(select(*_WORKER_COLUMNS).where(workers.c.worker_id == worker_id)).first()
+    )
 
 
 def worker_with_key(connection: Connection, key: int) -> StoredWorker | None:
@@ -52,7 +59,9 @@ def state_of(connection: Connection, worker: int) -> dict[str, dict[str, str]]:
     """routine -> key -> JSON text. The marker row of an empty state leaves just the routine."""
     states: dict[str, dict[str, str]] = {}
     rows = connection.execute(
-        select(worker_state.c.routine, worker_state.c.key, worker_state.c.value).where(worker_state.c.worker == worker)
+        select(worker_state.c.routine, worker_state.c.key, worker_state.c.value).where(
+            worker_state.c.worker == worker
+        )
     )
     for routine, key, value in rows:
         texts = states.setdefault(routine, {})
@@ -63,16 +72,28 @@ def state_of(connection: Connection, worker: int) -> dict[str, dict[str, str]]:
 
 def next_numbers(connection: Connection, worker: StoredWorker) -> tuple[int, int]:
     """The next free seq and activation number: above every row and above the stored lower bounds."""
-    top = connection.execute(select(func.max(messages.c.seq)).where(messages.c.worker == worker.key)).scalar() or 0
-    line = connection.execute(select(func.max(parked.c.line)).where(parked.c.worker == worker.key)).scalar() or 0
-    last = connection.execute(select(func.max(activations.c.n)).where(activations.c.worker == worker.key)).scalar() or 0
+    top = (
+        connection.execute(select(func.max(messages.c.seq)).where(messages.c.worker == worker.key)).scalar()
+        or 0
+    )
+    line = (
+        connection.execute(select(func.max(parked.c.line)).where(parked.c.worker == worker.key)).scalar() or 0
+    )
+    last = (
+        connection.execute(
+            select(func.max(activations.c.n)).where(activations.c.worker == worker.key)
+        ).scalar()
+        or 0
+    )
     return max(worker.next_seq, top + 1, line + 1), max(worker.next_n, last + 1)
 
 
 def slot_counters(connection: Connection, worker: int) -> dict[tuple[str, str], tuple[int, int | None]]:
     """(routine, slot) -> (low_seq, last_fired_at)."""
     rows = connection.execute(
-        select(slots.c.routine, slots.c.slot, slots.c.low_seq, slots.c.last_fired_at).where(slots.c.worker == worker)
+        select(slots.c.routine, slots.c.slot, slots.c.low_seq, slots.c.last_fired_at).where(
+            slots.c.worker == worker
+        )
     )
     return {(routine, slot): (low, fired) for routine, slot, low, fired in rows}
 
@@ -105,7 +126,7 @@ _WINDOW = (
 
 def window(
     connection: Connection, worker: int, routine: str, slot: str, after: int, most: int, most_bytes: int
-) -> list[Row[Any]]:
+) -> list[Any]:
     """The first waiting messages of a slot with seq above `after`; at least one, then as many as fit."""
     query = {"worker": worker, "after": after, "routine": routine, "slot": slot, "most": most}
     rows, held = [], 0
@@ -117,7 +138,7 @@ def window(
     return rows
 
 
-def messages_with(connection: Connection, worker: int, seqs: Sequence[int], status: str) -> list[Row[Any]]:
+def messages_with(connection: Connection, worker: int, seqs: Sequence[int], status: str) -> list[Any]:
     """These messages, as far as they have this status, by seq."""
     query = (
         select(
@@ -127,10 +148,10 @@ def messages_with(connection: Connection, worker: int, seqs: Sequence[int], stat
         .where(messages.c.worker == worker, messages.c.seq.in_(seqs), messages.c.status == status)
         .order_by(messages.c.seq)
     )  # fmt: skip
-    return list(connection.execute(query))
+    return list(connection.execute(query).all())
 
 
-def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Row[Any]]:
+def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
     """Job rows by number, in chunks that fit the parameter limits."""
     found: list[Row[Any]] = []
     for start in range(0, len(numbers), 500):
@@ -139,38 +160,46 @@ def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> li
     return found
 
 
-def job_with_id(connection: Connection, job_id: str) -> Row[Any] | None:
+def job_with_id(connection: Connection, job_id: str) -> Any:
     """A job row and the public id and owner of its worker."""
     query = select(jobs, workers.c.worker_id, workers.c.owner).join(workers, workers.c.key == jobs.c.worker)
     return connection.execute(query.where(jobs.c.job_id == job_id)).first()
 
 
-def parked_in_line(connection: Connection, worker: int) -> list[Row[Any]]:
+def parked_in_line(connection: Connection, worker: int) -> list[Any]:
     """Batches that came back into line and have not run."""
-    query = select(parked).where(parked.c.worker == worker, parked.c.line.is_not(None)).order_by(parked.c.line)
+    query = (
+        select(parked).where(parked.c.worker == worker, parked.c.line.is_not(None)).order_by(parked.c.line)
+    )
     return list(connection.execute(query))
 
 
-def suspects(connection: Connection, worker: int) -> list[Row[Any]]:
-    return list(connection.execute(select(parked).where(parked.c.worker == worker, parked.c.reason == "suspect")))
+def suspects(connection: Connection, worker: int) -> list[Any]:
+    return list(
+        connection.execute(select(parked).where(parked.c.worker == worker, parked.c.reason == "suspect"))
+    )
 
 
-def parked_of_job(connection: Connection, worker: int, job: int, reason: str) -> list[Row[Any]]:
+def parked_of_job(connection: Connection, worker: int, job: int, reason: str) -> list[Any]:
     query = select(parked).where(parked.c.worker == worker, parked.c.job == job, parked.c.reason == reason)
     return list(connection.execute(query.order_by(parked.c.seq)))
 
 
-def parked_row(connection: Connection, worker: int, seq: int) -> Row[Any] | None:
+def parked_row(connection: Connection, worker: int, seq: int) -> Any:
     return connection.execute(select(parked).where(parked.c.worker == worker, parked.c.seq == seq)).first()
 
 
 def timed_count(connection: Connection, worker: int) -> int:
     """How many are parked with a due time."""
-    query = select(func.count()).select_from(parked).where(parked.c.worker == worker, parked.c.due_at.is_not(None))
+    query = (
+        select(func.count())
+        .select_from(parked)
+        .where(parked.c.worker == worker, parked.c.due_at.is_not(None))
+    )
     return connection.execute(query).scalar() or 0
 
 
-def due(connection: Connection, runtime: int, now: int, most: int) -> list[Row[Any]]:
+def due(connection: Connection, runtime: int, now: int, most: int) -> list[Any]:
     """Parked rows of my workers whose time has come, oldest first."""
     query = (
         select(parked)
@@ -208,7 +237,9 @@ def text_of(texts: dict[str, str]) -> str | None:
     return "{" + ",".join(f"{orjson.dumps(key).decode()}:{value}" for key, value in texts.items()) + "}"
 
 
-def unroutable(connection: Connection, worker: int, low_seq: int, routine: str, slot: str, most: int) -> list[Row[Any]]:
+def unroutable(
+    connection: Connection, worker: int, low_seq: int, routine: str, slot: str, most: int
+) -> list[Any]:
     """Waiting messages of a slot that the definition no longer has."""
     return window(connection, worker, routine, slot, low_seq - 1, most, 1 << 30)
 

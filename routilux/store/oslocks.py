@@ -219,7 +219,9 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except PermissionError as error:
-        raise DatabaseReadOnlyError(f"{path} cannot be written: {error.strerror}; Routilux locks it to write") from error
+        raise DatabaseReadOnlyError(
+            f"{path} cannot be written: {error.strerror}; Routilux locks it to write"
+        ) from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise DatabaseReadOnlyError(f"{path} cannot be written: {error.strerror}") from error

@@ -70,7 +70,9 @@ def retire(connection: Connection, key: int, now: int) -> None:
 
 def others_alive(connection: Connection, key: int) -> list[Row[Any]]:
     """The other runtimes that count as alive."""
-    return list(connection.execute(select(runtimes).where(runtimes.c.state == "alive", runtimes.c.key != key)))
+    return list(
+        connection.execute(select(runtimes).where(runtimes.c.state == "alive", runtimes.c.key != key))
+    )
 
 
 _GONE_BACKENDS = text(
@@ -103,7 +105,9 @@ def last_in_flight(connection: Connection, key: int) -> list[list[Any]]:
     return [] if found is None else list(orjson.loads(found))
 
 
-def messages_in_flight(connection: Connection, worker: int, routine: str, first: int, last: int) -> list[Row[Any]]:
+def messages_in_flight(
+    connection: Connection, worker: int, routine: str, first: int, last: int
+) -> list[Row[Any]]:
     query = (
         select(messages.c.seq, messages.c.job)
         .where(
@@ -124,7 +128,9 @@ def deaths_of(connection: Connection, worker: int, seqs: Sequence[int]) -> dict[
 
 
 def set_deaths(connection: Connection, worker: int, seq: int, deaths: int) -> None:
-    connection.execute(update(parked).where(parked.c.worker == worker, parked.c.seq == seq).values(deaths=deaths))
+    connection.execute(
+        update(parked).where(parked.c.worker == worker, parked.c.seq == seq).values(deaths=deaths)
+    )
 
 
 _FREE = (
@@ -133,7 +139,8 @@ _FREE = (
     .where(
         workers.c.flow.in_(bindparam("flows", expanding=True)),
         workers.c.status.not_in(("completed", "failed", "cancelled")),
-        (runtimes.c.state == "dead") | (workers.c.owner.is_(None) & workers.c.status.in_(("pending", "running", "paused"))),
+        (runtimes.c.state == "dead")
+        | (workers.c.owner.is_(None) & workers.c.status.in_(("pending", "running", "paused"))),
         (workers.c.takeover_at.is_(None)) | (workers.c.takeover_at <= bindparam("now")),
     )
     .order_by(workers.c.key)
@@ -195,15 +202,22 @@ def save_state(connection: Connection, worker: int, rows: Sequence[tuple[str, st
     if rows:
         connection.execute(
             insert(worker_state),
-            [{"worker": worker, "routine": routine, "key": key, "value": value} for routine, key, value in rows],
+            [
+                {"worker": worker, "routine": routine, "key": key, "value": value}
+                for routine, key, value in rows
+            ],
         )
 
 
 def save_flow(connection: Connection, name: str, digest: str, definition: str, now: int) -> None:
     """Remember a definition; clients check posts against the newest."""
-    known = connection.execute(select(flows.c.hash).where(flows.c.name == name, flows.c.hash == digest)).first()
+    known = connection.execute(
+        select(flows.c.hash).where(flows.c.name == name, flows.c.hash == digest)
+    ).first()
     if known is None:
-        connection.execute(insert(flows).values(name=name, hash=digest, definition=definition, registered_at=now))
+        connection.execute(
+            insert(flows).values(name=name, hash=digest, definition=definition, registered_at=now)
+        )
     else:
         connection.execute(
             update(flows).where(flows.c.name == name, flows.c.hash == digest).values(registered_at=now)
@@ -211,9 +225,13 @@ def save_flow(connection: Connection, name: str, digest: str, definition: str, n
 
 
 def newest_definition(connection: Connection, name: str) -> str | None:
-    query = select(flows.c.definition).where(flows.c.name == name).order_by(flows.c.registered_at.desc()).limit(1)
+    query = (
+        select(flows.c.definition).where(flows.c.name == name).order_by(flows.c.registered_at.desc()).limit(1)
+    )
     return connection.execute(query).scalar()
 
 
 def prune_commits(connection: Connection, key: int, below: int) -> None:
-    connection.execute(text("DELETE FROM routilux_commits WHERE runtime = :key AND n < :below"), {"key": key, "below": below})
+    connection.execute(
+        text("DELETE FROM routilux_commits WHERE runtime = :key AND n < :below"), {"key": key, "below": below}
+    )

