@@ -203,7 +203,7 @@ def _retry_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
 def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Row[Any]:
     """Its row, unless another operator was first (perhaps in this very commit)."""
     with engine.store.read() as connection:
-        row = loading.parked_row(connection, cell.key, seq)
+        row: Row[Any] | None = loading.parked_row(connection, cell.key, seq)
     if (
         row is None
         or row.reason not in (ParkedReason.DEAD, ParkedReason.UNROUTABLE)

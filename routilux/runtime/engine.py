@@ -24,7 +24,7 @@ from routilux.core.activation import Outcome
 from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
 from routilux.core.message import Job
 from routilux.core.states import ENDED_WORKER
-from routilux.errors import LeaseLostError, RuntimeShutDownError
+from routilux.errors import LeaseLostError, PostInDoubt, RuntimeShutDownError
 from routilux.runtime import (
     accepting,
     adopting,
@@ -39,7 +39,7 @@ from routilux.runtime import (
 )
 from routilux.runtime.batch import Batch, Fact
 from routilux.runtime.clock import Clock
-from routilux.runtime.committing import GroupCommit, Refused
+from routilux.runtime.committing import PASSING, GroupCommit, Refused
 from routilux.runtime.inputs import (
     Input,
     InputQueue,
@@ -130,24 +130,28 @@ class Engine:
         self.is_draining = False
         self.give_up_at: float | None = None
         self._stop = threading.Event()
+        self._in_hand: list[Input] = []
         self._on_facts = on_facts
 
     # the loop
 
     def run(self) -> None:
         """Until `stop`: the body of the engine's thread."""
+        failures = 0
         while not self._stop.is_set():
             timeout = self.pause_s()
             if timeout > 0:
                 self.inputs.wait(timeout)
             try:
+                self.look()
                 self.step(self.inputs.take(MOST_INPUTS))
+                failures = 0
             except (RuntimeShutDownError, LeaseLostError) as error:
                 log.error("engine stopped: %s", error)
                 return
-            except Exception:
-                log.exception("engine: an unexpected error; the workers concerned are loaded again")
-                self._heal()
+            except Exception as error:
+                failures += 1
+                self._heal(error, failures)
 
     def pause_s(self) -> float:
         """How long there is nothing to do, as far as is known."""
@@ -168,11 +172,12 @@ class Engine:
             self._answer(task.receipt, task.run)
         inputs = [entry for entry in inputs if not isinstance(entry, Task)]
         inputs += self._posts_for_room()
-        self._look()
+        self._in_hand = inputs
         self._commit(inputs)
+        self._in_hand = []
         self._tell_watchers()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Reads that must see what memory sees: between two commits."""
         keeping.refill(self)
         redelivery.look(self)
@@ -364,8 +369,23 @@ class Engine:
         )
         self.inputs.put_back(again)
 
-    def _heal(self) -> None:
-        for worker in list(self.workers.values()):
+    def _heal(self, error: BaseException, failures: int) -> None:
+        """Something unexpected: forget all memory, load again; whoever waits for an answer is in doubt."""
+        if classify(error) in PASSING:
+            self.report_trouble(error, failures)
+        else:
+            log.error("engine: an unexpected error; its workers are loaded again", exc_info=error)
+        inputs, self._in_hand = self._in_hand, []
+        for entry in inputs:
+            match entry:
+                case RunEnded(run=run):
+                    self.give_room(run)
+                case PostIn(posts=posts, receipt=receipt) if not receipt.is_done:
+                    receipt.fail(PostInDoubt(posts[0].job_id))
+                case SignalIn(receipt=receipt) | Request(receipt=receipt) if not receipt.is_done:
+                    receipt.fail(error)
+        self._stop.wait(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
+        for worker in list(self.workers.values()) if inputs else ():
             keeping.reload(self, worker)
 
     def lose_identity(self, batch: Batch | None = None) -> None:
