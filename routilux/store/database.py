@@ -4,9 +4,10 @@
     Writer   the same for the engine's group commits, on a connection that it keeps
     read()   one short transaction that cannot write
 
-SQLite: all writing of a process goes through one connection, in turns (`sqlite_file`, `oslocks`). Postgres: a pool, and
-one more connection for each `Writer` (`postgres_server`). Errors of the driver pass through as they are, wrapped by
-SQLAlchemy; `failures.classify` says what they mean. An error of COMMIT leaves open whether it happened.
+SQLite: all writing of a process goes through one connection, in turns (`sqlite_file`, `oslocks`). Postgres: a
+pool, and one more connection for each `Writer` (`postgres_server`). Errors of the driver pass through as they
+are, wrapped by SQLAlchemy; `failures.classify` says what they mean. An error of COMMIT leaves open whether it
+happened.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class Database:
         self._shared: SharedWriter | None = None
         self._memory: Connection | None = None
         self._memory_lock = threading.RLock()
-        self._versions: Connection | None = None
-        self._versions_lock = threading.Lock()
+        self._memory_transactions = 0
         self._engine: Engine
+        self._writers: list[Writer] = []
 
     @classmethod
     def open(
@@ -73,8 +74,10 @@ class Database:
     ) -> Database:
         """Connect, and refuse at once what cannot work. Changes nothing but an empty SQLite file's modes.
 
-        `database`: a URL, or an Engine, of which only the URL is taken: put connect_args into the URL's query.
-        `durability`: what a commit survives. `allow_fsync_off`: take a Postgres that may lose all on power loss.
+        `database`: a URL, or an Engine, of which only the URL is taken: put connect_args into the URL's
+        query.
+        `durability`: what a commit survives. `allow_fsync_off`: take a Postgres that may lose all on power
+        loss.
         Raises `DatabaseUnavailableError`, `DatabaseReadOnlyError`, `DatabaseFullError`.
         """
         if durability not in _SYNCHRONOUS:
@@ -100,13 +103,12 @@ class Database:
         return self
 
     def close(self) -> None:
-        """Close the connections. Idempotent; an open transaction of another thread on SQLite is waited for."""
+        """Close the connections. Idempotent; waits for an open write transaction on SQLite."""
         if self._is_closed or self._pid != os.getpid():
             return
         self._is_closed = True
-        with self._versions_lock:
-            if self._versions is not None:
-                self._versions.close()
+        for writer in self._writers:
+            writer.close()
         if self._memory is not None:
             self._memory.close()
         self._engine.dispose()
@@ -125,8 +127,10 @@ class Database:
             with self._shared.transaction(_SYNCHRONOUS[self.durability], wait_s) as connection:
                 yield connection
         elif self._memory is not None:
-            with self._memory_lock, self._memory.begin():
-                yield self._memory
+            with self._memory_lock:
+                self._memory_transactions += 1
+                with self._memory.begin():
+                    yield self._memory
         else:
             with (
                 self._engine.connect().execution_options(**self._begin_write) as connection,
@@ -147,7 +151,10 @@ class Database:
 
     def connect_writer(self) -> Writer:
         """A connection kept for one thread that commits all the time."""
-        return Writer(self)
+        self._check_usable()
+        writer = Writer(self)
+        self._writers.append(writer)
+        return writer
 
     def drop_writer(self) -> None:
         """Throw the shared SQLite writing connection away; the next transaction has a new one."""
@@ -155,26 +162,29 @@ class Database:
             self._shared.drop()
 
     def now_us(self, connection: Connection) -> int:
-        """µs since 1970 UTC, by the clock that due times are kept by: Postgres, the server's; SQLite, the host's."""
+        """µs since 1970 UTC by the clock of due times: Postgres, the server's; SQLite, the host's."""
         if self.is_sqlite:
             return time.time_ns() // 1000
         return int(connection.execute(postgres_server.NOW_US).scalar_one())
 
     def changed_since(self, token: object) -> tuple[object, bool]:
-        """SQLite: (new token, whether anything may have been written by any connection since `token`).
+        """SQLite: (new token, whether anybody but this database's `Writer` may have written since `token`).
 
-        `token`: None at first, which counts as changed. Costs one `stat` while nothing happens. Call it *before* the
-        read that it is for. In memory and on Postgres nothing can be told: (None, True).
+        `token`: None at first, which counts as changed. Call it before the read that it is for. On Postgres
+        nothing can be told: (None, True).
         """
-        if self._shared is None:
-            return None, True
         self._check_usable()
-        size_and_time = self._shared.wal.stamp()
-        if isinstance(token, tuple) and token[0] == size_and_time:
-            return token, False
-        # after the stat: what is written in between is seen now, or changes the stat again
-        now = (size_and_time, self._data_version())
-        return now, not isinstance(token, tuple) or token[1] != now[1]
+        if self.is_postgres:
+            return None, True
+        mine = sum(writer.transactions for writer in self._writers)
+        if self._shared is None:
+            now: object = self._memory_transactions - mine
+            return now, now != token
+        version = self._shared.foreign_version()
+        if version is None:  # a thread is writing: what it commits is seen next time
+            return token, token is None
+        now = (version, self._shared.transactions - mine)
+        return now, now != token
 
     def checkpoint(self, *, truncate: bool = False) -> tuple[int, int]:
         """SQLite: copy the WAL into the file; with `truncate` also empty it, if no reader needs it.
@@ -189,11 +199,9 @@ class Database:
         return {postgres_server.BEGIN: postgres_server.WRITE[self.durability]}
 
     def _connect_kept(self) -> Connection:
-        """Postgres: a connection that does not go back to the pool."""
+        """Postgres: a connection that stays checked out."""
         self._check_usable()
-        connection = self._engine.connect().execution_options(**self._begin_write)
-        connection.detach()
-        return connection
+        return self._engine.connect().execution_options(**self._begin_write)
 
     def _open_memory(self) -> None:
         self._engine = sqlite_file.memory_engine()
@@ -227,14 +235,6 @@ class Database:
             if not is_inner and connection.in_transaction():
                 connection.rollback()
 
-    def _data_version(self) -> int:
-        """Changes when another connection than this has committed."""
-        with self._versions_lock:
-            if self._versions is None:
-                self._versions = self._engine.connect()
-                self._versions.detach()
-            return int(sqlite_file.driver_of(self._versions).execute("PRAGMA data_version").fetchone()[0])
-
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
             raise ForkedRuntimeError
@@ -253,11 +253,13 @@ class Writer:
         self._connection: Connection | None = None
         self.before_commit: Callable[[Connection], None] | None = None
         self.after_commit: Callable[[], None] | None = None
+        self.transactions = 0
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One write transaction, as `Database.write`. After an error: `classify` it, and `drop` if it was LOST."""
+        """One write transaction, as `Database.write`. After an error `classify` it; if LOST, `drop`."""
         with self._begun() as connection:
+            self.transactions += 1
             yield connection
             if self.before_commit is not None:
                 self.before_commit(connection)
@@ -267,6 +269,10 @@ class Writer:
     def drop(self) -> None:
         """Throw the connection away; the next transaction has a new one."""
         self._database.drop_writer()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of its own connection, not of the one that it shares."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):

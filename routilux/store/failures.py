@@ -1,8 +1,8 @@
 """What kind of failure a database error is: does it pass, is the answer lost, or is it about the data.
 
-The commit loop repeats what passes and takes a batch apart for the rest, so a wrong OTHER here blames innocent work and
-a wrong RETRY repeats for ever. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html and
-https://www.sqlite.org/rescode.html
+The commit loop repeats what passes and takes a batch apart for the rest, so a wrong OTHER here blames
+innocent work and a wrong RETRY repeats for ever. Codes:
+https://www.postgresql.org/docs/current/errcodes-appendix.html and https://www.sqlite.org/rescode.html
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
     byte 2          next in line for the turn
     byte 1000 + key the life of the runtime of that key
 
-Who wants the turn takes "next in line" first and gives it back when it has the turn. So a process that commits in a
-loop finds the place taken and waits behind the other, instead of taking back what it has just given. Threads of one
-process stand in the same kind of line before that.
+Who wants the turn takes "next in line" first and gives it back when it has the turn. So a process that
+commits in a loop finds the place taken and waits behind the other, instead of taking back what it has just
+given. Threads of one process stand in the same kind of line before that.
 
-POSIX locks belong to a process and are all dropped when it closes any descriptor of the file: there is one descriptor
-per process and file, and it is never closed. They do not pass to a forked child. `flock` would: a child would keep its
-dead parent alive.
+POSIX locks belong to a process and are all dropped when it closes any descriptor of the file: there is one
+descriptor per process and file, and it is never closed. They do not pass to a forked child. `flock` would: a
+child would keep its dead parent alive.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, For
 
 TURN_TIMEOUT_S = 60.0
 _TURN, _UPGRADE, _NEXT, _ALIVE = 0, 1, 2, 1000
-# A blocking F_SETLKW has no timeout, and the kernel, which knows processes but no threads, takes two threads that
-# wait for each other's process for a deadlock. While one waits for the turn it is next in line, so a pause costs
-# a moment of idleness, never the turn.
+# A blocking F_SETLKW has no timeout, and the kernel, which knows processes but no threads, takes two threads
+# that wait for each other's process for a deadlock. While one waits for the turn it is next in line, so a
+# pause costs a moment of idleness, never the turn.
 _PAUSES_S = ((0.05, 0.0001), (1.0, 0.0005), (float("inf"), 0.005))  # (waited less than, pause)
 
 _files: dict[tuple[int, str], LockFile] = {}
@@ -60,7 +60,8 @@ class LockFile:
             return known
         if known is not None:  # the file was deleted and is another now; the old descriptor stays open
             _files.pop(key, None)
-        # of two threads one wins; the other's descriptor stays open too, closing it would drop the winner's locks
+        # of two threads one wins; the other's descriptor stays open too, closing it would drop the winner's
+        # locks
         return _files.setdefault(key, cls(path))
 
     # the turn

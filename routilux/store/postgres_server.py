@@ -1,8 +1,8 @@
 """How one process connects to Postgres.
 
-Nothing is set for a session: behind a pooler in transaction mode the next transaction may be on another backend. All
-settings travel with BEGIN, in one round trip. The driver is in autocommit mode, otherwise it would send a BEGIN of its
-own in a round trip of its own; COMMIT and ROLLBACK are its own as usual.
+Nothing is set for a session: behind a pooler in transaction mode the next transaction may be on another
+backend. All settings travel with BEGIN, in one round trip. The driver is in autocommit mode, otherwise it
+would send a BEGIN of its own in a round trip of its own; COMMIT and ROLLBACK are its own as usual.
 """
 
 from __future__ import annotations

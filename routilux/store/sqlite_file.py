@@ -1,10 +1,12 @@
 """How one process connects to one SQLite file: pragmas, turns, checkpoints.
 
-Whoever writes holds the turn of the lock file from before BEGIN until after COMMIT: `SharedWriter`, the one writing
-connection that all of Routilux in this process shares, and `sqlite_engine`, which users write with. Checkpoints run
-within the turn too: two connections that write and checkpoint at once meet the WAL-reset bug of SQLite before 3.51.3.
+Whoever writes holds the turn of the lock file from before BEGIN until after COMMIT: `SharedWriter`, the one
+writing connection that all of Routilux in this process shares, and `sqlite_engine`, which users write with.
+Checkpoints run within the turn too: two connections that write and checkpoint at once meet the WAL-reset bug
+of SQLite before 3.51.3.
 
-No file of the database is opened here other than by SQLite: closing any descriptor of it would drop SQLite's locks.
+No file of the database is opened here other than by SQLite: closing any descriptor of it would drop SQLite's
+locks.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool, QueuePool
@@ -113,14 +115,6 @@ class Wal:
         self.path = f"{path}-wal"
         self._limit = WAL_BYTES
 
-    def stamp(self) -> tuple[int, int, int] | None:
-        """Another value after every write by anybody. The reverse does not hold."""
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
     def size_bytes(self) -> int:
         try:
             return os.stat(self.path).st_size
@@ -133,7 +127,8 @@ class Wal:
         if size <= WAL_BYTES:
             self._limit = WAL_BYTES
         elif size > self._limit:
-            # a reader can keep the WAL from beginning anew: then not after every commit, but when it has grown again
+            # a reader can keep the WAL from beginning anew: then not after every commit, but when it has
+            # grown again
             self._limit = size + WAL_BYTES
             with _without_waiting(driver), contextlib.suppress(sqlite3.Error):
                 driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -142,7 +137,7 @@ class Wal:
 class SharedWriter:
     """The one writing connection of a file in this process, and the threads that take turns on it."""
 
-    _known: dict[tuple[int, str], SharedWriter] = {}
+    _known: ClassVar[dict[tuple[int, str], SharedWriter]] = {}
     _known_lock = threading.Lock()
 
     def __init__(self, path: str, inode: tuple[int, int]) -> None:
@@ -151,10 +146,13 @@ class SharedWriter:
         self.wal = Wal(path)
         self._inode = inode
         self._users = 0
+        self._use = threading.Lock()  # the turn keeps writers apart, this keeps `foreign_version` off them
+        self.transactions = 0
         self._engine = create_engine("sqlite://", creator=lambda: connect_file(path), poolclass=NullPool)
         self._connection: Connection | None = None
         self._driver: sqlite3.Connection | None = None
         self._synchronous = ""
+        self._generation = 0
         event.listen(self._engine, "begin", _begin_immediate)
 
     @classmethod
@@ -182,7 +180,7 @@ class SharedWriter:
 
     @contextlib.contextmanager
     def transaction(self, synchronous: str, timeout_s: float) -> Iterator[Connection]:
-        with self.lock_file.turn(timeout_s):
+        with self.lock_file.turn(timeout_s), self._use:
             try:
                 connection = self._ready(synchronous)
                 with connection.begin():
@@ -190,13 +188,30 @@ class SharedWriter:
             except BaseException:
                 self._drop_unless_clean()
                 raise
+            finally:
+                self.transactions += 1
             if self._driver is not None:
                 self.wal.checkpoint_if_grown(self._driver)
 
+    def foreign_version(self) -> tuple[int, int] | None:
+        """Another value after every commit of any other connection. None: not known just now, ask again.
+
+        A `stat` of the WAL tells less: its time moves in steps of milliseconds and its size not at all once it
+        has begun anew.
+        """
+        if not self._use.acquire(blocking=False):
+            return None
+        try:
+            self._ready(self._synchronous or "FULL")
+            assert self._driver is not None
+            return self._generation, self._driver.execute("PRAGMA data_version").fetchone()[0]
+        finally:
+            self._use.release()
+
     def checkpoint(self, *, truncate: bool) -> tuple[int, int]:
         """Copy the WAL into the file. Returns (pages in the WAL, pages of them copied)."""
-        with self.lock_file.turn():
-            self._ready("FULL")
+        with self.lock_file.turn(), self._use:
+            self._ready(self._synchronous or "FULL")
             assert self._driver is not None
             mode = "TRUNCATE" if truncate else "PASSIVE"
             with _without_waiting(self._driver):
@@ -207,7 +222,7 @@ class SharedWriter:
         """Close the connection; the next transaction has a new one."""
         if self._connection is None:
             return
-        with self.lock_file.turn():  # the last connection to close copies the WAL
+        with self.lock_file.turn(), self._use:  # the last connection to close copies the WAL
             self._drop()
 
     def _ready(self, synchronous: str) -> Connection:
@@ -215,6 +230,7 @@ class SharedWriter:
             self._drop()
             self._connection = self._engine.connect()
             self._driver = driver_of(self._connection)
+            self._generation += 1
             self._synchronous = ""
         if self._synchronous != synchronous:
             assert self._driver is not None
@@ -282,13 +298,14 @@ def memory_engine() -> Engine:
 
 
 def sqlite_engine(database: str | Path | URL, *, turn_timeout_s: float = TURN_TIMEOUT_S, **kw: Any) -> Engine:
-    """An SQLAlchemy engine for your own rows in a SQLite file that Routilux uses, as `post(transaction=…)` needs.
+    """An SQLAlchemy engine for your own rows in a SQLite file of Routilux, as `post(transaction=…)` needs.
 
     `database`: `sqlite:///path` or a path. `turn_timeout_s`: how long a transaction waits to begin. `kw`: for
-    `create_engine`. A transaction begins with BEGIN IMMEDIATE and holds the turn to write, among all threads and
-    processes of Routilux on that file, until it is committed, rolled back or closed: keep it short, and end it before
-    you wait for anything that Routilux does. What it committed survives power loss.
-    With `execution_options(routilux_readonly=True)` a transaction reads a snapshot, waits for nobody, and cannot write.
+    `create_engine`. A transaction begins with BEGIN IMMEDIATE and holds the turn to write, among all threads
+    and processes of Routilux on that file, until it is committed, rolled back or closed: keep it short, and
+    end it before you wait for anything that Routilux does. What it committed survives power loss. With
+    `execution_options(routilux_readonly=True)` a transaction reads a snapshot, waits for nobody, and cannot
+    write.
     """
     path = file_of(database)
     pid = os.getpid()
@@ -320,7 +337,7 @@ def sqlite_engine(database: str | Path | URL, *, turn_timeout_s: float = TURN_TI
 
 
 def file_of(database: str | Path | URL) -> str:
-    """The absolute path of a SQLite URL or path. Raises `DatabaseUnavailableError` if it names no plain file."""
+    """The absolute path in a SQLite URL. Raises `DatabaseUnavailableError` if it names no plain file."""
     if isinstance(database, str) and "://" in database:
         database = make_url(database)
     if isinstance(database, URL):
@@ -342,8 +359,8 @@ def warn_sqlite_wal_reset() -> None:
     if sqlite3.sqlite_version_info < WAL_RESET_FIXED and "wal" not in _said:
         _said.add("wal")
         log.info(
-            "SQLite %s has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it: its processes take turns to"
-            " write. Others that write to the same file should use routilux.sqlite_engine()",
+            "SQLite %s has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it: its processes take"
+            " turns to write. Others that write to the same file should use routilux.sqlite_engine()",
             sqlite3.sqlite_version,
         )
 
