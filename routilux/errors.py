@@ -1,6 +1,7 @@
 """Every error that Routilux raises on purpose. Each says what is wrong and what to do next.
 
     RoutiluxError
+    ├── DefinitionError                        a flow or a part of it cannot be so             (ValueError)
     ├── FlowNotFoundError · RoutineNotFoundError · SlotNotFoundError · EventNotFoundError      (ValueError)
     ├── WorkerNotFoundError · JobNotFoundError                                                 (ValueError)
     ├── PayloadError                           a value cannot be stored                        (ValueError)
@@ -8,12 +9,15 @@
     │   └── SlotModelError                     it does not fit the slot's model
     ├── PolicyError · NaiveDatetimeError · WriteError · StateError · ControlError              (ValueError)
     ├── IdempotencyConflictError               the job id is taken by another post             (ValueError)
-    ├── LogicSignatureError · RemovedNameError                                                 (TypeError)
+    ├── LogicSignatureError                                                                    (TypeError)
+    ├── RemovedNameError                       a name of an older Routilux                     (TypeError)
+    │   ├── RemovedAttributeError              … read from an object                           (AttributeError)
+    │   └── RemovedImportError                 … imported                                      (ImportError)
     ├── SlotQueueFullError                     nothing was stored; post later or wait
     ├── PostInDoubt · PostManyIncomplete       something may be, or is, stored                 (RuntimeError)
     ├── JobFailedError · JobEndedError · WorkerEndedError · DeadLetterGoneError                (RuntimeError)
     ├── RuntimeShutDownError · ForkedRuntimeError · LeaseLostError · ProcessDiedError          (RuntimeError)
-    ├── CalledInLogicError · OutsideLogicError                                                 (RuntimeError)
+    ├── CalledInLogicError · OutsideLogicError · ConfigReadOnlyError                           (RuntimeError)
     ├── DatabaseUnavailableError               try again later                                 (RuntimeError)
     │   ├── DatabaseReadOnlyError
     │   └── DatabaseFullError
@@ -28,9 +32,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import timedelta
+
+# a century: beyond it an instant is no longer a date
+LONGEST_DELAY_S = 100 * 365 * 86_400.0
 
 
 class RoutiluxError(Exception):
@@ -79,7 +85,9 @@ class SlotNotFoundError(RoutiluxError, ValueError):
     def __init__(self, slot_name: str, routine_id: str) -> None:
         self.slot_name = slot_name
         self.routine_id = routine_id
-        super().__init__(f"Slot {slot_name!r} not found in routine {routine_id!r}; declare it with add_slot({slot_name!r})")
+        super().__init__(
+            f"Slot {slot_name!r} not found in routine {routine_id!r}; declare it with add_slot({slot_name!r})"
+        )
 
 
 class EventNotFoundError(RoutiluxError, ValueError):
@@ -98,7 +106,9 @@ class WorkerNotFoundError(RoutiluxError, ValueError):
 
     def __init__(self, worker_id: str | None) -> None:
         self.worker_id = worker_id
-        super().__init__(f"Worker {worker_id!r} not found; start it with runtime.exec(flow_name, worker_id={worker_id!r})")
+        super().__init__(
+            f"Worker {worker_id!r} not found; start it with runtime.exec(flow_name, worker_id={worker_id!r})"
+        )
 
 
 class JobNotFoundError(RoutiluxError, ValueError):
@@ -109,7 +119,11 @@ class JobNotFoundError(RoutiluxError, ValueError):
         super().__init__(f"Job {job_id!r} not found: it was never stored, or its history has been pruned")
 
 
-# values that cannot be taken
+# what cannot be defined or taken
+
+
+class DefinitionError(RoutiluxError, ValueError):
+    """A flow, or a part of one, that cannot be as it was asked for: a name that is taken or unknown, a bad limit."""
 
 
 class PayloadError(RoutiluxError, ValueError):
@@ -190,10 +204,18 @@ class LogicSignatureError(RoutiluxError, TypeError):
 class RemovedNameError(RoutiluxError, TypeError):
     """A name of an older Routilux that means nothing now. `instead` says what to use."""
 
-    def __init__(self, name: str, instead: str) -> None:
-        self.name = name
+    def __init__(self, removed: str, instead: str) -> None:
+        self.removed = removed
         self.instead = instead
-        super().__init__(f"{name} is gone: {instead}")
+        super().__init__(f"{removed} is gone: {instead}")
+
+
+class RemovedAttributeError(RemovedNameError, AttributeError):
+    """The same for an attribute, so that `hasattr` says no."""
+
+
+class RemovedImportError(RemovedNameError, ImportError):
+    """The same for an import, so that programs that try the old name first go on."""
 
 
 # posts and jobs
@@ -249,7 +271,9 @@ class JobEndedError(RoutiluxError, RuntimeError):
     def __init__(self, job_id: str, status: str) -> None:
         self.job_id = job_id
         self.status = status
-        super().__init__(f"job {job_id!r} has ended ({status}); post a new one, or send its dead letter again")
+        super().__init__(
+            f"job {job_id!r} has ended ({status}); post a new one, or send its dead letter again"
+        )
 
 
 class WorkerEndedError(RoutiluxError, RuntimeError):
@@ -266,7 +290,9 @@ class DeadLetterGoneError(RoutiluxError, RuntimeError):
 
     def __init__(self, letter: object) -> None:
         self.letter = letter
-        super().__init__(f"dead letter {letter} is gone: it was sent again or dropped already; read dead_letters() anew")
+        super().__init__(
+            f"dead letter {letter} is gone: it was sent again or dropped already; read dead_letters() anew"
+        )
 
 
 # where and when a call is made
@@ -292,7 +318,9 @@ class ForkedRuntimeError(RoutiluxError, RuntimeError):
 class LeaseLostError(RoutiluxError, RuntimeError):
     """This runtime lost its lease and may not commit; another may run its workers by now."""
 
-    def __init__(self, message: str = "this runtime has lost its lease; it comes back under a new identity") -> None:
+    def __init__(
+        self, message: str = "this runtime has lost its lease; it comes back under a new identity"
+    ) -> None:
         super().__init__(message)
 
 
@@ -312,7 +340,9 @@ class CalledInLogicError(RoutiluxError, RuntimeError):
 
     def __init__(self, call: str) -> None:
         self.call = call
-        super().__init__(f"{call} would wait for ever inside logic; emit an event and go on in another routine")
+        super().__init__(
+            f"{call} would wait for ever inside logic; emit an event and go on in another routine"
+        )
 
 
 class OutsideLogicError(RoutiluxError, RuntimeError):
@@ -321,6 +351,15 @@ class OutsideLogicError(RoutiluxError, RuntimeError):
     def __init__(self, call: str) -> None:
         self.call = call
         super().__init__(f"{call} works only inside logic; from outside use runtime.post() to send a message")
+
+
+class ConfigReadOnlyError(RoutiluxError, RuntimeError):
+    """A routine's configuration was changed inside logic."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Cannot modify _config during execution. Use WorkerState for execution-specific state."
+        )
 
 
 # the database
@@ -401,13 +440,15 @@ class Steering(RoutiluxError):
 class RetryLater(Steering):
     """Run this activation again after `delay`; no attempt is counted.
 
-    `delay`: seconds or `timedelta`, finite, not negative. `reason`: kept in the history. Raises `ValueError`.
+    `delay`: seconds or `timedelta`, from 0 to a century. `reason`: kept in the history. Raises `ValueError`.
     """
 
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:
         self.delay_s = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        if not math.isfinite(self.delay_s) or self.delay_s < 0:
-            raise ValueError(f"RetryLater: delay must be a finite number of seconds, 0 or more, not {delay!r}")
+        if not 0 <= self.delay_s <= LONGEST_DELAY_S:
+            raise ValueError(
+                f"RetryLater: delay must be a finite number of seconds, 0 or more, not {delay!r}"
+            )
         super().__init__(reason or f"again in {self.delay_s:g} s")
 
 

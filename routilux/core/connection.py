@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from routilux.core.event import Event
 from routilux.core.slot import Slot
 from routilux.errors import RemovedNameError
@@ -10,18 +12,27 @@ from routilux.errors import RemovedNameError
 class Connection:
     """One wire. Made by `Flow.connect`; every connected slot gets the whole of what is emitted."""
 
-    def __init__(self, source_event: Event, target_slot: Slot, **removed: object) -> None:
+    def __init__(
+        self,
+        source_event: Event,
+        target_slot: Slot,
+        forget: Callable[[Connection], None] | None = None,
+        **removed: object,
+    ) -> None:
         if removed:
             raise RemovedNameError(
                 f"Connection({', '.join(removed)}=…)", "rename fields in the logic of the routine that emits"
             )
         self.source_event = source_event
         self.target_slot = target_slot
+        self._forget = forget
         source_event.connect(target_slot)
 
     def __repr__(self) -> str:
         return f"<Connection {self.source_event.name!r} -> {self.target_slot.name!r}>"
 
     def disconnect(self) -> None:
-        """Take the wire out of both ends; a flow that holds it is changed with `Flow.disconnect`."""
+        """Take the wire out, of its flow too; messages that went through it stay. Twice is once."""
         self.source_event.disconnect(self.target_slot)
+        if self._forget is not None:
+            self._forget(self)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+
+from routilux.errors import LONGEST_DELAY_S, DefinitionError, RemovedNameError
+
+Classes = type[BaseException] | Iterable[type[BaseException]]
 
 
 class ErrorStrategy(StrEnum):
@@ -23,8 +28,8 @@ class ErrorHandler:
     `strategy`: an `ErrorStrategy` or its name. `max_retries`: reruns after the first attempt. `retry_delay`
     (seconds or timedelta): before the first rerun; before the k-th it is `retry_delay * retry_backoff ** (k - 1)`,
     at most `max_retry_delay`, plus up to `retry_jitter` (a share of it) at random, never less.
-    `retryable_exceptions`: which are retried; default all. `is_critical`: documents that the flow cannot do without
-    the routine.
+    `retryable_exceptions`: a class or several; default all. `is_critical`: documents that the flow cannot do without
+    the routine. Raises `DefinitionError` naming the parameter, `TypeError` for what is no strategy or no class.
     """
 
     strategy: ErrorStrategy
@@ -42,7 +47,7 @@ class ErrorHandler:
         max_retries: int = 3,
         retry_delay: float | timedelta = 1.0,
         retry_backoff: float = 2.0,
-        retryable_exceptions: tuple[type[BaseException], ...] | None = None,
+        retryable_exceptions: Classes | None = None,
         is_critical: bool = False,
         *,
         max_retry_delay: float | timedelta | None = None,
@@ -51,11 +56,13 @@ class ErrorHandler:
         values = {
             "strategy": _strategy(strategy),
             "max_retries": max_retries,
-            "retry_delay": _seconds(retry_delay),
+            "retry_delay": _seconds("retry_delay", retry_delay),
             "retry_backoff": retry_backoff,
-            "retryable_exceptions": tuple(retryable_exceptions) if retryable_exceptions is not None else (Exception,),
+            "retryable_exceptions": _classes(retryable_exceptions),
             "is_critical": is_critical,
-            "max_retry_delay": None if max_retry_delay is None else _seconds(max_retry_delay),
+            "max_retry_delay": None
+            if max_retry_delay is None
+            else _seconds("max_retry_delay", max_retry_delay),
             "retry_jitter": retry_jitter,
         }
         for name, value in values.items():
@@ -63,19 +70,22 @@ class ErrorHandler:
         self._check()
 
     def _check(self) -> None:
-        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int) or self.max_retries < 0:
-            raise ValueError(f"max_retries must be a number from 0 up, not {self.max_retries!r}")
-        if not 0 <= self.retry_delay < float("inf"):
-            raise ValueError(f"retry_delay must be a finite number of seconds from 0 up, not {self.retry_delay!r}")
-        if not 1.0 <= self.retry_backoff < float("inf"):
-            raise ValueError(f"retry_backoff must be 1 or more, not {self.retry_backoff!r}")
-        if self.max_retry_delay is not None and not 0 <= self.max_retry_delay < float("inf"):
-            raise ValueError(f"max_retry_delay must be a number of seconds from 0 up, not {self.max_retry_delay!r}")
-        if not 0 <= self.retry_jitter < float("inf"):
-            raise ValueError(f"retry_jitter must be a share from 0 up, not {self.retry_jitter!r}")
-        for kind in self.retryable_exceptions:
-            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-                raise TypeError(f"retryable_exceptions takes exception classes, not {kind!r}")
+        if (
+            isinstance(self.max_retries, bool)
+            or not isinstance(self.max_retries, int)
+            or self.max_retries < 0
+        ):
+            raise DefinitionError(f"max_retries must be a number from 0 up, not {self.max_retries!r}")
+        if not _is_number(self.retry_backoff) or not 1.0 <= self.retry_backoff < float("inf"):
+            raise DefinitionError(f"retry_backoff must be a number from 1 up, not {self.retry_backoff!r}")
+        if not _is_number(self.retry_jitter) or not 0 <= self.retry_jitter <= 1:
+            raise DefinitionError(f"retry_jitter must be a share between 0 and 1, not {self.retry_jitter!r}")
+
+    def __init_subclass__(cls) -> None:
+        if "handle_error" in vars(cls):
+            raise RemovedNameError(
+                "ErrorHandler.handle_error", "choose a strategy, or raise RetryLater or GiveUp in logic"
+            )
 
 
 def _strategy(strategy: str | ErrorStrategy) -> ErrorStrategy:
@@ -85,11 +95,28 @@ def _strategy(strategy: str | ErrorStrategy) -> ErrorStrategy:
         return ErrorStrategy(strategy.lower())
     except ValueError:
         names = ", ".join(member.value for member in ErrorStrategy)
-        raise ValueError(f"unknown strategy {strategy!r}: one of {names}") from None
+        raise DefinitionError(f"unknown strategy {strategy!r}: one of {names}") from None
 
 
-def _seconds(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _seconds(name: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds) or not 0 <= seconds <= LONGEST_DELAY_S:
+        raise DefinitionError(f"{name} must be a finite number of seconds from 0 up, not {value!r}")
+    return float(seconds)
+
+
+def _classes(given: Classes | None) -> tuple[type[BaseException], ...]:
+    if given is None:
+        return (Exception,)
+    classes = (given,) if isinstance(given, type) else tuple(given)
+    for kind in classes:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"retryable_exceptions takes exception classes, not {kind!r}")
+    return classes
 
 
 DEFAULT = ErrorHandler()

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Event:
     """What a routine emits. `output_params` documents the names it is emitted with."""
 
-    def __init__(self, name: str = "", routine: Routine | None = None, output_params: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, name: str = "", routine: Routine | None = None, output_params: Sequence[str] | None = None
+    ) -> None:
         self.name = name
         self.routine = routine
         self.output_params = list(output_params or ())

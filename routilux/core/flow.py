@@ -13,9 +13,16 @@ from routilux.core.compiled import CompiledFlow, CompiledRoutine, Target
 from routilux.core.connection import Connection
 from routilux.core.error_handler import ErrorHandler
 from routilux.core.event import Event
+from routilux.core.names import check_name
 from routilux.core.policies import BatchSizePolicy
 from routilux.core.routine import Routine
-from routilux.errors import RemovedNameError
+from routilux.errors import (
+    LONGEST_DELAY_S,
+    DefinitionError,
+    LogicSignatureError,
+    RemovedAttributeError,
+    RemovedNameError,
+)
 
 _REMOVED = {
     "execute": "register the flow and use runtime.exec() and runtime.post()",
@@ -28,6 +35,8 @@ _REMOVED = {
     "post_job": "use runtime.post()",
 }
 
+Wire = tuple[str, str, str, str]  # source routine, event, target routine, slot
+
 
 class Flow:
     """Routines and the connections between them.
@@ -37,19 +46,18 @@ class Flow:
     """
 
     def __init__(self, flow_id: str | None = None, execution_timeout: float | None = None) -> None:
-        if flow_id is not None and (not isinstance(flow_id, str) or not flow_id):
-            raise TypeError(f"flow_id must be a non-empty string, not {flow_id!r}")
+        if flow_id is not None:
+            check_name(flow_id, "flow_id")
         if execution_timeout is not None:
             if isinstance(execution_timeout, bool) or not isinstance(execution_timeout, (int, float)):
                 raise TypeError(f"execution_timeout must be a number of seconds, not {execution_timeout!r}")
-            if execution_timeout <= 0:
-                raise ValueError(f"execution_timeout must be above 0, not {execution_timeout!r}")
+            if not 0 < execution_timeout <= LONGEST_DELAY_S:
+                raise DefinitionError(f"execution_timeout must be above 0, not {execution_timeout!r}")
         self.flow_id = flow_id
         self.execution_timeout = execution_timeout
         self.routines: dict[str, Routine] = {}
-        self.connections: list[Connection] = []
         self._error_handler: ErrorHandler | None = None
-        self._wires: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._wires: dict[Wire, Connection] = {}
         self._compiled: tuple[tuple[object, ...], CompiledFlow] | None = None
 
     def __repr__(self) -> str:
@@ -57,22 +65,21 @@ class Flow:
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in _REMOVED:
-            raise RemovedNameError(f"flow.{name}", _REMOVED[name])
+            raise RemovedAttributeError(f"flow.{name}", _REMOVED[name])
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def add_routine(self, routine: Routine, routine_id: str | None = None) -> str:
         """Add a routine; returns its id. Without one it gets its class name in snake case (`_2`, `_3`, … if taken).
 
-        Raises `ValueError` for an id that is taken, `TypeError` for something that is no routine.
+        Raises `DefinitionError` for an id that is taken, `TypeError` for something that is no routine.
         """
         if not isinstance(routine, Routine):
             raise TypeError(f"add_routine takes a Routine, not {type(routine).__name__}")
         if routine_id is None:
             routine_id = self._free_id(_snake_case(type(routine).__name__))
-        elif not isinstance(routine_id, str) or not routine_id:
-            raise TypeError(f"routine_id must be a non-empty string, not {routine_id!r}")
+        check_name(routine_id, "routine_id")
         if routine_id in self.routines:
-            raise ValueError(f"Routine ID {routine_id!r} already exists in flow")
+            raise DefinitionError(f"Routine ID {routine_id!r} already exists in flow")
         self.routines[routine_id] = routine
         return routine_id
 
@@ -85,36 +92,55 @@ class Flow:
         return routine_id
 
     def connect(
-        self, source_routine_id: str, source_event: str, target_routine_id: str, target_slot: str, **removed: object
+        self,
+        source_routine_id: str,
+        source_event: str,
+        target_routine_id: str,
+        target_slot: str,
+        **removed: object,
     ) -> Connection:
-        """Wire an event to a slot. Raises `ValueError` naming what there is not."""
+        """Wire an event to a slot; the same wire again is the same connection. Raises `DefinitionError` naming what
+        there is not."""
         if removed:
             raise RemovedNameError(
                 f"connect({', '.join(removed)}=…)", "rename fields in the logic of the routine that emits"
             )
         source = self.routines.get(source_routine_id)
         if source is None:
-            raise ValueError(f"Source routine '{source_routine_id}' not found in flow")
+            raise DefinitionError(f"Source routine '{source_routine_id}' not found in flow")
         if source_event not in source.events:
-            raise ValueError(f"Event '{source_event}' not found in routine '{source_routine_id}'")
+            raise DefinitionError(f"Event '{source_event}' not found in routine '{source_routine_id}'")
         target = self.routines.get(target_routine_id)
         if target is None:
-            raise ValueError(f"Target routine '{target_routine_id}' not found in flow")
+            raise DefinitionError(f"Target routine '{target_routine_id}' not found in flow")
         if target_slot not in target.slots:
-            raise ValueError(f"Slot '{target_slot}' not found in routine '{target_routine_id}'")
-        wires = self._wires.setdefault((source_routine_id, source_event), [])
-        connection = Connection(source.events[source_event], target.slots[target_slot])
-        if (target_routine_id, target_slot) not in wires:
-            wires.append((target_routine_id, target_slot))
-            self.connections.append(connection)
+            raise DefinitionError(f"Slot '{target_slot}' not found in routine '{target_routine_id}'")
+        wire = (source_routine_id, source_event, target_routine_id, target_slot)
+        if wire not in self._wires:
+            self._wires[wire] = Connection(
+                source.events[source_event], target.slots[target_slot], self._forget
+            )
             self._compiled = None
-        return connection
+        return self._wires[wire]
+
+    def _forget(self, connection: Connection) -> None:
+        self._wires = {wire: known for wire, known in self._wires.items() if known is not connection}
+        self._compiled = None
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Every wire, in the order they were made."""
+        return list(self._wires.values())
 
     def get_connections_for_event(self, event: Event) -> list[Connection]:
         return [connection for connection in self.connections if connection.source_event is event]
 
     def find_routines_by_type(self, kind: type[Routine]) -> list[tuple[str, Routine]]:
-        return [(routine_id, routine) for routine_id, routine in self.routines.items() if isinstance(routine, kind)]
+        return [
+            (routine_id, routine)
+            for routine_id, routine in self.routines.items()
+            if isinstance(routine, kind)
+        ]
 
     def _get_routine_id(self, routine: Routine) -> str | None:
         return next((routine_id for routine_id, known in self.routines.items() if known is routine), None)
@@ -143,7 +169,8 @@ class Flow:
     def validate(self) -> list[str]:
         """What is odd ("Warning: …") and what cannot work ("Error: …"); empty if nothing."""
         findings: list[str] = []
-        fed = {wire for wires in self._wires.values() for wire in wires}
+        feeding = {(source, event) for source, event, _, _ in self._wires}
+        fed = {(target, slot) for _, _, target, slot in self._wires}
         for routine_id, routine in self.routines.items():
             findings += _findings(routine_id, routine)
             findings += [
@@ -154,7 +181,7 @@ class Flow:
             findings += [
                 f"Warning: event '{name}' of routine '{routine_id}' is not connected: what it emits goes nowhere"
                 for name in routine.events
-                if (routine_id, name) not in self._wires
+                if (routine_id, name) not in feeding
             ]
         return findings
 
@@ -166,8 +193,7 @@ class Flow:
             "routines": {routine_id: _described(routine) for routine_id, routine in self.routines.items()},
             "connections": [
                 {"from": f"{source}.{event}", "to": f"{target}.{slot}"}
-                for (source, event), wires in self._wires.items()
-                for target, slot in wires
+                for source, event, target, slot in self._wires
             ],
         }
 
@@ -181,7 +207,10 @@ class Flow:
         """Everything looked up once; made again when the flow or a routine has changed."""
         stamp = (id(self._error_handler), *((rid, id(r), r._version) for rid, r in self.routines.items()))
         if self._compiled is None or self._compiled[0] != stamp:
-            routines = {routine_id: self._compile(routine_id, routine) for routine_id, routine in self.routines.items()}
+            routines = {
+                routine_id: self._compile(routine_id, routine)
+                for routine_id, routine in self.routines.items()
+            }
             self._compiled = (stamp, CompiledFlow(self.flow_id, routines))
         return self._compiled[1]
 
@@ -190,13 +219,22 @@ class Flow:
         targets: dict[str, tuple[Target, ...]] = {
             event: tuple(
                 (target, slot, self.routines[target].slots[slot])
-                for target, slot in self._wires.get((routine_id, event), ())
+                for source, its_event, target, slot in self._wires
+                if (source, its_event) == (routine_id, event)
             )
             for event in routine.events
         }
         handler = routine.get_error_handler() or self._error_handler or handlers.DEFAULT
         return CompiledRoutine(
-            routine_id, routine, call, is_async, routine._policy, dict(routine.slots), targets, handler, routine._concurrency
+            routine_id,
+            routine,
+            call,
+            is_async,
+            routine._policy,
+            dict(routine.slots),
+            targets,
+            handler,
+            routine._concurrency,
         )
 
 
@@ -209,7 +247,11 @@ def _findings(routine_id: str, routine: Routine) -> list[str]:
     findings = []
     if routine._policy is None:
         findings.append(f"Warning: routine '{routine_id}' has no activation policy and will never run")
-    if routine._normalized()[0] is None:
+    try:
+        has_logic = routine._normalized()[0] is not None
+    except LogicSignatureError as error:
+        return [f"Error: routine '{routine_id}': {error}"]
+    if not has_logic:
         findings.append(f"Warning: routine '{routine_id}' has no logic and will never run")
     size = routine._policy.size if isinstance(routine._policy, BatchSizePolicy) else None
     for name, slot in routine.slots.items():
@@ -225,7 +267,11 @@ def _described(routine: Routine) -> dict[str, Any]:
     return {
         "class": f"{type(routine).__module__}:{type(routine).__qualname__}",
         "slots": {
-            name: {"max_queue_length": slot.max_queue_length, "watermark": slot.watermark, "model": _model(slot.model)}
+            name: {
+                "max_queue_length": slot.max_queue_length,
+                "watermark": slot.watermark,
+                "model": _model(slot.model),
+            }
             for name, slot in routine.slots.items()
         },
         "events": {name: event.output_params for name, event in routine.events.items()},

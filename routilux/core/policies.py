@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from routilux.core.slot import Slot
-from routilux.errors import PolicyError
+from routilux.errors import LONGEST_DELAY_S, PolicyError
 
 if TYPE_CHECKING:
     from routilux.core.worker_state import WorkerState
@@ -31,7 +31,9 @@ class ImmediatePolicy:
     def __call__(self, slots: Slots, worker_state: WorkerState | None = None) -> Answer:
         for name, slot in slots.items():
             if slot.get_unconsumed_count():
-                items = [slot.consume_one_new() for _ in range(min(self.max_items, slot.get_unconsumed_count()))]
+                items = [
+                    slot.consume_one_new() for _ in range(min(self.max_items, slot.get_unconsumed_count()))
+                ]
                 return True, _all(slots, {name: items}), {"reason": "immediate"}
         return NO
 
@@ -48,10 +50,18 @@ class AllSlotsReadyPolicy:
     def __call__(self, slots: Slots, worker_state: WorkerState | None = None) -> Answer:
         if not slots or not all(slot.get_unconsumed_count() for slot in slots.values()):
             return NO
-        return True, {name: [slot.consume_one_new()] for name, slot in slots.items()}, {"reason": "all_slots_ready"}
+        return (
+            True,
+            {name: [slot.consume_one_new()] for name, slot in slots.items()},
+            {"reason": "all_slots_ready"},
+        )
 
     def describe(self) -> dict[str, Any]:
-        return {"type": "all_slots_ready", "description": "runs when every slot has a message", "by_job": self.by_job}
+        return {
+            "type": "all_slots_ready",
+            "description": "runs when every slot has a message",
+            "by_job": self.by_job,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,11 @@ class TimeIntervalPolicy:
         if not any(slot.get_unconsumed_count() for slot in slots.values()):
             return NO
         taken = {name: slot.consume_all_new() for name, slot in slots.items()}
-        return True, taken, {"reason": "time_interval_met", "interval": self.interval_s, "last_activation": None}
+        return (
+            True,
+            taken,
+            {"reason": "time_interval_met", "interval": self.interval_s, "last_activation": None},
+        )
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -142,7 +156,9 @@ def as_policy(policy: object) -> Policy:
         return policy
     if callable(policy):
         return CustomPolicy(policy)
-    raise PolicyError(f"an activation policy is a function of (slots, worker_state), not {type(policy).__name__}")
+    raise PolicyError(
+        f"an activation policy is a function of (slots, worker_state), not {type(policy).__name__}"
+    )
 
 
 def evaluate(policy: Policy, slots: Slots, worker_state: WorkerState) -> tuple[list[int], Any] | None:
@@ -163,7 +179,8 @@ def evaluate(policy: Policy, slots: Slots, worker_state: WorkerState) -> tuple[l
 
 def seconds_of(value: float | timedelta, name: str) -> float:
     """A positive duration. Raises `PolicyError` naming the argument."""
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if not 0 < seconds < float("inf"):
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds <= LONGEST_DELAY_S:
         raise PolicyError(f"{name} must be a positive number of seconds, not {value!r}")
-    return seconds
+    return float(seconds)

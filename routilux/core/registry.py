@@ -5,46 +5,44 @@ from __future__ import annotations
 from weakref import WeakValueDictionary
 
 from routilux.core.flow import Flow
-from routilux.errors import FlowNotFoundError
+from routilux.core.names import check_name
+from routilux.errors import DefinitionError, FlowNotFoundError
 
 
 class FlowRegistry:
     """Names for flows. Registering under a name keeps the flow; `register` alone does not keep it alive."""
 
-    _instance: FlowRegistry | None = None
-
     def __init__(self) -> None:
         self._by_name: dict[str, Flow] = {}
         self._by_id: WeakValueDictionary[str, Flow] = WeakValueDictionary()
 
-    @classmethod
-    def get_instance(cls) -> FlowRegistry:
+    @staticmethod
+    def get_instance() -> FlowRegistry:
         """The registry of the process."""
-        if cls._instance is None:
-            cls._instance = cls()
-        return cls._instance
+        return _OF_THE_PROCESS
 
     def register(self, flow: Flow) -> None:
-        """Make a flow known under its `flow_id`. Raises `TypeError` without one, `ValueError` if it is taken."""
+        """Make a flow known under its `flow_id`. Raises `TypeError` without one, `DefinitionError` if it is taken."""
         if not isinstance(flow, Flow) or flow.flow_id is None:
             raise TypeError("register takes a Flow with a flow_id; register_by_name() gives it one")
         known = self._by_id.get(flow.flow_id)
         if known is not None and known is not flow:
-            raise ValueError(f"Flow id {flow.flow_id!r} is already registered")
+            raise DefinitionError(f"Flow id {flow.flow_id!r} is already registered")
         self._by_id[flow.flow_id] = flow
 
     def register_by_name(self, name: str, flow: Flow, *, replace: bool = False) -> None:
         """Make a flow known under a name; the same flow again is a no-op.
 
-        Raises `ValueError` when another flow has the name, unless `replace`. A flow without id gets the name as id.
+        Raises `DefinitionError` when another flow has the name, unless `replace`. A flow without id gets the name as id.
         """
         if not isinstance(flow, Flow):
             raise TypeError(f"register_by_name takes a Flow, not {type(flow).__name__}")
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"a flow's name must be a non-empty string, not {name!r}")
+        check_name(name, "a flow's name")
         known = self._by_name.get(name)
         if known is not None and known is not flow and not replace:
-            raise ValueError(f"Flow name {name!r} is already registered; replace=True puts another in its place")
+            raise DefinitionError(
+                f"Flow name {name!r} is already registered; replace=True puts another in its place"
+            )
         self._by_name[name] = flow
         if flow.flow_id is None:
             flow.flow_id = name
@@ -81,6 +79,9 @@ class FlowRegistry:
     def clear(self) -> None:
         self._by_name.clear()
         self._by_id.clear()
+
+
+_OF_THE_PROCESS = FlowRegistry()
 
 
 def get_flow_registry() -> FlowRegistry:

@@ -13,10 +13,11 @@ from routilux.core.context import current_activation, required_activation
 from routilux.core.error_handler import ErrorHandler, ErrorStrategy
 from routilux.core.event import Event
 from routilux.core.job_context import JobContext
+from routilux.core.names import check_name
 from routilux.core.policies import Policy, as_policy
 from routilux.core.slot import Slot
 from routilux.core.worker_state import WorkerState
-from routilux.errors import EventNotFoundError, RemovedNameError
+from routilux.errors import ConfigReadOnlyError, DefinitionError, EventNotFoundError, RemovedNameError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,24 @@ class Routine:
         model: type[BaseModel] | None = None,
         **removed: object,
     ) -> Slot:
-        """A new input; see `Slot` for the parameters. Raises `ValueError` for a name that is taken or bad limits."""
+        """A new input; see `Slot` for the parameters. Raises `DefinitionError` for a name that is taken or bad limits."""
         if removed:
             raise RemovedNameError(
-                f"add_slot({', '.join(removed)}=…)", "set_logic() takes the function, set_activation_policy() says when"
+                f"add_slot({', '.join(removed)}=…)",
+                "set_logic() takes the function, set_activation_policy() says when",
             )
+        check_name(name, "a slot's name")
         if name in self.slots:
-            raise ValueError(f"Slot {name!r} already exists in {type(self).__name__}")
+            raise DefinitionError(f"Slot {name!r} already exists in {type(self).__name__}")
         self.slots[name] = Slot(name, self, max_queue_length, watermark, model=model)
         self._changed()
         return self.slots[name]
 
     def add_event(self, name: str, output_params: Sequence[str] | None = None) -> Event:
-        """A new output; `output_params` documents what it is emitted with. Raises `ValueError` for a taken name."""
+        """A new output; `output_params` documents what it is emitted with. Raises `DefinitionError` for a taken name."""
+        check_name(name, "an event's name")
         if name in self.events:
-            raise ValueError(f"Event {name!r} already exists in {type(self).__name__}")
+            raise DefinitionError(f"Event {name!r} already exists in {type(self).__name__}")
         self.events[name] = Event(name, self, output_params)
         self._changed()
         return self.events[name]
@@ -138,7 +142,7 @@ class Routine:
     def set_concurrency(self, n: int) -> Routine:
         """How many activations of this routine may run at once in one worker; 1 by default, which keeps order."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"concurrency must be a number from 1 up, not {n!r}")
+            raise DefinitionError(f"concurrency must be a number from 1 up, not {n!r}")
         self._concurrency = n
         self._changed()
         return self
@@ -159,11 +163,9 @@ class Routine:
     # configuration
 
     def set_config(self, **values: Any) -> Routine:
-        """Settings for logic to read. Raises `RuntimeError` inside logic: there it is read-only."""
+        """Settings for logic to read. Raises `ConfigReadOnlyError` inside logic."""
         if current_activation() is not None:
-            raise RuntimeError(
-                "Cannot modify _config during execution. Use WorkerState for execution-specific state."
-            )
+            raise ConfigReadOnlyError
         self._config.update(values)
         return self
 
@@ -189,7 +191,9 @@ class Routine:
             raise EventNotFoundError(event_name, activation.routine_id)
         activation.emit(self, event_name, data)
 
-    def write(self, statement: object, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None) -> None:
+    def write(
+        self, statement: object, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
         """Your own rows, exactly once: a Core `insert`, `update` or `delete` for the runtime's own database.
 
         It runs inside the activation's commit, in the order of the calls: if the activation does not count, neither
@@ -216,4 +220,6 @@ class Routine:
     def update_state(self, worker_state: WorkerState, values: Mapping[str, Any]) -> None:
         """Set several keys of this routine's own state. Inside logic."""
         routine_id = required_activation("update_state()").routine_id
-        worker_state.update_routine_state(routine_id, {**worker_state.get_routine_state(routine_id, {}), **values})
+        worker_state.update_routine_state(
+            routine_id, {**worker_state.get_routine_state(routine_id, {}), **values}
+        )

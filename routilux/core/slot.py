@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from routilux.errors import SlotModelError, SlotQueueFullError
+from routilux.errors import DefinitionError, SlotModelError, SlotQueueFullError
 
 if TYPE_CHECKING:
     from routilux.core.event import Event
@@ -48,12 +48,14 @@ class Slot:
         *,
         model: type[BaseModel] | None = None,
     ) -> None:
-        if max_queue_length is not None and (isinstance(max_queue_length, bool) or max_queue_length <= 0):
-            raise ValueError(f"max_queue_length of slot {name!r} must be above 0, not {max_queue_length!r}")
-        if not 0 <= watermark <= 1:
-            raise ValueError(f"watermark of slot {name!r} must be between 0 and 1, not {watermark!r}")
+        if max_queue_length is not None and (type(max_queue_length) is not int or max_queue_length <= 0):
+            raise DefinitionError(
+                f"max_queue_length of slot {name!r} must be a number above 0 or None, not {max_queue_length!r}"
+            )
+        if not isinstance(watermark, (int, float)) or not 0 <= watermark <= 1:
+            raise DefinitionError(f"watermark of slot {name!r} must be between 0 and 1, not {watermark!r}")
         if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise ValueError(f"model of slot {name!r} must be a Pydantic model class, not {model!r}")
+            raise DefinitionError(f"model of slot {name!r} must be a Pydantic model class, not {model!r}")
         self.name = name
         self.routine = routine
         self.max_queue_length = max_queue_length
@@ -165,7 +167,15 @@ class Slot:
         """How full it is: `pressure_level` is low (below 0.6), medium (below the watermark), high or critical (full)."""
         limit, waiting = self.max_queue_length, len(self._waiting)
         usage = 0.0 if limit is None else waiting / limit
-        level = "low" if usage < 0.6 else "medium" if usage < self.watermark else "high" if usage < 1 else "critical"
+        level = (
+            "low"
+            if usage < 0.6
+            else "medium"
+            if usage < self.watermark
+            else "high"
+            if usage < 1
+            else "critical"
+        )
         return {
             "unconsumed_count": waiting,
             "total_count": self.get_total_count(),
@@ -174,7 +184,7 @@ class Slot:
             "usage_percentage": usage,
             "pressure_level": level,
             "is_full": usage >= 1,
-            "is_near_full": usage >= self.watermark,
+            "is_near_full": limit is not None and usage >= self.watermark,
         }
 
 
