@@ -1,0 +1,163 @@
+"""Where a process is, told to its black box; and its own death at a chosen pass through a phase.
+
+It wraps functions of the engine from outside: the engine has no code for tests beside the two hooks of its writer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from routilux.runtime import accepting, adopting, engine, keeping, takeover
+from routilux.runtime.runtime import Runtime
+from routilux.store import ownership
+from routilux.store.store import Commit, Store
+from tests.crash.support import orders
+from tests.crash.support.black_box import DONE, OPEN, SENT, BlackBox
+
+
+class Death:
+    """SIGKILL to itself at the n-th pass through a phase; in COMMIT a thread does it a moment after it was sent."""
+
+    def __init__(self, box: BlackBox, phase: str | None, passes: int, delay_us: int) -> None:
+        self._box = box
+        self._phase = phase
+        self._left = passes
+        self._delay_s = delay_us / 1e6
+        self._lock = threading.Lock()
+        self._go = threading.Semaphore(0)
+        if phase == "in COMMIT":
+            threading.Thread(target=self._strike, daemon=True).start()
+
+    def passing(self, phase: str) -> None:
+        if phase != self._phase:
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left != 0:
+                return
+            if phase == "in COMMIT":
+                self._go.release()
+                return
+            self._box.plan(phase)
+            die()
+
+    def _strike(self) -> None:
+        self._go.acquire()
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        die()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(box: BlackBox, death: Death) -> None:
+    """Before a runtime is made."""
+    _watch_logic(box, death)
+    _watch_commits(box, death)
+    _watch_posts(box, death)
+    _watch_recovery(box, death)
+
+
+def _watch_logic(box: BlackBox, death: Death) -> None:
+    def around(call: Any) -> Any:
+        def logic(self: Any, *arguments: Any) -> None:
+            box.logic(1)
+            try:
+                death.passing("in logic")
+                call(self, *arguments)
+            finally:
+                box.logic(-1)
+
+        return logic
+
+    orders.Split.split = around(orders.Split.split)
+    orders.Work.work = around(orders.Work.work)
+    orders.Store.store = around(orders.Store.store)
+
+
+def _watch_commits(box: BlackBox, death: Death) -> None:
+    begin, step = Store.commit, engine.Engine.step
+
+    @contextmanager
+    def commit(self: Store) -> Iterator[Commit]:
+        with begin(self) as current:
+            box.commit(OPEN)
+            yield current
+
+    def stepping(self: engine.Engine, inputs: Any) -> None:
+        try:
+            step(self, inputs)
+        finally:
+            box.commit(0)
+
+    Store.commit = commit  # type: ignore[method-assign]
+    engine.Engine.step = stepping  # type: ignore[method-assign]
+    start = Runtime.__init__
+
+    def starting(self: Runtime, *arguments: Any, **options: Any) -> None:
+        start(self, *arguments, **options)
+        writer = self.store._writer
+
+        def before_commit(connection: Any) -> None:
+            death.passing("before COMMIT")
+            box.commit(SENT)
+            death.passing("in COMMIT")
+
+        def after_commit() -> None:
+            box.commit(DONE)
+            death.passing("after COMMIT")
+
+        writer.before_commit, writer.after_commit = before_commit, after_commit
+
+    Runtime.__init__ = starting  # type: ignore[method-assign]
+
+
+def _watch_posts(box: BlackBox, death: Death) -> None:
+    accept = accepting.accept
+
+    def accepting_one(*arguments: Any) -> None:
+        box.posts()
+        accept(*arguments)
+        death.passing("posting")
+
+    accepting.accept = accepting_one
+
+
+def _watch_recovery(box: BlackBox, death: Death) -> None:
+    run_once, bury, take, load = takeover.run_once, ownership.bury, ownership.take, keeping.load
+
+    def taking_over(*arguments: Any) -> int:
+        box.recovering(True)
+        try:
+            return run_once(*arguments)
+        finally:
+            box.recovering(False)
+
+    def burying(*arguments: Any) -> None:
+        death.passing("recovering")
+        bury(*arguments)
+        death.passing("recovering")
+
+    def taking(*arguments: Any) -> bool:
+        taken = take(*arguments)
+        death.passing("recovering")
+        return taken
+
+    def loading(*arguments: Any) -> Any:
+        box.loading(True)
+        cell = load(*arguments)
+        death.passing("loading")
+        box.loading(False)
+        return cell
+
+    takeover.run_once = taking_over
+    ownership.bury, ownership.take, keeping.load = burying, taking, loading
+    assert adopting.ownership is ownership
