@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from routilux.runtime import accepting, adopting, engine, keeping, takeover
+from routilux.runtime.executors import Performer
 from routilux.runtime.runtime import Runtime
 from routilux.store import ownership
 from routilux.store.store import Commit, Store
@@ -67,20 +68,17 @@ def install(box: BlackBox, death: Death) -> None:
 
 
 def _watch_logic(box: BlackBox, death: Death) -> None:
-    def around(call: Any) -> Any:
-        def logic(self: Any, *arguments: Any) -> None:
-            box.logic(1)
-            try:
-                death.passing("in logic")
-                call(self, *arguments)
-            finally:
-                box.logic(-1)
+    run_one = Performer._run_one
 
-        return logic
+    def running(self: Performer, *arguments: Any) -> Any:
+        box.logic(1)
+        try:
+            return run_one(self, *arguments)
+        finally:
+            box.logic(-1)
 
-    orders.Split.split = around(orders.Split.split)
-    orders.Work.work = around(orders.Work.work)
-    orders.Store.store = around(orders.Store.store)
+    Performer._run_one = running  # type: ignore[method-assign]
+    orders.gates.append(lambda routine, item: death.passing("in logic"))
 
 
 def _watch_commits(box: BlackBox, death: Death) -> None:
