@@ -32,6 +32,7 @@ WAL_BYTES = 16 * 1024 * 1024  # about 4000 pages: checkpoint when the WAL has gr
 WAL_RESET_FIXED = (3, 51, 3)
 BUSY_MS = 30_000
 READ_ONLY = "routilux_readonly"  # execution option of a connection of sqlite_engine()
+_DRIVER: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_MS / 1000}
 _EVERY = (
     f"PRAGMA busy_timeout = {BUSY_MS}",
     "PRAGMA cache_size = -65536",
@@ -41,12 +42,6 @@ _EVERY = (
     "PRAGMA cell_size_check = ON",
     "PRAGMA mmap_size = 0",
     "PRAGMA wal_autocheckpoint = 0",
-)
-_WRITING = (
-    "PRAGMA auto_vacuum = INCREMENTAL",  # counts only before the first page, which the next line writes
-    "PRAGMA journal_mode = WAL",
-    # a WAL that was read to its end is cut to this when it begins anew, so its size tells what is in it
-    f"PRAGMA journal_size_limit = {WAL_BYTES}",
 )
 
 
@@ -254,15 +249,16 @@ class SharedWriter:
 def connect_file(
     path: str, factory: type[sqlite3.Connection] = sqlite3.Connection, **kw: Any
 ) -> sqlite3.Connection:
-    """A driver connection that can write, with all pragmas."""
-    driver = sqlite3.connect(
-        path,
-        **{"isolation_level": None, "check_same_thread": False, "timeout": BUSY_MS / 1000, **kw},
-        factory=factory,
-    )
+    """A driver connection that can write, with all pragmas; within the turn if the file is new."""
+    driver: sqlite3.Connection = sqlite3.connect(path, **{**_DRIVER, **kw}, factory=factory)
     try:
-        for pragma in (*_EVERY, *_WRITING):
+        for pragma in _EVERY:
             driver.execute(pragma).fetchall()
+        if driver.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            driver.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts only before WAL writes the first page
+            driver.execute("PRAGMA journal_mode = WAL").fetchall()
+        # a WAL that was read to its end is cut to this when it begins anew, so its size tells what is in it
+        driver.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchall()
     except BaseException:
         driver.close()
         raise
@@ -273,7 +269,7 @@ def reading_engine(path: str) -> Engine:
     """A pool of connections that cannot write."""
 
     def connect() -> sqlite3.Connection:
-        driver = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
+        driver: sqlite3.Connection = sqlite3.connect(path, **_DRIVER)
         for pragma in (*_EVERY, "PRAGMA query_only = ON"):
             driver.execute(pragma).fetchall()
         return driver
@@ -287,7 +283,7 @@ def memory_engine() -> Engine:
     """One connection to a database that lives as long as it does."""
 
     def connect() -> sqlite3.Connection:
-        driver = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        driver: sqlite3.Connection = sqlite3.connect(":memory:", **_DRIVER)
         for pragma in _EVERY:
             driver.execute(pragma).fetchall()
         return driver
@@ -314,7 +310,7 @@ def sqlite_engine(database: str | Path | URL, *, turn_timeout_s: float = TURN_TI
 
     def connect() -> sqlite3.Connection:
         lock_file = LockFile.of(path)
-        with lock_file.turn(turn_timeout_s):
+        with contextlib.nullcontext() if os.path.exists(path) else lock_file.turn(turn_timeout_s):
             driver = connect_file(path, TurnConnection, **arguments)
         assert isinstance(driver, TurnConnection)
         driver.lock_file, driver.wal, driver.turn_timeout_s = lock_file, wal, turn_timeout_s
