@@ -59,23 +59,25 @@ def fenced(engine: Engine, work: Callable[[Commit], T]) -> T:
 
 def start(
     engine: Engine, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]
-) -> WorkerCell:
-    """A new worker of mine, with its first state."""
+) -> WorkerCell | None:
+    """A new worker of mine, with its first state. None: another runtime has just made it under that name."""
     digest, definition = engine.flows.definition(flow)
     now = engine.clock.now_us()
 
-    def work(commit: Commit) -> None:
+    def work(commit: Commit) -> bool:
         ownership.save_flow(commit.connection, flow, digest, definition, now)
         ownership.create_worker(
             commit.connection, worker_id, flow, digest, engine.runtime_key, now, is_named=is_named
         )
         stored = loading.worker_named(commit.connection, worker_id)
         assert stored is not None
+        if stored.owner != engine.runtime_key:  # lost the race for the name: running it is for its owner
+            return False
         if not loading.state_of(commit.connection, stored.key):
             ownership.save_state(commit.connection, stored.key, list(_state_rows(state)))
+        return True
 
-    fenced(engine, work)
-    return _load(engine, worker_id)
+    return _load(engine, worker_id) if fenced(engine, work) else resume(engine, worker_id)
 
 
 def _state_rows(state: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:

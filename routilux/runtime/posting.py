@@ -74,11 +74,10 @@ def execute(
             adopting.resume(engine, known.worker_id)
             engine.mine.add(known.worker_id)
             return known.worker_id
-        cell = adopting.start(
-            engine, name, worker_id or new_id(), is_named=worker_id is not None, state=texts
-        )
-        engine.mine.add(cell.worker_id)
-        return cell.worker_id
+        new = worker_id or new_id()
+        adopting.start(engine, name, new, is_named=worker_id is not None, state=texts)
+        engine.mine.add(new)
+        return new
 
     started = str(runtime.call(work))
     if entry_params is not None:
@@ -209,9 +208,10 @@ def _target(runtime: Runtime, flow: str) -> str:
             known = loading.newest_live_worker(connection, flow)
         if known is not None:
             return known
-        cell = adopting.start(runtime.engine, flow, new_id(), is_named=False, state={})
-        runtime.engine.mine.add(cell.worker_id)
-        return cell.worker_id
+        new = new_id()
+        adopting.start(runtime.engine, flow, new, is_named=False, state={})
+        runtime.engine.mine.add(new)
+        return new
 
     return str(runtime.call(work))
 

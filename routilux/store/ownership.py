@@ -175,17 +175,25 @@ def release(connection: Connection, worker: int, me: int, status: str, now: int,
     connection.execute(update(workers).where(workers.c.key == worker, workers.c.owner == me).values(values))
 
 
+# two processes that race for one name, or for the first use of a definition, must not fail: one is told
+_CREATE_WORKER = text(
+    "INSERT INTO routilux_workers (worker_id, flow, definition, status, owner, is_named, next_seq, next_n, deaths, created_at)"
+    " VALUES (:worker_id, :flow, :definition, 'running', :me, :is_named, 1, 1, 0, :now) ON CONFLICT DO NOTHING"
+)
+_SAVE_FLOW = text(
+    "INSERT INTO routilux_flows (name, hash, definition, registered_at) VALUES (:name, :hash, :definition, :now)"
+    " ON CONFLICT (name, hash) DO UPDATE SET registered_at = excluded.registered_at"
+)
+
+
 def create_worker(
     connection: Connection, worker_id: str, flow: str, definition: str, me: int, now: int, *, is_named: bool
 ) -> None:
-    """A new worker of mine, unless an earlier try has made it."""
-    known = connection.execute(select(workers.c.key).where(workers.c.worker_id == worker_id)).first()
-    if known is None:
-        row = {
-            "worker_id": worker_id, "flow": flow, "definition": definition, "status": "running", "owner": me,
-            "is_named": int(is_named), "next_seq": 1, "next_n": 1, "deaths": 0, "created_at": now,
-        }  # fmt: skip
-        connection.execute(insert(workers).values(row))
+    """A new worker of mine, unless an earlier try, or somebody else, has made it."""
+    row = {
+        "worker_id": worker_id, "flow": flow, "definition": definition, "me": me, "is_named": int(is_named), "now": now,
+    }  # fmt: skip
+    connection.execute(_CREATE_WORKER, row)
 
 
 def reopen_worker(connection: Connection, key: int, definition: str) -> None:
@@ -211,17 +219,7 @@ def save_state(connection: Connection, worker: int, rows: Sequence[tuple[str, st
 
 def save_flow(connection: Connection, name: str, digest: str, definition: str, now: int) -> None:
     """Remember a definition; clients check posts against the newest."""
-    known = connection.execute(
-        select(flows.c.hash).where(flows.c.name == name, flows.c.hash == digest)
-    ).first()
-    if known is None:
-        connection.execute(
-            insert(flows).values(name=name, hash=digest, definition=definition, registered_at=now)
-        )
-    else:
-        connection.execute(
-            update(flows).where(flows.c.name == name, flows.c.hash == digest).values(registered_at=now)
-        )
+    connection.execute(_SAVE_FLOW, {"name": name, "hash": digest, "definition": definition, "now": now})
 
 
 def newest_definition(connection: Connection, name: str) -> str | None:
