@@ -52,13 +52,13 @@ Rows = Callable[[str], list[tuple[Any, ...]]]
 
 
 def _jobs(rows: Rows, acknowledged: set[str], parts: int, is_exact: bool) -> list[str]:
-    found = {job_id: rest for job_id, *rest in rows("SELECT job_id, status, open_count, data FROM routilux_jobs")}
+    found = {job_id: rest for job_id, *rest in rows("SELECT job_id, status, open_count, data, error FROM routilux_jobs")}
     wrong = [f"job {job_id} was acknowledged and is not there" for job_id in sorted(acknowledged - found.keys())]
     if is_exact:
         wrong += [f"job {job_id} is there and was never acknowledged" for job_id in sorted(found.keys() - acknowledged)]
-    for job_id, (status, open_count, data) in found.items():
+    for job_id, (status, open_count, data, error) in found.items():
         if status != "completed" or open_count != 0:
-            wrong.append(f"job {job_id} is {status} with {open_count} messages open")
+            wrong.append(f"job {job_id} is {status} with {open_count} messages open: {error}")
         elif json.loads(data or "{}").get("parts") not in (parts, str(parts)):
             wrong.append(f"job {job_id} has counted {data}, not {parts} parts")
     return wrong

@@ -5,6 +5,7 @@ It wraps functions of the engine from outside: the engine has no code for tests 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -13,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from routilux.core.context import required_activation
 from routilux.runtime import accepting, adopting, engine, keeping, takeover
 from routilux.runtime.executors import Performer
+from routilux.runtime.leases import Lease
 from routilux.runtime.runtime import Runtime
 from routilux.store import ownership
 from routilux.store.store import Commit, Store
@@ -159,3 +162,67 @@ def _watch_recovery(box: BlackBox, death: Death) -> None:
     takeover.run_once = taking_over
     ownership.bury, ownership.take, keeping.load = burying, taking, loading
     assert adopting.ownership is ownership
+
+
+class Stop:
+    """SIGSTOP to itself, once, with no transaction of this process open: a stop inside one would stop a SQLite file."""
+
+    def __init__(self, commits: int, where: str) -> None:
+        self._left = commits
+        self._where = where
+        self._writing = threading.RLock()
+        self.runtime_key = 0
+
+    def install(self, runtime: Runtime) -> None:
+        self.runtime_key = runtime.engine.runtime_key
+        _hold(self._writing, Lease, "renew")
+        if self._where == "after COMMIT":
+            runtime.store._writer.after_commit = self._after_commit
+        else:
+            _hold(self._writing, engine.Engine, "step")
+            orders.gates.append(self._in_logic)
+
+    def _after_commit(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._now()
+
+    def _in_logic(self, routine: str, item: Any) -> None:
+        if routine == "store":
+            self._left -= 1
+            if self._left == 0:
+                self._now()
+
+    def _now(self) -> None:
+        with self._writing:
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this thread does not go on; `kill` lets it
+
+
+def _hold(lock: Any, owner: type, name: str) -> None:
+    """The method runs under a lock."""
+    method = getattr(owner, name)
+
+    def held(*arguments: Any) -> Any:
+        with lock:
+            return method(*arguments)
+
+    setattr(owner, name, held)
+
+
+class OneProcess:
+    """Logic of a worker marks it with a lock of its process; one that another process has is a promise broken."""
+
+    def __init__(self, path: str, workers: list[str]) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT)
+        self._workers = workers
+        self._lock = threading.Lock()
+
+    def entering(self, routine: str, item: Any) -> None:
+        activation = required_activation("logic")
+        byte = self._workers.index(str(activation.worker_state.worker_id))
+        with self._lock:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except OSError:
+                print(f"{os.getpid()}: worker {self._workers[byte]} runs in two processes", flush=True)
+                os._exit(9)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 
 from routilux.runtime import Runtime, leases
@@ -29,15 +31,16 @@ class Acknowledged:
         return set(Path(path).read_text().split()) if Path(path).exists() else set()
 
 
-def settings(lease_s: float) -> Settings:
-    """Looks around often, so that tests are short. A suspect need not wait: what killed us was not its fault."""
-    return Settings(lease_s=lease_s, poll_s=0.01, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0))
+def settings(lease_s: float, deaths: int) -> Settings:
+    """Looks around often, so that tests are short."""
+    return Settings(lease_s=lease_s, poll_s=0.01, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0), deaths=deaths)
 
 
-def start(url: str, lease_s: float = 9.0, threads: int = 3) -> Runtime:
+def start(url: str, lease_s: float = 9.0, deaths: int = 1000) -> Runtime:
+    """`deaths`: many by default: it is these tests that kill, and no message is guilty of it."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s")
     leases.BACKEND_GONE_S = 0.1
-    return Runtime(threads, database=url, lease=lease_s, registry=orders.register(), settings=settings(lease_s))
+    return Runtime(3, database=url, lease=lease_s, registry=orders.register(), settings=settings(lease_s, deaths))
 
 
 def work(
@@ -50,6 +53,7 @@ def work(
     phase: str | None = None,
     passes: int = 1,
     delay_us: int = 0,
+    lease_s: float = 9.0,
 ) -> None:
     """Post the jobs that are not acknowledged yet, run them all, and end; or die on the way.
 
@@ -58,10 +62,19 @@ def work(
     if box is not None:
         black_box = BlackBox(box)
         hooks.install(black_box, hooks.Death(black_box, phase, passes, delay_us))
-    with start(url) as runtime:
+    with start(url, lease_s) as runtime:
         post(runtime, acknowledged, workers or ["w"], range(*numbers), group)
-        if not runtime.wait_until_all_jobs_finished(60):
-            sys.exit(3)
+        finish(runtime, acknowledged)
+
+
+def finish(runtime: Runtime, acknowledged: str) -> None:
+    """Until every acknowledged job has ended, those too whose worker is still somebody else's."""
+    for job_id in sorted(Acknowledged.read(acknowledged)):
+        job = runtime.get_job(job_id)
+        if job is None or not job.wait(60):
+            sys.exit(f"{job_id} has not ended: {job and job.to_dict()}")
+    if not runtime.wait_until_all_jobs_finished(60):
+        sys.exit("something is left to do")
 
 
 def post(runtime: Runtime, acknowledged: str, workers: list[str], numbers: range, group: int) -> None:
@@ -78,3 +91,53 @@ def post(runtime: Runtime, acknowledged: str, workers: list[str], numbers: range
             items = [PostItem({"number": n}, job_id=orders.job_id_of(n)) for n in some]
             runtime.post_many(orders.FLOW, "split", "input", items, worker_id=worker)
         notes.add(*map(orders.job_id_of, some))
+
+
+def poisoned(url: str, acknowledged: str, numbers: tuple[int, int], poison: dict[str, int], entered: str) -> None:
+    """As `work`, but logic that meets one of these numbers ends the process; `entered` notes each time it does."""
+    orders.is_flaky = False
+    notes = os.open(entered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def take_poison(routine: str, item: dict[str, int]) -> None:
+        if routine == "work" and item["part"] == 0 and item["number"] in poison.values():
+            os.write(notes, f"{item['number']}\n".encode())
+            if item["number"] == poison.get("segfault"):
+                ctypes.string_at(0)
+            os._exit(66)
+
+    orders.gates.append(take_poison)
+    with start(url, deaths=3) as runtime:
+        post(runtime, acknowledged, ["w"], range(*numbers), numbers[1])
+        finish(runtime, acknowledged)
+
+
+def rescue(url: str, ready: str, acknowledged: str) -> None:
+    """Post nothing; once `ready`, which it makes, is gone, finish what is acknowledged."""
+    with start(url) as runtime:
+        Path(ready).touch()
+        while Path(ready).exists():
+            threading.Event().wait(0.01)
+        finish(runtime, acknowledged)
+
+
+def stopped(url: str, acknowledged: str, numbers: tuple[int, int], lease_s: float, commits: int, where: str) -> None:
+    """Post, then stop itself (SIGSTOP) where it cannot hold up the database: after a commit, or inside logic.
+
+    `commits`: how many of its commits with own rows go in before. Continued, it goes on as if nothing had happened.
+    """
+    stop = hooks.Stop(commits, where)
+    with start(url, lease_s) as runtime:
+        stop.install(runtime)
+        post(runtime, acknowledged, ["w"], range(*numbers), numbers[1])
+        finish(runtime, acknowledged)
+        print(f"{os.getpid()} was runtime {stop.runtime_key}, is {runtime.engine.runtime_key}")
+        if stop.runtime_key == runtime.engine.runtime_key:
+            sys.exit("it was stopped past its lease and has kept its identity")
+
+
+def exclusive(url: str, acknowledged: str, numbers: tuple[int, int], workers: list[str], marks: str) -> None:
+    """As `work`, but logic of a worker that runs in another process too is reported and ends the process with 9."""
+    orders.gates.append(hooks.OneProcess(marks, workers).entering)
+    with start(url) as runtime:
+        post(runtime, acknowledged, workers, range(*numbers), 1)
+        finish(runtime, acknowledged)

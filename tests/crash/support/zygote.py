@@ -160,6 +160,7 @@ def _be_the_child(log: str, run: str, arguments: dict[str, Any]) -> None:
     try:
         getattr(importlib.import_module(module), function)(**arguments)
     except SystemExit as end:
+        print(f"{os.getpid()} {end}", file=sys.stderr)
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
