@@ -1,5 +1,6 @@
 # Two commands on a machine that has only Python 3.11+ and make: `make demo` and `make test`.
-PYTHON ?= $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/null | while read p; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+# A loop, since dash's `command -v` looks at its first argument only, and pyenv's shims exist without their Python.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
@@ -9,6 +10,7 @@ ARGS ?=
 install: $(READY)
 
 $(READY): pyproject.toml .ci/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[postgres,service,test]'
 	touch $(READY)
