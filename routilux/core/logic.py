@@ -64,7 +64,9 @@ def _told_apart(signature: inspect.Signature, slot_count: int) -> tuple[list[str
         raise _Misfit("*args does not say how it wants its data")
     takes_any = any(p.kind is p.VAR_KEYWORD for p in every)
     named = [p.name for p in every if p.name in _CONTEXT and p.kind is not p.POSITIONAL_ONLY]
-    needed = [p for p in every if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in named]
+    needed = [
+        p for p in every if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in named
+    ]
     data = [p.name for p in needed]
     if any(p.kind is p.KEYWORD_ONLY for p in needed):
         raise _Misfit("data is passed by position, not by keyword")
@@ -87,7 +89,9 @@ def _is_mapping(data: list[str], slot_names: Sequence[str]) -> bool:
     if len(data) == 1 and meant == [None]:
         return True
     if len(data) != len(slot_names):
-        raise _Misfit(f"it takes data for {len(data)} slots, the routine has {list(slot_names) or 'none yet'}")
+        raise _Misfit(
+            f"it takes data for {len(data)} slots, the routine has {list(slot_names) or 'none yet'}"
+        )
     if any(slot not in (None, its_own) for slot, its_own in zip(meant, slot_names, strict=True)):
         raise _Misfit("its parameters are named like slots, but in another order than the slots were added")
     return False

@@ -71,10 +71,14 @@ class SlotQueue:
         return message
 
     def give_back(self, messages: Iterable[Message]) -> None:
-        """Messages that were taken and not used return to the front, in their order."""
-        for message in reversed(list(messages)):
-            self.items.appendleft(message)
-            self.held_bytes += len(message.payload)
+        """Messages that were taken and not used return to their places in the line."""
+        returned = sorted(messages, key=lambda message: message.seq)
+        self.held_bytes += sum(len(message.payload) for message in returned)
+        if returned and self.items and returned[-1].seq > self.items[0].seq:
+            # a join takes from the middle of the line; the head must stay the smallest
+            self.items = deque(sorted([*returned, *self.items], key=lambda message: message.seq))
+        else:
+            self.items.extendleft(reversed(returned))
 
     def remove(self, seqs: set[int]) -> None:
         kept = [message for message in self.items if message.seq not in seqs]

@@ -308,11 +308,11 @@ def _model(item: list[Any]) -> Any:
 
 
 def _write_moment(value: datetime | time, path: str) -> object:
-    if value.tzinfo is not None and value.utcoffset() is None:
-        raise PayloadError(
-            f"{path}: {value!r} has a time zone but no offset, it would lose the zone", path=path
-        )
-    return [value.isoformat(), 1] if value.fold else value.isoformat()
+    text, offset = value.isoformat(), value.utcoffset()
+    # a time of a zone that has no offset without a date; and Python reads an offset below a second as none
+    if value.tzinfo is not None and (offset is None or type(value).fromisoformat(text).utcoffset() != offset):
+        raise PayloadError(f"{path}: {value!r} would lose its time zone: give it a fixed offset", path=path)
+    return [text, 1] if value.fold else text
 
 
 def _timedelta(item: list[int]) -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -115,8 +116,10 @@ def assemble(
 
 def prepare_schema(database: Database) -> None:
     """The database has a schema that this code can serve, or `SchemaError` says what to do."""
-    with database.read() as connection:
-        schema.ensure(connection, database.url.render_as_string(hide_password=False))
+    lock = database.lock_file
+    url = database.url.render_as_string(hide_password=False)
+    with contextlib.nullcontext() if lock is None else lock.upgrade(), database.read() as connection:
+        schema.ensure(connection, url, is_exclusive=lambda: lock is None or lock.is_alone())
 
 
 def own_version() -> str:

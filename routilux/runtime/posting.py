@@ -16,6 +16,7 @@ from routilux.errors import (
     PostInDoubt,
     PostManyIncomplete,
     RuntimeShutDownError,
+    StateError,
     WorkerEndedError,
     WorkerNotFoundError,
 )
@@ -178,6 +179,12 @@ def _send(
     """Hand posts to the owner of the worker, whoever that is by then; job id -> worker id."""
     if not posts:
         return {}
+    lock = runtime.store.database.lock_file
+    if lock is not None and lock.is_my_turn:
+        raise StateError(
+            "this thread has a write transaction open on the SQLite file, for which the post would wait for ever: give"
+            " it to the post with transaction=, or end it first"
+        )
     deadline = None if timeout is None else runtime.engine.clock.monotonic() + timeout
     while True:
         target = worker_id if worker_id is not None else _target(runtime, names[0])
