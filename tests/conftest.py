@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,10 +9,9 @@ from uuid import uuid4
 import pytest
 
 from tests.support.postgres import PostgresServer
+from tests.support.shared_suites import BACKENDS, SharedSuites
 
-BACKENDS = ("sqlite", "postgres")
 TEMPLATE = "routilux_template"
-_ran: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="session")
@@ -72,19 +69,5 @@ def database(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_database"))
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call":
-        for backend in BACKENDS:
-            if f"[{backend}" in report.nodeid or f"-{backend}" in report.nodeid:
-                _ran[backend] += report.outcome != "skipped"
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.write_line(f"shared suites: sqlite={_ran['sqlite']} postgres={_ran['postgres']}")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In CI every shared test must have run on Postgres too."""
-    if os.environ.get("CI") == "true" and exitstatus == 0 and _ran["postgres"] < _ran["sqlite"]:
-        session.exitstatus = 1
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SharedSuites(), "shared_suites")

@@ -2,7 +2,7 @@
 
 Its own Python API, run as root, makes a system user and opens parent folders; so the server is started here, as
 an ordinary user if the tests are, else as `nobody`. Durability stays at its defaults: fsync and synchronous_commit
-are on. Only processes started here are ended.
+are on. Only processes started here are ended, and only by the process that started them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -44,14 +46,13 @@ class PostgresServer:
     """One server with its own data directory, on a free loopback port."""
 
     def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="routilux-pg-"))
         self._user = _server_user()
+        self._starter = os.getpid()
+        self.home = _new_home(self._user)
         self._bin = _reachable(binaries(), self.home, self._user)
         self._data = self.home / "data"
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        if self._user is not None:
-            os.chown(self.home, self._user.pw_uid, self._user.pw_gid)
         atexit.register(self.remove)
         self._run(
             "initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"
@@ -91,7 +92,7 @@ class PostgresServer:
                     "-p",
                     str(self.port),
                     "-k",
-                    str(self.home),
+                    "",  # no socket file: its path may be too long for one
                     *options,
                 ],
                 stdout=log,
@@ -128,13 +129,31 @@ class PostgresServer:
             process.wait(60)
 
     def kill9(self) -> None:
-        """SIGKILL to the postmaster and all of its children."""
+        """SIGKILL to the postmaster and all of its children; returns when none of them is left.
+
+        Each child has a session of its own, so no group reaches them all; and one that outlives the postmaster
+        while it works on a query keeps the shared memory, with which the next start is refused.
+        """
         process, self._process = self._process, None
-        if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(60)
-            for child in _sessions_of(process.pid):
-                os.kill(child, signal.SIGKILL)
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGSTOP)  # it forks no more
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait(60)
+        for child in children:
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:  # it saw the postmaster go
+                continue
+        pause = threading.Event()
+        for _ in range(6000):
+            if not any(_is_alive(child) for child in children):
+                return
+            pause.wait(0.01)
+        raise AssertionError(
+            f"still there after SIGKILL: {[child for child in children if _is_alive(child)]}"
+        )
 
     def restart(self) -> None:
         self.stop()
@@ -154,6 +173,9 @@ class PostgresServer:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def remove(self) -> None:
+        """Ends the server and deletes its data; in a forked child, which inherits the atexit hook, nothing."""
+        if os.getpid() != self._starter:
+            return
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -173,9 +195,11 @@ def _reachable(source: Path, home: Path, user: pwd.struct_passwd | None) -> Path
     ) if _can_enter(source, user) else None  # fmt: skip
     if probe is not None and probe.returncode == 0:
         return source
-    home.chmod(0o711)
-    shutil.copytree(source.parent, home / "install", symlinks=True)
-    return home / "install" / "bin"
+    copy = home / "install"
+    shutil.copytree(source.parent, copy, symlinks=True)
+    for path in [copy, *copy.rglob("*")]:  # a strict umask may have closed them to everybody else
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    return copy / "bin"
 
 
 def _can_enter(path: Path, user: pwd.struct_passwd) -> bool:
@@ -185,20 +209,31 @@ def _can_enter(path: Path, user: pwd.struct_passwd) -> bool:
     )
 
 
-def _sessions_of(session: int) -> list[int]:
-    """Processes of a session that its leader left behind (Linux)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:  # it ended meanwhile
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(entry.parent.name))
-    return found
+def _new_home(user: pwd.struct_passwd | None) -> Path:
+    """A new folder of the server's user, where that user can go: TMPDIR may lie in a closed one."""
+    candidates = [Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")]
+    parent = candidates[0] if user is None else next(path for path in candidates if _can_enter(path, user))
+    home = Path(tempfile.mkdtemp(prefix="routilux-pg-", dir=parent))
+    if user is not None:
+        os.chown(home, user.pw_uid, user.pw_gid)
+    return home
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """A zombie is not: in a container the first process may never collect it."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ephemeral ports: no outgoing connection can take it while the server is down."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")

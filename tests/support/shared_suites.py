@@ -1,0 +1,66 @@
+"""Counts the tests that ran per value of the parameter `database`, and fails the session when they differ.
+
+A shared suite that silently skips Postgres proves nothing about it. Judged when the whole suite ran, and always in
+CI (`CI=true`); a chosen part of the tests is only counted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+BACKENDS = ("sqlite", "postgres")
+
+
+class SharedSuites:
+    """A plugin of one session; registered in `pytest_configure`."""
+
+    def __init__(self) -> None:
+        self._backend_of: dict[str, str] = {}
+        self._ran: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._is_selection = False
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._is_selection = True
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+            self._is_selection = True
+        for item in session.items:
+            callspec = getattr(item, "callspec", None)
+            if callspec is not None and callspec.params.get("database") in BACKENDS:
+                self._backend_of[item.nodeid] = callspec.params["database"]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        backend = self._backend_of.get(report.nodeid)
+        if backend is None:
+            return
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._skipped[backend] += 1
+        elif report.when == "call":
+            self._ran[backend] += 1
+
+    def fault(self) -> str | None:
+        """What is wrong with this session, or None."""
+        if self._is_selection and os.environ.get("CI") != "true":
+            return None
+        if self._skipped["postgres"]:
+            return f"{self._skipped['postgres']} skipped on postgres"
+        if self._ran["sqlite"] != self._ran["postgres"]:
+            return "not the same tests ran on both databases"
+        return None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK and self.fault() is not None:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        counts = " ".join(f"{backend}={self._ran[backend]}" for backend in BACKENDS)
+        terminalreporter.write_line(f"shared suites: {counts}")
+        if (fault := self.fault()) is not None:
+            terminalreporter.write_line(f"shared suites: {fault}", red=True)
