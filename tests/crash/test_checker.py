@@ -22,7 +22,9 @@ FAULTS = {
 
 
 def test_the_checker_finds_planted_faults(shop: str, zygote: Zygote, acknowledged: Path) -> None:
-    child = zygote.start("tests.crash.support.program:work", url=shop, acknowledged=str(acknowledged), numbers=(0, 8))
+    child = zygote.start(
+        "tests.crash.support.program:work", url=shop, acknowledged=str(acknowledged), numbers=(0, 8)
+    )
     assert child.wait() == 0, child.output
     ids = Acknowledged.read(acknowledged)
     assert ids == {orders.job_id_of(n) for n in range(8)}

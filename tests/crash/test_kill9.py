@@ -19,7 +19,15 @@ from tests.crash.support.program import Acknowledged
 from tests.crash.support.zygote import Zygote
 
 KILLS = int(os.environ.get("ROUTILUX_KILLS", "28"))
-MOST_PASSES = {"posting": 8, "in logic": 40, "before COMMIT": 25, "in COMMIT": 25, "after COMMIT": 25, "recovering": 1, "loading": 1}
+MOST_PASSES = {
+    "posting": 8,
+    "in logic": 40,
+    "before COMMIT": 25,
+    "in COMMIT": 25,
+    "after COMMIT": 25,
+    "recovering": 1,
+    "loading": 1,
+}
 JOBS_A_ROUND = 12
 
 
@@ -40,20 +48,30 @@ def test_killed_at_any_instant_everything_is_done_once(
         else:
             lost += 1
     _finish(zygote, shop, acknowledged, number, seed)
-    print(f"\n{shop.partition(':')[0]}: {counted.total()} kills survived, seed {seed}: {dict(counted)}; {lost} did not count")
+    print(
+        f"\n{shop.partition(':')[0]}: {counted.total()} kills survived, seed {seed}: {dict(counted)}; {lost} did not count"
+    )
     record_property("kills", dict(counted))
 
 
 def _plans(choose: random.Random) -> list[str | None]:
     """Each phase in turn, and as many kills from outside at any instant."""
-    plans: list[str | None] = [phase for phase in MOST_PASSES for _ in range(max(1, KILLS * 3 // 4 // len(MOST_PASSES)))]
+    plans: list[str | None] = [
+        phase for phase in MOST_PASSES for _ in range(max(1, KILLS * 3 // 4 // len(MOST_PASSES)))
+    ]
     plans += [None] * (KILLS - len(plans))
     choose.shuffle(plans)
     return plans
 
 
 def _kill(
-    zygote: Zygote, choose: random.Random, phase: str | None, url: str, acknowledged: Path, box: Path, numbers: tuple[int, int]
+    zygote: Zygote,
+    choose: random.Random,
+    phase: str | None,
+    url: str,
+    acknowledged: Path,
+    box: Path,
+    numbers: tuple[int, int],
 ) -> str | None:
     """One life: where it ended, or None if that does not count."""
     black_box = BlackBox(box, is_new=True)
@@ -70,7 +88,11 @@ def _kill(
 
 def _finish(zygote: Zygote, url: str, acknowledged: Path, number: int, seed: int) -> None:
     child = zygote.start(
-        "tests.crash.support.program:work", url=url, acknowledged=str(acknowledged), workers=["left", "right"], numbers=(0, number)
+        "tests.crash.support.program:work",
+        url=url,
+        acknowledged=str(acknowledged),
+        workers=["left", "right"],
+        numbers=(0, number),
     )
     assert child.wait() == 0, f"seed {seed}: {child.output}"
     ids = Acknowledged.read(acknowledged)

@@ -15,7 +15,9 @@ POISONED = {"exit": 17, "segfault": 31}
 PROGRAM = "tests.crash.support.program:poisoned"
 
 
-@pytest.mark.parametrize("poison", [{"exit": 17}, {"segfault": 31}, POISONED], ids=["os._exit", "a segfault", "both"])
+@pytest.mark.parametrize(
+    "poison", [{"exit": 17}, {"segfault": 31}, POISONED], ids=["os._exit", "a segfault", "both"]
+)
 def test_a_message_that_kills_its_process_becomes_a_dead_letter(
     shop: str, zygote: Zygote, acknowledged: Path, tmp_path: Path, poison: dict[str, int]
 ) -> None:
@@ -23,7 +25,12 @@ def test_a_message_that_kills_its_process_becomes_a_dead_letter(
     numbers = (0, INNOCENT + len(poison))
     for _life in range(4 * len(poison) + 1):
         child = zygote.start(
-            PROGRAM, url=shop, acknowledged=str(acknowledged), numbers=numbers, poison=poison, entered=str(entered)
+            PROGRAM,
+            url=shop,
+            acknowledged=str(acknowledged),
+            numbers=numbers,
+            poison=poison,
+            entered=str(entered),
         )
         if child.wait() == 0:
             break
@@ -57,7 +64,9 @@ def _assert_set_aside(url: str, numbers: set[int]) -> None:
 def _assert_innocent(url: str, numbers: set[int]) -> None:
     """Completed, each effect once, at the first attempt; no activation of theirs is counted as anything else."""
     with closing(checker.connect(url)) as connection:
-        completed = connection.execute("SELECT job_id FROM routilux_jobs WHERE status = 'completed'").fetchall()
+        completed = connection.execute(
+            "SELECT job_id FROM routilux_jobs WHERE status = 'completed'"
+        ).fetchall()
         tried = connection.execute(
             "SELECT DISTINCT j.job_id, a.status, a.attempt FROM routilux_activations AS a"
             " JOIN routilux_jobs AS j ON j.worker = a.worker AND j.job = a.job"

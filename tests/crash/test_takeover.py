@@ -32,16 +32,22 @@ def is_stopped(child: Child) -> bool:
 def contents(url: str) -> dict[str, list[tuple[object, ...]]]:
     """All that a runtime writes for a worker, and the user's rows."""
     with closing(checker.connect(url)) as connection:
-        read = {table: f"SELECT * FROM routilux_{table}" for table in TABLES} | {"orders": "SELECT * FROM orders"}
+        read = {table: f"SELECT * FROM routilux_{table}" for table in TABLES} | {
+            "orders": "SELECT * FROM orders"
+        }
         return {table: sorted(map(repr, connection.execute(sql).fetchall())) for table, sql in read.items()}
 
 
 def test_what_a_killed_owner_leaves_the_other_finishes(
     shop: str, zygote: Zygote, other_zygote: Zygote, acknowledged: Path, tmp_path: Path
 ) -> None:
-    owner = zygote.start(PROGRAM + "work", url=shop, acknowledged=str(acknowledged), workers=["w"], numbers=(0, 100_000))
+    owner = zygote.start(
+        PROGRAM + "work", url=shop, acknowledged=str(acknowledged), workers=["w"], numbers=(0, 100_000)
+    )
     until(lambda: len(Acknowledged.read(acknowledged)) >= 10, "nothing is posted", owner)
-    other = other_zygote.start(PROGRAM + "rescue", url=shop, ready=str(tmp_path / "ready"), acknowledged=str(acknowledged))
+    other = other_zygote.start(
+        PROGRAM + "rescue", url=shop, ready=str(tmp_path / "ready"), acknowledged=str(acknowledged)
+    )
     until(lambda: (tmp_path / "ready").exists(), "the other does not start", other)
     owner.kill()
     assert owner.wait() == -9
@@ -69,7 +75,9 @@ def test_an_owner_that_was_stopped_past_its_lease_commits_nothing_more(
     owner.go_on()
     assert owner.wait() == 0, owner.output
     after = contents(shop)
-    assert {table: after[table] for table in TABLES if table != "workers"} == {t: before[t] for t in TABLES if t != "workers"}
+    assert {table: after[table] for table in TABLES if table != "workers"} == {
+        t: before[t] for t in TABLES if t != "workers"
+    }
     assert checker.faults(shop, ids, orders.PARTS) == []
 
 
@@ -99,5 +107,3 @@ def test_two_runtimes_never_run_the_same_worker(
     ids = {job_id for path in lists.values() for job_id in Acknowledged.read(path)}
     assert ids == {orders.job_id_of(n) for start, stop in numbers.values() for n in range(start, stop)}
     assert checker.faults(shop, ids, orders.PARTS) == []
-
-

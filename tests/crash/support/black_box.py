@@ -10,7 +10,9 @@ PHASES = ("posting", "in logic", "before COMMIT", "in COMMIT", "after COMMIT", "
 COUNTED = PHASES[:-1]  # while it only reads, no activation runs and no commit is open
 
 _IDLE, OPEN, SENT, DONE = range(4)
-_FORMAT = struct.Struct("<6q")  # planned phase + 1, commit state, logic running, recovering, posts accepted, loading
+_FORMAT = struct.Struct(
+    "<6q"
+)  # planned phase + 1, commit state, logic running, recovering, posts accepted, loading
 _PLANNED, _COMMIT, _LOGIC, _RECOVERING, _POSTS, _LOADING = range(6)
 
 

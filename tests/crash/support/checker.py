@@ -32,7 +32,9 @@ def faults(url: str, acknowledged: set[str], parts: int, *, is_exact: bool = Tru
         return faults_in(connection, acknowledged, parts, is_exact=is_exact)
 
 
-def faults_in(connection: Connection, acknowledged: set[str], parts: int, *, is_exact: bool = True) -> list[str]:
+def faults_in(
+    connection: Connection, acknowledged: set[str], parts: int, *, is_exact: bool = True
+) -> list[str]:
     """The same, seen in a transaction of the caller."""
 
     def rows(sql: str) -> list[tuple[Any, ...]]:
@@ -52,10 +54,18 @@ Rows = Callable[[str], list[tuple[Any, ...]]]
 
 
 def _jobs(rows: Rows, acknowledged: set[str], parts: int, is_exact: bool) -> list[str]:
-    found = {job_id: rest for job_id, *rest in rows("SELECT job_id, status, open_count, data, error FROM routilux_jobs")}
-    wrong = [f"job {job_id} was acknowledged and is not there" for job_id in sorted(acknowledged - found.keys())]
+    found = {
+        job_id: rest
+        for job_id, *rest in rows("SELECT job_id, status, open_count, data, error FROM routilux_jobs")
+    }
+    wrong = [
+        f"job {job_id} was acknowledged and is not there" for job_id in sorted(acknowledged - found.keys())
+    ]
     if is_exact:
-        wrong += [f"job {job_id} is there and was never acknowledged" for job_id in sorted(found.keys() - acknowledged)]
+        wrong += [
+            f"job {job_id} is there and was never acknowledged"
+            for job_id in sorted(found.keys() - acknowledged)
+        ]
     for job_id, (status, open_count, data, error) in found.items():
         if status != "completed" or open_count != 0:
             wrong.append(f"job {job_id} is {status} with {open_count} messages open: {error}")
@@ -67,7 +77,9 @@ def _jobs(rows: Rows, acknowledged: set[str], parts: int, is_exact: bool) -> lis
 def _messages(rows: Rows, parts: int) -> list[str]:
     wrong = [
         f"message {seq} of worker {worker} is {status}"
-        for worker, seq, status in rows("SELECT worker, seq, status FROM routilux_messages WHERE status <> 'consumed'")
+        for worker, seq, status in rows(
+            "SELECT worker, seq, status FROM routilux_messages WHERE status <> 'consumed'"
+        )
     ]
     counted = rows(
         "SELECT j.job_id, m.routine, count(*), count(DISTINCT m.payload) FROM routilux_jobs AS j LEFT JOIN routilux_messages"
@@ -86,7 +98,9 @@ def _activations(rows: Rows) -> list[str]:
     """A consumed message has one completed activation that lists it, and the other way round; lines are kept."""
     consumed = {
         (worker, seq): by
-        for worker, seq, by in rows("SELECT worker, seq, consumed_by FROM routilux_messages WHERE status = 'consumed'")
+        for worker, seq, by in rows(
+            "SELECT worker, seq, consumed_by FROM routilux_messages WHERE status = 'consumed'"
+        )
     }
     wrong, listed = [], Counter[tuple[int, int]]()
     last: dict[tuple[int, str], int] = {}
@@ -95,14 +109,18 @@ def _activations(rows: Rows) -> list[str]:
         for seq in map(int, seqs.split(",")):
             listed[worker, seq] += 1
             if consumed.get((worker, seq)) != n:
-                wrong.append(f"activation {n} of worker {worker} completed over message {seq}, which it did not consume")
+                wrong.append(
+                    f"activation {n} of worker {worker} completed over message {seq}, which it did not consume"
+                )
             if routine != "work":  # what was retried comes back at the end of the line
                 if seq <= last.get((worker, routine), -1):
                     wrong.append(f"message {seq} of worker {worker} was overtaken at {routine}")
                 last[worker, routine] = seq
     for key in consumed:
         if listed[key] != 1:
-            wrong.append(f"message {key[1]} of worker {key[0]} was consumed by {listed[key]} completed activations")
+            wrong.append(
+                f"message {key[1]} of worker {key[0]} was consumed by {listed[key]} completed activations"
+            )
     return wrong
 
 
@@ -115,7 +133,10 @@ def _effects(rows: Rows, parts: int) -> list[str]:
         for part in range(parts):
             if made.pop((job_id, part), 0) != 1:
                 wrong.append(f"part {part} of job {job_id} is not there exactly once")
-    wrong += [f"{count} rows of part {part} of {job_id}, a job that is not completed" for (job_id, part), count in made.items()]
+    wrong += [
+        f"{count} rows of part {part} of {job_id}, a job that is not completed"
+        for (job_id, part), count in made.items()
+    ]
     done = rows(
         "SELECT w.worker_id, j.job_id, m.payload FROM routilux_activations AS a"
         " JOIN routilux_messages AS m ON m.worker = a.worker AND m.consumed_by = a.n"
@@ -130,15 +151,21 @@ def _effects(rows: Rows, parts: int) -> list[str]:
         item = json.loads(text)
         expected.append((worker_id, places[worker_id], job_id, item["part"], item["amount"]))
     there = rows("SELECT worker_id, place, job_id, part, amount FROM orders ORDER BY worker_id, place, id")
-    wrong += [f"{row} is in orders and no activation wrote it" for row in there if tuple(row) not in set(expected)]
-    wrong += [f"{row} was written and is not in orders" for row in expected if row not in set(map(tuple, there))]
+    wrong += [
+        f"{row} is in orders and no activation wrote it" for row in there if tuple(row) not in set(expected)
+    ]
+    wrong += [
+        f"{row} was written and is not in orders" for row in expected if row not in set(map(tuple, there))
+    ]
     return wrong
 
 
 def _states(rows: Rows) -> list[str]:
     counters = {
         (worker, routine): int(json.loads(value))
-        for worker, routine, value in rows("SELECT worker, routine, value FROM routilux_worker_state WHERE key = 'n'")
+        for worker, routine, value in rows(
+            "SELECT worker, routine, value FROM routilux_worker_state WHERE key = 'n'"
+        )
     }
     completed = rows(
         "SELECT worker, routine, count(*) FROM routilux_activations WHERE status = 'completed' GROUP BY worker, routine"

@@ -195,7 +195,9 @@ class Stop:
 
     def _now(self) -> None:
         with self._writing:
-            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this thread does not go on; `kill` lets it
+            signal.pthread_kill(
+                threading.get_ident(), signal.SIGSTOP
+            )  # this thread does not go on; `kill` lets it
 
 
 def _hold(lock: Any, owner: type, name: str) -> None:

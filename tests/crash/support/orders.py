@@ -28,7 +28,9 @@ metadata = MetaData()
 orders = Table(
     "orders",
     metadata,
-    Column("id", Integer, primary_key=True),  # nothing is unique but this: a doubled effect must be seen, not refused
+    Column(
+        "id", Integer, primary_key=True
+    ),  # nothing is unique but this: a doubled effect must be seen, not refused
     Column("worker_id", String(100)),
     Column("place", Integer),
     Column("job_id", String(100)),
@@ -106,7 +108,11 @@ class Store(Routine):
         job.increment("parts")
         self.write(
             insert(orders).values(
-                worker_id=worker_state.worker_id, place=place, job_id=job.job_id, part=item["part"], amount=item["amount"]
+                worker_id=worker_state.worker_id,
+                place=place,
+                job_id=job.job_id,
+                part=item["part"],
+                amount=item["amount"],
             )
         )
 

@@ -33,14 +33,20 @@ class Acknowledged:
 
 def settings(lease_s: float, deaths: int) -> Settings:
     """Looks around often, so that tests are short."""
-    return Settings(lease_s=lease_s, poll_s=0.01, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0), deaths=deaths)
+    return Settings(
+        lease_s=lease_s, poll_s=0.01, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0), deaths=deaths
+    )
 
 
 def start(url: str, lease_s: float = 9.0, deaths: int = 1000) -> Runtime:
     """`deaths`: many by default: it is these tests that kill, and no message is guilty of it."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
+    )
     leases.BACKEND_GONE_S = 0.1
-    return Runtime(3, database=url, lease=lease_s, registry=orders.register(), settings=settings(lease_s, deaths))
+    return Runtime(
+        3, database=url, lease=lease_s, registry=orders.register(), settings=settings(lease_s, deaths)
+    )
 
 
 def work(
@@ -86,14 +92,18 @@ def post(runtime: Runtime, acknowledged: str, workers: list[str], numbers: range
         worker = workers[first // group % len(workers)]
         some = [n for n in range(first, min(first + group, numbers.stop)) if orders.job_id_of(n) not in known]
         if len(some) == 1:
-            runtime.post(orders.FLOW, "split", "input", {"number": some[0]}, worker, orders.job_id_of(some[0]))
+            runtime.post(
+                orders.FLOW, "split", "input", {"number": some[0]}, worker, orders.job_id_of(some[0])
+            )
         elif some:
             items = [PostItem({"number": n}, job_id=orders.job_id_of(n)) for n in some]
             runtime.post_many(orders.FLOW, "split", "input", items, worker_id=worker)
         notes.add(*map(orders.job_id_of, some))
 
 
-def poisoned(url: str, acknowledged: str, numbers: tuple[int, int], poison: dict[str, int], entered: str) -> None:
+def poisoned(
+    url: str, acknowledged: str, numbers: tuple[int, int], poison: dict[str, int], entered: str
+) -> None:
     """As `work`, but logic that meets one of these numbers ends the process; `entered` notes each time it does."""
     orders.is_flaky = False
     notes = os.open(entered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -120,7 +130,9 @@ def rescue(url: str, ready: str, acknowledged: str) -> None:
         finish(runtime, acknowledged)
 
 
-def stopped(url: str, acknowledged: str, numbers: tuple[int, int], lease_s: float, commits: int, where: str) -> None:
+def stopped(
+    url: str, acknowledged: str, numbers: tuple[int, int], lease_s: float, commits: int, where: str
+) -> None:
     """Post, then stop itself (SIGSTOP) where it cannot hold up the database: after a commit, or inside logic.
 
     `commits`: how many of its commits with own rows go in before. Continued, it goes on as if nothing had happened.

@@ -1,0 +1,62 @@
+"""Dies before or after the n-th statement of one group commit that holds every kind of row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from tests.crash.support import hooks, orders, program
+from tests.crash.support.staging import JOBS, Staging, next_group
+
+
+class Boundaries:
+    """Counts the statements of one thread while it is told to, and dies at the n-th boundary (from 0)."""
+
+    def __init__(self, fatal: int) -> None:
+        self.passed: list[str] = []
+        self._fatal = fatal
+        self._thread: int | None = None
+        event.listen(Engine, "before_cursor_execute", self._before)
+        event.listen(Engine, "after_cursor_execute", self._after)
+
+    def count(self, run: Callable[[], None]) -> None:
+        self._thread = threading.get_ident()
+        try:
+            run()
+        finally:
+            self._thread = None
+
+    def passing(self, where: str) -> None:
+        if self._thread != threading.get_ident():
+            return
+        if len(self.passed) == self._fatal:
+            hooks.die()
+        self.passed.append(where)
+
+    def _before(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        self.passing(f"before {statement}")
+
+    def _after(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        self.passing(f"after {statement}")
+
+
+def live(url: str, acknowledged: str, life: int, passed: str) -> None:
+    """Finish what the last life left, then die at boundary `life`; past the last one, write them all to `passed`."""
+    orders.is_flaky = False
+    boundaries = Boundaries(life)
+    with program.start(url) as runtime:
+        writer = runtime.store._writer
+        writer.before_commit = lambda connection: boundaries.passing("before COMMIT")
+        writer.after_commit = lambda: boundaries.passing("after COMMIT")
+        program.post(runtime, acknowledged, ["w"], range(max(0, life - 1) * JOBS, life * JOBS), 1)
+        program.finish(runtime, acknowledged)
+        staging = Staging(runtime, "w", life * JOBS, program.Acknowledged(acknowledged).add)
+        staging.set_up()
+        next_group(runtime, boundaries.count)
+        staging.commit()
+        Path(passed).write_text("\n".join(" ".join(where.split()) for where in boundaries.passed))
+        program.finish(runtime, acknowledged)

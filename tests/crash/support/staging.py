@@ -1,0 +1,125 @@
+"""One group commit that holds every kind of row: the engine is held back until all of it waits in its queue.
+
+a   its last part is at `store`: own row, state, job data, completion
+b   its first part is at `work` and fails: a retry
+c   is at `split`: two emits, state
+d   is posted, with an id of the caller's
+e   comes through the inbox, as from another process
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from routilux.runtime import outbox
+from routilux.runtime.committing import GroupCommit
+from routilux.runtime.door import make_post
+from routilux.runtime.inputs import PostIn, RunEnded
+from routilux.runtime.runtime import Runtime
+from tests.crash.support import orders
+
+JOBS = 5
+PATIENCE_S = 30.0
+
+
+class Staging:
+    """For one runtime with the flow of `orders`, whose jobs have all ended."""
+
+    def __init__(self, runtime: Runtime, worker: str, first: int, acknowledge: Callable[..., None]) -> None:
+        self._runtime = runtime
+        self._worker = worker
+        self._a, self._b, self._c, self._d, self._e = range(first, first + JOBS)
+        self._acknowledge = acknowledge
+        self._held = {("store", self._a, 1), ("work", self._b, 0), ("split", self._c, None)}
+        self._there = threading.Semaphore(0)
+        self._go = threading.Event()
+        self._open_engine = threading.Event()
+        self._poster: threading.Thread | None = None
+
+    def set_up(self) -> None:
+        """Everything waits for `commit`; nothing of it is in."""
+        orders.is_flaky = False
+        orders.gates.append(self._gate)
+        for number in (self._a, self._b, self._c):
+            self._post(number)
+            self._expect(self._there.acquire(timeout=PATIENCE_S), "logic did not get there")
+        self._hold_engine()
+        self._expect(self._there.acquire(timeout=PATIENCE_S), "the engine was not held")
+        self._go.set()
+        self._await_inputs(RunEnded, 3)
+        self._post_by_inbox(self._e)
+        self._poster = threading.Thread(target=self._post, args=(self._d,))
+        self._poster.start()
+        self._await_inputs(PostIn, 1)
+
+    def commit(self) -> None:
+        """Let the engine go on, and the post come back."""
+        self._open_engine.set()
+        assert self._poster is not None
+        self._poster.join(PATIENCE_S)
+        orders.gates.remove(self._gate)
+
+    def _gate(self, routine: str, item: dict[str, Any]) -> None:
+        place = (routine, item["number"], item.get("part"))
+        if place in self._held:
+            self._held.discard(place)
+            self._there.release()
+            self._expect(self._go.wait(PATIENCE_S), "nobody opened")
+            if routine == "work":
+                raise orders.FirstTryError(f"staged for {place}")
+
+    def _hold_engine(self) -> None:
+        """It waits before it looks around and takes its inputs, so that one step has all of them."""
+        engine = self._runtime.engine
+        look = engine.look
+
+        def held() -> None:
+            del engine.look  # type: ignore[method-assign]  # once
+            self._there.release()
+            self._expect(self._open_engine.wait(PATIENCE_S), "the engine was not let go")
+            engine.inbox.must_look = True
+            look()
+
+        engine.look = held  # type: ignore[method-assign]
+
+    def _await_inputs(self, kind: type, count: int) -> None:
+        items = self._runtime.engine.inputs._items
+        for _ in range(3000):
+            if sum(isinstance(item, kind) for item in list(items)) >= count:
+                return
+            threading.Event().wait(0.01)
+        raise AssertionError(f"in the queue of the engine: {list(items)}")
+
+    def _post(self, number: int) -> None:
+        self._runtime.post(
+            orders.FLOW, "split", "input", {"number": number}, self._worker, orders.job_id_of(number)
+        )
+        self._acknowledge(orders.job_id_of(number))
+
+    def _post_by_inbox(self, number: int) -> None:
+        names = (orders.FLOW, "split", "input")
+        post = make_post(names, f'{{"number":{number}}}', orders.job_id_of(number), None, None)
+        outbox.post_to_owner(self._runtime, names, [post], self._worker)
+        self._acknowledge(orders.job_id_of(number))
+
+    @staticmethod
+    def _expect(holds: bool, what: str) -> None:
+        if not holds:
+            raise AssertionError(what)
+
+
+def next_group(runtime: Runtime, around: Callable[[Callable[[], None]], None]) -> None:
+    """`around` is called with the next group commit of this runtime, once."""
+    run = GroupCommit.run
+
+    def running(self: GroupCommit) -> None:
+        if self._engine is not runtime.engine:
+            run(self)
+            return
+        GroupCommit.run = run  # type: ignore[method-assign]
+        around(lambda: run(self))
+
+    GroupCommit.run = running  # type: ignore[method-assign]
+
