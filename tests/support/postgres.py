@@ -195,11 +195,15 @@ def _reachable(source: Path, home: Path, user: pwd.struct_passwd | None) -> Path
     ) if _can_enter(source, user) else None  # fmt: skip
     if probe is not None and probe.returncode == 0:
         return source
+    package = source.parents[1]
     copy = home / "install"
-    shutil.copytree(source.parent, copy, symlinks=True)
+    # The binaries look for their libraries beside the package, by a relative path.
+    for part in [source.parent, package.with_name(f"{package.name}.libs")]:
+        if part.is_dir():
+            shutil.copytree(part, copy / part.relative_to(package.parent), symlinks=True)
     for path in [copy, *copy.rglob("*")]:  # a strict umask may have closed them to everybody else
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    return copy / "bin"
+    return copy / source.relative_to(package.parent)
 
 
 def _can_enter(path: Path, user: pwd.struct_passwd) -> bool:
