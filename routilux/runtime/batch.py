@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from routilux.core.activation import Failure, Outcome
 from routilux.core.mailbox import Run, WorkerCell
@@ -17,6 +17,9 @@ from routilux.core.states import JobStatus, ParkedReason
 from routilux.runtime.inputs import Receipt
 from routilux.store.changes import Changes
 from routilux.store.loading import text_of
+
+if TYPE_CHECKING:
+    from routilux.runtime.owning import Own
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class Batch:
     ended_jobs: list[Job] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
+    own: list[Own] | None = None  # the outcomes as they were before anything was decided
+    inbox_ids: tuple[int, ...] | None = None  # rows that the first try took
     own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
     needs_commit: bool = False

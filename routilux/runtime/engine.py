@@ -255,7 +255,7 @@ class Engine:
 
         def prepare(commit: Commit, batch: Batch) -> object:
             digest = owning.execute(self, commit, batch, reported)
-            arrived[:] = commit.take_inbox(self.inbox.ids) if self.inbox.ids else []
+            arrived[:] = inbox.take(self, commit, batch)
             entries = posts + inbox.posts(arrived, self)
             taken.clear()
             taken.update(accepting.claim(commit, entries, batch.now))

@@ -17,7 +17,7 @@ from routilux.errors import RoutiluxError
 from routilux.runtime import accepting, control
 from routilux.runtime.batch import Batch
 from routilux.runtime.inputs import Post, PostIn, Receipt
-from routilux.store.store import InboxRow
+from routilux.store.store import Commit, InboxRow
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -78,6 +78,13 @@ def _find(engine: Engine, connection: Connection) -> None:
         ):
             engine.wanted_workers.add(row.worker_id)
     engine.inbox.ids = found
+
+
+def take(engine: Engine, commit: Commit, batch: Batch) -> list[InboxRow]:
+    """Delete what was found and is still there. A commit that is sent again takes the same rows."""
+    if batch.inbox_ids is None:
+        batch.inbox_ids = tuple(engine.inbox.ids)
+    return commit.take_inbox(batch.inbox_ids) if batch.inbox_ids else []
 
 
 def posts(rows: Sequence[InboxRow], engine: Engine) -> list[PostIn]:

@@ -6,7 +6,8 @@ state that is thrown away, and what follows in its job may find the job ended: b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Delete, Insert, Update
 
@@ -36,49 +37,70 @@ def refusal(statement: object) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What one outcome stood for before anything was decided: a commit that is sent again asks the same again."""
+
+    key: int  # id(outcome)
+    run: int
+    jobs: frozenset[tuple[int, int]]
+    writes: tuple[tuple[Any, Any], ...]
+    is_gone: bool  # its run is broken or its worker forgotten: it is dropped
+    is_late: bool  # its jobs have ended
+    may_end_jobs: bool
+
+
+def _own(run: Run, outcome: Outcome) -> Own:
+    jobs, worker = jobs_of(outcome.activation), run.cell.worker
+    return Own(
+        id(outcome),
+        id(run),
+        frozenset((worker.key, job.no) for job in jobs),
+        tuple(outcome.writes),
+        run.is_broken or worker.is_forgotten,
+        all(job.has_ended for job in jobs),
+        outcome.failure is not None or outcome.job_end is not None,
+    )
+
+
 def execute(engine: Engine, commit: Commit, batch: Batch, reported: Reported) -> tuple[int, ...]:
     """Run what will go in; fills `batch.own_errors` and `batch.skipped`. Returns a digest to compare a resend with."""
+    if batch.own is None:
+        batch.own = [_own(run, outcome) for run, outcome in reported]
     batch.own_errors.clear()
     batch.skipped.clear()
-    if not any(outcome.writes for _, outcome in reported):
+    if not any(own.writes for own in batch.own):
         return ()
     commit.limit_lock_wait(LOCK_WAIT_MS)
-    if engine.convicted or not _together(commit, batch, reported):
+    if engine.convicted or not _together(commit, batch, batch.own):
         batch.skipped.clear()
-        _one_by_one(engine, commit, batch, reported)
+        _one_by_one(engine, commit, batch, batch.own)
     commit.limit_lock_wait(None)
     return tuple(sorted((*batch.own_errors, *batch.skipped)))
 
 
-def _candidates(batch: Batch, reported: Reported) -> list[Outcome]:
-    return [outcome for _, outcome in reported if outcome.writes and id(outcome) not in batch.skipped]
-
-
-def _together(commit: Commit, batch: Batch, reported: Reported) -> bool:
+def _together(commit: Commit, batch: Batch, owns: list[Own]) -> bool:
     doom = _Doom()
-    for run, outcome in reported:
-        doom.look(batch, run, outcome)
-    return commit.own_together([outcome.writes for outcome in _candidates(batch, reported)])
+    return commit.own_together([own.writes for own in owns if doom.lets_in(batch, own)])
 
 
-def _one_by_one(engine: Engine, commit: Commit, batch: Batch, reported: Reported) -> None:
+def _one_by_one(engine: Engine, commit: Commit, batch: Batch, owns: list[Own]) -> None:
     doom = _Doom()
-    for run, outcome in reported:
-        doom.look(batch, run, outcome)
-        if not outcome.writes or id(outcome) in batch.skipped:
+    for own in owns:
+        if not doom.lets_in(batch, own):
             continue
-        error = engine.convicted.get(id(outcome))
+        error = engine.convicted.get(own.key)
         if error is None:
             try:
-                error = commit.own_alone(outcome.writes)
+                error = commit.own_alone(own.writes)
             except TransactionEnded as end:
-                engine.convicted[id(outcome)] = WriteError(
+                engine.convicted[own.key] = WriteError(
                     f"an own statement ended the transaction: {end.__cause__ or 'it was not open any more'}"
                 )
                 raise
         if error is not None:
-            batch.own_errors[id(outcome)] = error
-            doom.add(run, outcome)
+            batch.own_errors[own.key] = error
+            doom.add(own)
 
 
 class _Doom:
@@ -88,22 +110,18 @@ class _Doom:
         self._runs: set[int] = set()
         self._jobs: set[tuple[int, int]] = set()
 
-    def look(self, batch: Batch, run: Run, outcome: Outcome) -> None:
-        """Skip an outcome that follows a failure; remember one that may end its job."""
-        worker = run.cell.worker.key
-        jobs = {(worker, job.no) for job in jobs_of(outcome.activation)}
-        if run.is_broken or run.cell.worker.is_forgotten:
-            outcome.writes = []
-        elif outcome.writes and (
-            id(run) in self._runs
-            or jobs & self._jobs
-            or all(j.has_ended for j in jobs_of(outcome.activation))
-        ):
-            batch.skipped.add(id(outcome))
-            self._runs.add(id(run))
-        elif outcome.failure is not None or outcome.job_end is not None:
-            self._jobs |= jobs
+    def lets_in(self, batch: Batch, own: Own) -> bool:
+        """Whether its statements run. One that follows a failure is skipped; one that may end its job is remembered."""
+        if own.is_gone:
+            return False
+        if own.writes and (own.run in self._runs or own.jobs & self._jobs or own.is_late):
+            batch.skipped.add(own.key)
+            self._runs.add(own.run)
+            return False
+        if own.may_end_jobs:
+            self._jobs |= own.jobs
+        return bool(own.writes)
 
-    def add(self, run: Run, outcome: Outcome) -> None:
-        self._runs.add(id(run))
-        self._jobs |= {(run.cell.worker.key, job.no) for job in jobs_of(outcome.activation)}
+    def add(self, own: Own) -> None:
+        self._runs.add(own.run)
+        self._jobs |= own.jobs

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from routilux.runtime import Runtime, leases
+from routilux.runtime import Runtime, leases, waiting
 from routilux.runtime.door import PostItem
 from routilux.runtime.settings import Settings
 from tests.crash.support import hooks, orders
@@ -34,7 +34,7 @@ class Acknowledged:
 def settings(lease_s: float, deaths: int) -> Settings:
     """Looks around often, so that tests are short."""
     return Settings(
-        lease_s=lease_s, poll_s=0.01, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0), deaths=deaths
+        lease_s=lease_s, poll_s=0.01, reconcile_s=0.05, death_pause_s=(0.0, 0.0, 0.0), deaths=deaths
     )
 
 
@@ -43,7 +43,8 @@ def start(url: str, lease_s: float = 9.0, deaths: int = 1000) -> Runtime:
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
     )
-    leases.BACKEND_GONE_S = 0.1
+    leases.BACKEND_GONE_S = 0.04
+    waiting.PERIOD_S = 0.02
     return Runtime(
         3, database=url, lease=lease_s, registry=orders.register(), settings=settings(lease_s, deaths)
     )

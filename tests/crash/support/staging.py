@@ -35,7 +35,7 @@ class Staging:
         self._held = {("store", self._a, 1), ("work", self._b, 0), ("split", self._c, None)}
         self._there = threading.Semaphore(0)
         self._go = threading.Event()
-        self._open_engine = threading.Event()
+        self._engine: HeldEngine | None = None
         self._poster: threading.Thread | None = None
 
     def set_up(self) -> None:
@@ -44,20 +44,20 @@ class Staging:
         orders.gates.append(self._gate)
         for number in (self._a, self._b, self._c):
             self._post(number)
-            self._expect(self._there.acquire(timeout=PATIENCE_S), "logic did not get there")
-        self._hold_engine()
-        self._expect(self._there.acquire(timeout=PATIENCE_S), "the engine was not held")
+            expect(self._there.acquire(timeout=PATIENCE_S), "logic did not get there")
+        self._engine = HeldEngine(self._runtime)
         self._go.set()
-        self._await_inputs(RunEnded, 3)
+        self._engine.await_inputs(RunEnded, 3)
         self._post_by_inbox(self._e)
         self._poster = threading.Thread(target=self._post, args=(self._d,))
         self._poster.start()
-        self._await_inputs(PostIn, 1)
+        self._engine.await_inputs(PostIn, 1)
 
     def commit(self) -> None:
         """Let the engine go on, and the post come back."""
-        self._open_engine.set()
+        assert self._engine is not None
         assert self._poster is not None
+        self._engine.let_go()
         self._poster.join(PATIENCE_S)
         orders.gates.remove(self._gate)
 
@@ -66,31 +66,9 @@ class Staging:
         if place in self._held:
             self._held.discard(place)
             self._there.release()
-            self._expect(self._go.wait(PATIENCE_S), "nobody opened")
+            expect(self._go.wait(PATIENCE_S), "nobody opened")
             if routine == "work":
                 raise orders.FirstTryError(f"staged for {place}")
-
-    def _hold_engine(self) -> None:
-        """It waits before it looks around and takes its inputs, so that one step has all of them."""
-        engine = self._runtime.engine
-        look = engine.look
-
-        def held() -> None:
-            del engine.look  # type: ignore[method-assign]  # once
-            self._there.release()
-            self._expect(self._open_engine.wait(PATIENCE_S), "the engine was not let go")
-            engine.inbox.must_look = True
-            look()
-
-        engine.look = held  # type: ignore[method-assign]
-
-    def _await_inputs(self, kind: type, count: int) -> None:
-        items = self._runtime.engine.inputs._items
-        for _ in range(3000):
-            if sum(isinstance(item, kind) for item in list(items)) >= count:
-                return
-            threading.Event().wait(0.01)
-        raise AssertionError(f"in the queue of the engine: {list(items)}")
 
     def _post(self, number: int) -> None:
         self._runtime.post(
@@ -104,10 +82,41 @@ class Staging:
         outbox.post_to_owner(self._runtime, names, [post], self._worker)
         self._acknowledge(orders.job_id_of(number))
 
-    @staticmethod
-    def _expect(holds: bool, what: str) -> None:
-        if not holds:
-            raise AssertionError(what)
+
+def expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise AssertionError(what)
+
+
+class HeldEngine:
+    """It waits before it looks around and takes its inputs, so that one commit has all of them."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._engine = runtime.engine
+        self._open = threading.Event()
+        there, look = threading.Event(), self._engine.look
+
+        def held() -> None:
+            del self._engine.look  # type: ignore[method-assign]  # once
+            there.set()
+            expect(self._open.wait(PATIENCE_S), "the engine was not let go")
+            self._engine.inbox.must_look = True
+            look()
+
+        self._engine.look = held  # type: ignore[method-assign]
+        expect(there.wait(PATIENCE_S), "the engine was not held")
+
+    def let_go(self) -> None:
+        self._open.set()
+
+    def await_inputs(self, kind: type, count: int) -> None:
+        """Until so many of this kind wait for it."""
+        items = self._engine.inputs._items
+        for _ in range(3000):
+            if sum(isinstance(item, kind) for item in list(items)) >= count:
+                return
+            threading.Event().wait(0.01)
+        raise AssertionError(f"in the queue of the engine: {list(items)}")
 
 
 def next_group(runtime: Runtime, around: Callable[[Callable[[], None]], None]) -> None:
@@ -122,4 +131,3 @@ def next_group(runtime: Runtime, around: Callable[[Callable[[], None]], None]) -
         around(lambda: run(self))
 
     GroupCommit.run = running  # type: ignore[method-assign]
-

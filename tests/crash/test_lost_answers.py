@@ -1,0 +1,170 @@
+"""The answer to COMMIT is lost, both ways: it went in, or it did not. The database tells, nobody guesses."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, insert
+from sqlalchemy.exc import OperationalError
+
+from routilux.activation_policies import immediate_policy
+from routilux.core.context import get_current_job
+from routilux.core.flow import Flow
+from routilux.core.registry import FlowRegistry
+from routilux.core.routine import Routine
+from routilux.runtime import Runtime
+from routilux.runtime.inputs import RunEnded
+from tests.crash.support import checker, orders, program
+from tests.crash.support.staging import JOBS, HeldEngine, Staging, next_group
+
+BEFORE, AFTER = "not committed", "committed"
+
+
+class Losses:
+    """Loses the answers to the next commits of a runtime, in these ways; goes at its end."""
+
+    def __init__(self, runtime: Runtime, ways: list[str]) -> None:
+        self.left = list(ways)
+        self._writer = runtime.store._writer
+        self._is_sqlite = runtime.store.database.is_sqlite
+
+    def __enter__(self) -> Losses:
+        self._writer.before_commit, self._writer.after_commit = self._before, self._after
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.before_commit = self._writer.after_commit = None
+
+    def _before(self, connection: Connection) -> None:
+        if self.left[:1] == [BEFORE]:
+            self._lose()
+
+    def _after(self) -> None:
+        if self.left[:1] == [AFTER]:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.left.pop(0)
+        if self._is_sqlite:
+            cause: Exception = sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        else:
+            cause = psycopg.OperationalError("server closed the connection unexpectedly")
+        raise OperationalError("COMMIT", None, cause, connection_invalidated=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_gates() -> Iterator[None]:
+    yield
+    orders.gates.clear()
+    orders.is_flaky = True
+
+
+WAYS = [[BEFORE], [AFTER], [BEFORE, BEFORE, AFTER], [AFTER, AFTER]]
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=", ".join)
+def test_a_commit_whose_answer_is_lost_goes_in_once(shop: str, acknowledged: Path, ways: list[str]) -> None:
+    refused: list[BaseException] = []
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        staging = Staging(runtime, "w", 0, program.Acknowledged(acknowledged).add)
+        staging.set_up()
+        with Losses(runtime, ways) as losses:
+            next_group(runtime, _noting(refused))
+            staging.commit()
+            program.finish(runtime, str(acknowledged))
+        assert losses.left == []
+    ids = program.Acknowledged.read(acknowledged)
+    assert len(ids) == JOBS
+    assert checker.faults(shop, ids, orders.PARTS) == []
+    assert refused == [], "it was taken apart, where sending it again is enough"
+
+
+def _noting(errors: list[BaseException]) -> Callable[[Callable[[], None]], None]:
+    def around(run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    return around
+
+
+class Pair(Routine):
+    """Two messages of one job: the first writes and ends the job, so that the second is discarded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input")
+        self.add_slot("part")
+        self.add_event("part")
+        self.set_activation_policy(immediate_policy())
+        self.set_logic(self.run)
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.row_id = 1
+
+    def run(self, slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        if slot_data["input"]:
+            self.emit("part", number=0)
+            self.emit("part", number=1)
+        elif slot_data["part"][0]["number"] == 0:
+            self.reached.set()
+            self.go.wait(30)
+            self.write(insert(orders.orders).values(id=self.row_id, job_id="j"))
+            get_current_job().complete()
+
+
+@pytest.fixture
+def pair(shop: str) -> Iterator[tuple[Pair, Runtime]]:
+    """Both outcomes of a run wait for one commit, which will lose its connection."""
+    routine, flow, registry = Pair(), Flow("pair"), FlowRegistry()
+    flow.add_routine(routine, "r")
+    flow.connect("r", "part", "r", "part")
+    registry.register_by_name("pair", flow)
+    with Runtime(2, database=shop, registry=registry, settings=program.settings(9.0, 3)) as runtime:
+        runtime.post("pair", "r", "input", {}, job_id="j")
+        assert routine.reached.wait(30)
+        yield routine, runtime
+
+
+def _commit_both(routine: Pair, runtime: Runtime) -> None:
+    engine = HeldEngine(runtime)
+    routine.go.set()
+    engine.await_inputs(RunEnded, 1)
+    with Losses(runtime, [BEFORE]) as losses:
+        engine.let_go()
+        runtime.wait_until_all_jobs_finished(30)
+    assert losses.left == []
+
+
+def test_own_rows_are_sent_again_though_what_followed_them_was_discarded(
+    shop: str, pair: tuple[Pair, Runtime]
+) -> None:
+    """What the first try decided (the run is broken, the job has ended) must not change what the second sends."""
+    _commit_both(*pair)
+    with closing(checker.connect(shop)) as connection:
+        assert connection.execute("SELECT id, job_id FROM orders").fetchall() == [(1, "j")]
+        found = connection.execute(
+            "SELECT seqs, status FROM routilux_activations WHERE n > 1 ORDER BY n"
+        ).fetchall()
+    assert [status for _, status in found] == ["completed", "discarded"]
+
+
+def test_own_rows_that_were_refused_are_refused_for_the_same_reason_again(
+    shop: str, pair: tuple[Pair, Runtime]
+) -> None:
+    with closing(checker.connect(shop)) as connection:
+        connection.execute("INSERT INTO orders (id, job_id) VALUES (1, 'somebody else')")
+        connection.commit()
+    _commit_both(*pair)
+    job = pair[1].get_job("j")
+    assert job.status == "failed"
+    assert job.error.startswith("IntegrityError")
