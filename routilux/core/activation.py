@@ -169,7 +169,10 @@ class ActivationContext:
                 emits.append((target, slot_name, text))
             else:
                 checked = slot.check(data, root=f"emit({event_name!r})")
-                emits.append((target, slot_name, payload.encode(checked, root=f"emit({event_name!r})")))
+                limit = self._readers.max_payload_bytes
+                emits.append(
+                    (target, slot_name, payload.encode(checked, root=f"emit({event_name!r})", limit=limit))
+                )
 
     def write(self, statement: object, parameters: object | None) -> None:
         refusal = self._readers.refuse_statement(statement)

@@ -80,6 +80,20 @@ def start(
     return _load(engine, worker_id) if fenced(engine, work) else resume(engine, worker_id)
 
 
+def publish(engine: Engine) -> None:
+    """Keep the definitions that are registered here: clients check their posts against them."""
+    for name in engine.flows.names():
+        digest, definition = engine.flows.definition(name)
+        if engine.published.get(name) != digest:
+            _save_flow(engine, name, digest, definition)
+            engine.published[name] = digest
+
+
+def _save_flow(engine: Engine, name: str, digest: str, definition: str) -> None:
+    now = engine.clock.now_us()
+    fenced(engine, lambda commit: ownership.save_flow(commit.connection, name, digest, definition, now))
+
+
 def _state_rows(state: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for routine, texts in state.items():

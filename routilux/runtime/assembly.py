@@ -16,7 +16,8 @@ from sqlalchemy import Engine as SqlEngine
 from routilux.core.activation import Readers
 from routilux.core.mailbox import Run
 from routilux.core.registry import FlowRegistry
-from routilux.runtime import housekeeping, stopping, takeover
+from routilux.output import install_routed_stdout
+from routilux.runtime import adopting, housekeeping, stopping, takeover
 from routilux.runtime.alarm import Alarm
 from routilux.runtime.batch import Fact
 from routilux.runtime.clock import SystemClock
@@ -94,14 +95,16 @@ def assemble(
         engine = Engine(store, clock, settings, pool, KnownFlows(registry), on_facts)
         engine.lease_is_good = lambda: lease.is_good
         engine.reidentify = lambda: _register(engine, lease)
-        engine.is_capturing = is_capturing
         engine.reconcile = lambda: _reconcile(engine, lease, is_recovering)
         alarm = Alarm(engine.inputs.wake, _duties(engine, settings))
         engine.due.on_change = lambda: alarm.set(engine.due.next_at)
         _register(engine, lease)
+        adopting.publish(engine)
     except BaseException:
         opened.close()
         raise
+    if is_capturing:
+        install_routed_stdout()
     if sys.getswitchinterval() > SWITCH_INTERVAL_S:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
     thread = threading.Thread(target=engine.run, name="routilux-engine", daemon=True)
@@ -141,8 +144,10 @@ def _reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
     engine.due.expect_soon()
     if lease.is_dead:
         engine.lose_identity()
-    elif is_recovering and not engine.is_draining:
-        takeover.run_once(engine, lease)
+    elif not engine.is_draining:
+        adopting.publish(engine)
+        if is_recovering:
+            takeover.run_once(engine, lease)
     housekeeping.run_once(engine)
 
 

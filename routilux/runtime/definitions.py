@@ -14,6 +14,7 @@ log = logging.getLogger("routilux")
 
 def checked(name: str, flow: Flow) -> None:
     """Warn of routines that can never run; raise `PolicyError` for what can never work."""
+    flow.compiled()  # logic that fits no form says so itself
     for finding in flow.validate():
         if finding.startswith("Error:"):
             raise PolicyError(f"flow {name!r}: {finding.removeprefix('Error: ')}")

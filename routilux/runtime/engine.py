@@ -30,6 +30,7 @@ from routilux.runtime import (
     adopting,
     control,
     dispatching,
+    housekeeping,
     ids,
     inbox,
     keeping,
@@ -116,11 +117,12 @@ class Engine:
         self.must_reconcile = False
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
-        self.is_capturing = False
         self.wants_facts = False
         self.pruned_n = 0
+        self.retention = housekeeping.Retention()
         self.reidentify: Callable[[], None] = lambda: None
         self.watch_alarm: Callable[[], object] = lambda: None
+        self.published: dict[str, str] = {}  # flow -> hash of the definition that is in the database
         self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
         self.flush_waiters = 0
         self.due = redelivery.Due()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from routilux.errors import PolicyError
 from routilux.runtime.clock import Clock
 from routilux.runtime.inputs import Input, OutcomeIn, RunEnded
 
+log = logging.getLogger("routilux")
 RUN_SECONDS = 0.05  # a run ends here so that other routines get their turn
 
 
@@ -37,6 +39,7 @@ class Performer:
         self._clock = clock
         self._report = report
         self._readers = readers
+        self._warned: set[str] = set()
 
     def perform(self, run: Run) -> None:
         """Run its activations in this thread until they end, or the engine or the time asks to stop."""
@@ -85,18 +88,20 @@ class Performer:
             overlay,
             readers,
         )
-        slots = {
-            name: spec.view(
-                [
-                    SlotDataPoint(data=payload.decode(m.payload), emitted_at=m.created_at / 1e6, seq=m.seq)
-                    for m in run.snapshot[name]
-                    if m.seq in messages
-                ]
-            )
-            for name, spec in compiled.slots.items()
-        }
         try:
             assert compiled.policy is not None
+            slots = {
+                name: spec.view(
+                    [
+                        SlotDataPoint(
+                            data=payload.decode(m.payload), emitted_at=m.created_at / 1e6, seq=m.seq
+                        )
+                        for m in run.snapshot[name]
+                        if m.seq in messages
+                    ]
+                )
+                for name, spec in compiled.slots.items()
+            }
             chosen = evaluate(compiled.policy, slots, probe.worker_state)
             if chosen is None:
                 return None
@@ -135,7 +140,11 @@ class Performer:
         try:
             compiled = run.cell.compiled
             assert compiled.call is not None
-            compiled.call(slot_data(compiled, activation), activation.policy_message, around.worker_state)
+            returned = compiled.call(
+                slot_data(compiled, activation), activation.policy_message, around.worker_state
+            )
+            if returned is not None:
+                self._warn_returned(run)
         except Exception as error:  # the one place where a user's exception is caught
             self._failed(around, overlay, error)
         except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
@@ -162,6 +171,15 @@ class Performer:
             context.current.reset(token)
         around.outcome.ended_at = self._clock.now_us()
         return around.outcome
+
+    def _warn_returned(self, run: Run) -> None:
+        """Once per routine: what logic returns goes nowhere."""
+        routine = run.cell.routine_id
+        if routine not in self._warned:
+            self._warned.add(routine)
+            log.warning(
+                "logic of routine %r returned a value, which is ignored: emit an event instead", routine
+            )
 
     def _failed(self, around: ActivationContext, overlay: Overlay, error: BaseException) -> None:
         overlay.undo()

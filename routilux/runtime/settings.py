@@ -21,4 +21,4 @@ class Settings:
     keep_completed_s: float = 7 * 86_400.0
     keep_failed_s: float = 30 * 86_400.0
     keep_keys_s: float = 30 * 86_400.0
-    prune_batch: int = 1000
+    prune_batch: int = 200

@@ -28,7 +28,13 @@ runtimes = Table(
     f"{PREFIX}runtimes",
     metadata,
     Column("key", Key, primary_key=True, autoincrement=True),
-    Column("boot_id", Text, nullable=False, unique=True, comment="random identity of this start; never used again"),
+    Column(
+        "boot_id",
+        Text,
+        nullable=False,
+        unique=True,
+        comment="random identity of this start; never used again",
+    ),
     Column("state", Text, nullable=False, comment="alive or dead; dead is for ever"),
     Column(
         "lease_until",
@@ -36,13 +42,17 @@ runtimes = Table(
         nullable=False,
         comment="Postgres: µs by the database's clock; SQLite: µs of CLOCK_BOOTTIME of the host",
     ),
-    Column("host_boot", Text, nullable=False, comment="boot id of the host: a lease of an earlier boot is over"),
+    Column(
+        "host_boot", Text, nullable=False, comment="boot id of the host: a lease of an earlier boot is over"
+    ),
     Column("lease_us", BigInteger, nullable=False, comment="length of the lease, µs"),
     _instant("started_at", "start of the process", nullable=False),
     _instant("heartbeat_at", "last renewal", nullable=False),
     _instant("stopped_at", "clean stop or take-over"),
     Column("backend_pid", BigInteger, comment="Postgres: backend of the lease connection"),
-    Column("backend_start", BigInteger, comment="Postgres: start of that backend, µs; tells a reused pid apart"),
+    Column(
+        "backend_start", BigInteger, comment="Postgres: start of that backend, µs; tells a reused pid apart"
+    ),
     Column("host", Text, nullable=False),
     Column("pid", BigInteger, nullable=False),
     Column("version", Text, nullable=False, comment="version of Routilux"),
@@ -99,11 +109,19 @@ workers = Table(
     Column("status", Text, nullable=False, comment="pending running idle paused completed failed cancelled"),
     Column("owner", BigInteger, comment="runtime that runs it; NULL: nobody"),
     Column(
-        "is_named", SmallInteger, nullable=False, comment="1: somebody named it, so it stays when its work is done"
+        "is_named",
+        SmallInteger,
+        nullable=False,
+        comment="1: somebody named it, so it stays when its work is done",
     ),
     Column("next_seq", BigInteger, nullable=False, comment="lower bound of the next message number"),
     Column("next_n", BigInteger, nullable=False, comment="lower bound of the next activation number"),
-    Column("deaths", Integer, nullable=False, comment="owners that died in a row without a commit for this worker"),
+    Column(
+        "deaths",
+        Integer,
+        nullable=False,
+        comment="owners that died in a row without a commit for this worker",
+    ),
     _instant("takeover_at", "not to be taken over before"),
     Column("reason", Text, comment="why it was paused, cancelled or failed"),
     _instant("created_at", "when it was made", nullable=False),
@@ -143,12 +161,17 @@ jobs = Table(
     f"{PREFIX}jobs",
     metadata,
     Column("worker", Key, primary_key=True, autoincrement=False),
-    Column("job", BigInteger, primary_key=True, autoincrement=False, comment="seq of the message that began it"),
+    Column(
+        "job", BigInteger, primary_key=True, autoincrement=False, comment="seq of the message that began it"
+    ),
     Column("job_id", Text, nullable=False, unique=True, comment="public id"),
     Column("flow", Text, nullable=False),
     Column("status", Text, nullable=False, comment="pending running paused completed failed cancelled"),
     Column(
-        "open_count", BigInteger, nullable=False, comment="its messages that wait, are parked or are being handled"
+        "open_count",
+        BigInteger,
+        nullable=False,
+        comment="its messages that wait, are parked or are being handled",
     ),
     Column("metadata", Text, comment="JSON object given with post"),
     Column("data", Text, comment="JSON object: what set_data and increment left"),
@@ -184,7 +207,9 @@ messages = Table(
     Column("job", BigInteger, nullable=False),
     Column("routine", Text, nullable=False),
     Column("slot", Text, nullable=False),
-    Column("priority", SmallInteger, nullable=False, server_default=text("0"), comment="0; for a later release"),
+    Column(
+        "priority", SmallInteger, nullable=False, server_default=text("0"), comment="0; for a later release"
+    ),
     Column("payload", Text, nullable=False, comment="JSON object"),
     Column("produced_by", BigInteger, comment="activation that emitted it; NULL: posted or signalled"),
     Column("consumed_by", BigInteger, comment="activation that consumed it"),
@@ -200,7 +225,11 @@ parked = Table(
     metadata,
     Column("worker", Key, primary_key=True, autoincrement=False),
     Column(
-        "seq", BigInteger, primary_key=True, autoincrement=False, comment="its message, or the first of its batch"
+        "seq",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="its message, or the first of its batch",
     ),
     Column("job", BigInteger, nullable=False, comment="0: the batch is of several jobs"),
     Column("routine", Text, nullable=False),
@@ -234,7 +263,10 @@ activations = Table(
     Column("routine", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column(
-        "status", Text, nullable=False, comment="completed failed error_continued skipped retrying dead discarded"
+        "status",
+        Text,
+        nullable=False,
+        comment="completed failed error_continued skipped retrying dead discarded",
     ),
     _instant("started_at", "logic began", nullable=False),
     _instant("ended_at", "logic ended", nullable=False),
