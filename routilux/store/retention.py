@@ -220,7 +220,7 @@ def _prune_commits_of(
     mine = commits.c.runtime == runtime
     query = select(commits.c.n, commits.c.committed_at).where(mine).order_by(commits.c.n).limit(batch)
     if is_needed:
-        newest = connection.execute(select(func.max(commits.c.n)).where(mine)).scalar()
+        newest = connection.execute(select(func.max(commits.c.n)).where(mine)).scalar() or 0
         query = query.where(commits.c.n < newest)
     old = list(takewhile(lambda row: row.committed_at <= until_us, connection.execute(query)))
     if not old:
