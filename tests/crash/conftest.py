@@ -15,9 +15,19 @@ from tests.crash.support.zygote import Zygote
 @pytest.fixture
 def shop(database: str) -> str:
     """The URL of a migrated database with the table `orders`."""
-    with create_engine(database, poolclass=pool.NullPool).begin() as connection:
+    return _with_orders(database)
+
+
+@pytest.fixture
+def postgres_shop(postgres_database: str) -> str:
+    """The same on Postgres alone."""
+    return _with_orders(postgres_database)
+
+
+def _with_orders(url: str) -> str:
+    with create_engine(url, poolclass=pool.NullPool).begin() as connection:
         orders.metadata.create_all(connection)
-    return database
+    return url
 
 
 @pytest.fixture(scope="package")

@@ -22,7 +22,10 @@ from routilux.core.routine import Routine
 from routilux.runtime import Runtime
 from routilux.runtime.inputs import RunEnded
 from tests.crash.support import checker, orders, program
+from tests.crash.support.proxy import CuttingProxy
 from tests.crash.support.staging import JOBS, HeldEngine, Staging, next_group
+from tests.crash.support.zygote import Zygote, until
+from tests.support.postgres import PostgresServer
 
 BEFORE, AFTER = "not committed", "committed"
 
@@ -168,3 +171,42 @@ def test_own_rows_that_were_refused_are_refused_for_the_same_reason_again(
     job = pair[1].get_job("j")
     assert job.status == "failed"
     assert job.error.startswith("IntegrityError")
+
+
+def test_a_connection_that_is_cut_at_commit_loses_and_doubles_nothing(
+    postgres_shop: str, postgres_server: PostgresServer, acknowledged: Path
+) -> None:
+    """A real connection, cut by a proxy: before the server got the COMMIT, and after its answer had left."""
+    with CuttingProxy(postgres_server.port) as proxy:
+        url = postgres_shop.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        with program.start(url) as runtime:
+            runtime.exec(orders.FLOW, worker_id="w")
+            proxy.cut(every=4)
+            program.post(runtime, str(acknowledged), ["w"], range(30), 1)
+            proxy.cut(every=0)
+            program.finish(runtime, str(acknowledged))
+    assert min(proxy.cuts.values()) >= 3
+    ids = program.Acknowledged.read(acknowledged)
+    assert len(ids) == 30
+    assert checker.faults(postgres_shop, ids, orders.PARTS) == []
+
+
+def test_a_server_that_is_killed_under_load_and_comes_back_loses_nothing(
+    postgres_shop: str, postgres_server: PostgresServer, zygote: Zygote, acknowledged: Path
+) -> None:
+    """kill -9 to all of Postgres, twice, while a runtime posts and works; it goes on by itself."""
+    child = zygote.start(
+        "tests.crash.support.program:work",
+        url=postgres_shop,
+        acknowledged=str(acknowledged),
+        numbers=(0, 150),
+    )
+    for count in (20, 70):
+        until(lambda: len(program.Acknowledged.read(acknowledged)) >= count, "nothing is posted", child)  # noqa: B023
+        assert not child.is_over(within_s=0.0), child.output
+        postgres_server.kill9()
+        postgres_server.start()
+    assert child.wait() == 0, child.output
+    ids = program.Acknowledged.read(acknowledged)
+    assert len(ids) == 150
+    assert checker.faults(postgres_shop, ids, orders.PARTS) == []

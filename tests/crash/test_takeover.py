@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,18 +10,10 @@ import pytest
 
 from tests.crash.support import checker, orders
 from tests.crash.support.program import Acknowledged
-from tests.crash.support.zygote import Child, Zygote
+from tests.crash.support.zygote import Child, Zygote, until
 
 PROGRAM = "tests.crash.support.program:"
 TABLES = ("jobs", "messages", "activations", "parked", "worker_state", "workers")
-
-
-def until(holds: Callable[[], object], what: str, child: Child) -> None:
-    for _ in range(6000):
-        if holds():
-            return
-        assert not child.is_over(within_s=0.01), f"{what}: {child.output}"
-    raise AssertionError(f"{what}: not within a minute: {child.output}")
 
 
 def is_stopped(child: Child) -> bool:

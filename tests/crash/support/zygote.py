@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -133,6 +134,15 @@ class Child:
     @property
     def output(self) -> str:
         return self._zygote.output
+
+
+def until(holds: Callable[[], object], what: str, child: Child) -> None:
+    """Until something holds while the child lives."""
+    for _ in range(6000):
+        if holds():
+            return
+        assert not child.is_over(within_s=0.01), f"{what}: {child.output}"
+    raise AssertionError(f"{what}: not within a minute: {child.output}")
 
 
 def serve(log: str) -> None:

@@ -1,0 +1,89 @@
+"""A TCP proxy before Postgres that cuts connections at COMMIT: before the server got it, or after it has answered."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from types import TracebackType
+
+COMMIT = b"COMMIT\x00"  # the end of a simple query message
+
+
+class CuttingProxy:
+    """Listens on a free port of its own. `cut(n)` arms it: from then on it cuts every n-th COMMIT, in turns of both ways.
+
+    After "the server got it" means: its answer has arrived here, and goes no further.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.cuts = {"not committed": 0, "committed": 0}
+        self._every = 0
+        self._seen = 0
+        self._lock = threading.Lock()
+        self._links: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self) -> CuttingProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for link in [self._thread, *self._links]:
+            link.join(30)
+
+    def cut(self, every: int) -> None:
+        self._every = every
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            link = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            self._links.append(link)
+            link.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._server) as server, selectors.DefaultSelector() as ready:
+            ready.register(client, selectors.EVENT_READ, server)
+            ready.register(server, selectors.EVENT_READ, client)
+            with contextlib.suppress(OSError):
+                while self._pass_on(ready, client, server):
+                    pass
+
+    def _pass_on(
+        self, ready: selectors.DefaultSelector, client: socket.socket, server: socket.socket
+    ) -> bool:
+        for key, _ in ready.select():
+            source, target = key.fileobj, key.data
+            assert isinstance(source, socket.socket)
+            data = source.recv(65536)
+            if not data:
+                return False
+            way = self._way() if source is client and data.endswith(COMMIT) else None
+            if way == "not committed":
+                return False
+            target.sendall(data)
+            if way == "committed":
+                server.recv(65536)  # it has gone in
+                return False
+        return True
+
+    def _way(self) -> str | None:
+        with self._lock:
+            self._seen += 1
+            if not self._every or self._seen % self._every:
+                return None
+            way = "committed" if self._seen // self._every % 2 else "not committed"
+            self.cuts[way] += 1
+            return way
