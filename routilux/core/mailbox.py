@@ -134,6 +134,7 @@ class WorkerCell:
         "deaths",
         "definition",
         "flow",
+        "idle_since",
         "flow_name",
         "is_dirty",
         "is_forgotten",
@@ -176,6 +177,7 @@ class WorkerCell:
         self.is_forgotten = False
         self.is_dirty = False
         self.refreshed_at = 0
+        self.idle_since: float | None = None
 
     def purge_soon(self) -> None:
         """A job was paused or has ended: its messages leave the windows before anything else is taken."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PAUSES_S = (0.01, 0.05, 0.2, 0.5, 1.0)
 MOST = 100
+CLOSE_AFTER_S = 5.0  # the next post may be on its way
 
 
 def patiently(engine: Engine, call: Callable[[], T]) -> T:
@@ -174,7 +175,8 @@ def serve_wanted(engine: Engine) -> None:
     flows, engine.wanted_flows = engine.wanted_flows, set()
     for flow in flows:
         if engine.newest_worker(flow) is None:
-            start(engine, flow, engine.new_id(), is_named=False, state={})
+            started = start(engine, flow, engine.new_id(), is_named=False, state={})
+            engine.mine.add(started.worker_id)
     wanted, engine.wanted_workers = engine.wanted_workers, set()
     for worker_id in wanted:
         if worker_id not in engine.by_id:
@@ -189,13 +191,13 @@ def close_finished(engine: Engine) -> None:
     released, engine.to_release = engine.to_release, []
     for cell in released:
         release(engine, cell)
+    now = engine.clock.monotonic()
     for cell in list(engine.workers.values()):
-        if (
-            not cell.is_named
-            and cell.worker_id not in engine.mine
-            and not cell.has_work
-            and cell.status == WorkerStatus.RUNNING
-        ):
+        if cell.is_named or cell.worker_id in engine.mine or cell.status != WorkerStatus.RUNNING:
+            continue
+        if cell.has_work or cell.idle_since is None:
+            cell.idle_since = now
+        elif now - cell.idle_since >= CLOSE_AFTER_S:
             release(engine, cell)
 
 

@@ -186,10 +186,12 @@ class Engine:
         if self.must_reconcile:
             self.must_reconcile = False
             self.reconcile()
+        adopting.close_finished(self)
         inbox.look(self)
         if self.wanted_flows or self.wanted_workers:
             adopting.serve_wanted(self)
-        adopting.close_finished(self)
+            self.inbox.must_look = True
+            inbox.look(self)
         self._wake_timers()
         self._flush()
 
