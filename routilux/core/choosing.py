@@ -124,6 +124,12 @@ def _newest(messages: list[Message]) -> Job:
 def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
     """The hot path: one message each, in the order of the line."""
     activations = chosen.activations
+    if len(cell.slots) == 1 and not cell.reruns and not cell.worker.suspects:
+        only = next(iter(cell.slots.values()))
+        for _ in range(min(limit, len(only.items))):
+            message = only.pop()
+            activations.append(Activation([message], message.job, 1, IMMEDIATE, None, [message.seq]))
+        return
     stop_at = cell.reruns[0].line if cell.reruns else None
     while len(activations) < limit:
         queue = _first(cell)

@@ -6,7 +6,7 @@ database holds. Logic gets a freshly decoded copy each time it asks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from routilux.core.states import JobStatus
 
@@ -92,18 +92,25 @@ class Rerun:
     not_before: int = 0
 
 
-@dataclass(slots=True)
 class Activation:
     """One run of logic that was decided: over which messages, for which job."""
 
-    messages: list[Message]
-    job: Job
-    attempt: int = 1
-    policy_message: object = None
-    rerun: Rerun | None = None
-    seqs: list[int] = field(default_factory=list)
-    reason_text: str | None = None  # the policy message as it is stored
+    __slots__ = ("attempt", "job", "messages", "policy_message", "reason_text", "rerun", "seqs")
 
-    def __post_init__(self) -> None:
-        if not self.seqs:
-            self.seqs = [message.seq for message in self.messages]
+    def __init__(
+        self,
+        messages: list[Message],
+        job: Job,
+        attempt: int = 1,
+        policy_message: object = None,
+        rerun: Rerun | None = None,
+        seqs: list[int] | None = None,
+        reason_text: str | None = None,  # the policy message as it is stored
+    ) -> None:
+        self.messages = messages
+        self.job = job
+        self.attempt = attempt
+        self.policy_message = policy_message
+        self.rerun = rerun
+        self.seqs = [message.seq for message in messages] if seqs is None else seqs
+        self.reason_text = reason_text

@@ -176,7 +176,8 @@ def serve_wanted(engine: Engine) -> None:
     for flow in flows:
         if engine.newest_worker(flow) is None:
             started = start(engine, flow, engine.new_id(), is_named=False, state={})
-            engine.mine.add(started.worker_id)
+            if started is not None:
+                engine.mine.add(started.worker_id)
     wanted, engine.wanted_workers = engine.wanted_workers, set()
     for worker_id in wanted:
         if worker_id not in engine.by_id:

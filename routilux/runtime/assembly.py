@@ -34,7 +34,7 @@ from routilux.store.database import Database
 from routilux.store.store import Store
 
 log = logging.getLogger("routilux")
-SWITCH_INTERVAL_S = 0.0005  # at the default 5 ms a commit waits that long for each busy thread
+SWITCH_INTERVAL_S = 0.0002  # at the default 5 ms a commit waits that long for each busy thread
 
 
 @dataclass(slots=True)

@@ -91,6 +91,7 @@ class Runtime:
             settings=settings or Settings(lease_s=float(lease)),
             on_facts=self._tell,
         )
+        self._parts.engine.wants_ends = lambda: bool(self.ends) or bool(self._subscribers)
         self.store = self._parts.store
         self.engine = self._parts.engine
         self.settings = self._parts.settings

@@ -52,6 +52,10 @@ def settle(engine: Engine, batch: Batch, run: Run, outcome: Outcome) -> None:
     n = _number(batch, cell.worker)
     if not _live(outcome.activation):
         _discard(batch, cell, n, run, outcome)
+    elif (
+        outcome.failure is None and outcome.activation.rerun is None and len(outcome.activation.messages) == 1
+    ):
+        _succeed_alone(engine, batch, cell, n, outcome)
     elif outcome.failure is None:
         _succeed(engine, batch, cell, n, outcome)
     else:
@@ -69,10 +73,38 @@ def _take_asked(cell: RoutineCell, run: Run, activation: Activation) -> None:
 def _discard(batch: Batch, cell: RoutineCell, n: int, run: Run, outcome: Outcome) -> None:
     """Its job has ended meanwhile: kept in the history, without effect."""
     run.is_broken = run.should_stop = True
-    _leave_slots(cell, outcome.activation.messages)
+    _leave(batch, cell, outcome.activation)
     _record(batch, cell, n, outcome, ActivationStatus.DISCARDED)
-    if outcome.activation.rerun is not None:
-        batch.unpark(cell.worker, outcome.activation.rerun.key)
+
+
+def _succeed_alone(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outcome) -> None:
+    """The hot path of `_succeed`: one message of one job, for the first time."""
+    message, worker = outcome.activation.messages[0], cell.worker
+    job = message.job
+    if job.started_at is None:
+        job.started_at = batch.now
+        job.is_touched = True
+        job.status = JobStatus.RUNNING
+    batch.jobs[worker.key, job.no] = (worker, job)
+    for routine, slot, text in outcome.emits:
+        emit(engine, batch, worker, job, routine, slot, text, n)
+    for change in outcome.state:
+        change_state(batch, worker, change)
+    for edit in outcome.job:
+        _change_job(batch, worker, job, edit)
+    if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
+        job.is_touched = True
+    batch.changes.settled.append((worker.key, message.seq, "consumed", n))
+    job.open_count -= 1
+    cell.slots[message.slot].waiting -= 1
+    if message.deaths is not None:
+        _clear_suspects(batch, worker, [message])
+    _record(batch, cell, n, outcome, ActivationStatus.COMPLETED)
+    end = outcome.job_end
+    if end is not None:
+        batch.end_job(worker, job, JobStatus(end.status), end.error, end.result)
+    elif job.open_count == 0:
+        batch.end_job(worker, job, JobStatus.COMPLETED)
 
 
 def _succeed(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outcome) -> None:

@@ -23,6 +23,10 @@ class Ends:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[threading.Event]] = {}
 
+    def __bool__(self) -> bool:
+        """Somebody waits."""
+        return bool(self._waiting)
+
     def add(self, job_id: str) -> threading.Event:
         event = threading.Event()
         with self._lock:

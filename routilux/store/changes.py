@@ -56,7 +56,7 @@ _UPDATE_WORKERS = Bulk(
         "UPDATE routilux_workers AS w SET status = n.status, next_seq = n.next_seq, next_n = n.next_n,"
         " deaths = n.deaths, reason = n.reason, started_at = coalesce(w.started_at, n.started_at),"
         " ended_at = n.ended_at FROM ("
-        + bulk.insert(workers, WORKER_CHANGE).postgres.text.split(") ", 1)[1]
+        + bulk.postgres_source(workers, WORKER_CHANGE)
         + ") AS n WHERE w.key = n.key"
     ),
 )

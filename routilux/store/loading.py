@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, func, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from routilux.store.tables import activations, jobs, messages, parked, slots, worker_state, workers
 
@@ -138,6 +138,17 @@ def window(
     return rows
 
 
+_JOBS_OF = {
+    "sqlite": text(
+        "SELECT * FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT value FROM json_each(:numbers))"
+    ),
+    "postgresql": text(
+        "SELECT * FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT CAST(v AS bigint) FROM"
+        " jsonb_array_elements_text(CAST(:numbers AS jsonb)) AS r(v))"
+    ),
+}
+
+
 def messages_with(connection: Connection, worker: int, seqs: Sequence[int], status: str) -> list[Any]:
     """These messages, as far as they have this status, by seq."""
     query = (
@@ -152,12 +163,9 @@ def messages_with(connection: Connection, worker: int, seqs: Sequence[int], stat
 
 
 def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
-    """Job rows by number, in chunks that fit the parameter limits."""
-    found: list[Row[Any]] = []
-    for start in range(0, len(numbers), 500):
-        chunk = numbers[start : start + 500]
-        found.extend(connection.execute(select(jobs).where(jobs.c.worker == worker, jobs.c.job.in_(chunk))))
-    return found
+    """Job rows by number."""
+    values = {"worker": worker, "numbers": orjson.dumps(numbers).decode()}
+    return list(connection.execute(_JOBS_OF[connection.dialect.name], values).all())
 
 
 def job_with_id(connection: Connection, job_id: str) -> Any:

@@ -19,10 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from routilux import Client, FlowRegistry, Runtime  # noqa: E402
-from routilux.store.schema import upgrade  # noqa: E402
-from tests.benchmarks import flows  # noqa: E402
-from tests.support.postgres import PostgresServer  # noqa: E402
+from routilux import Client, FlowRegistry, Runtime
+from routilux.store.schema import upgrade
+from tests.benchmarks import flows
+from tests.support.postgres import PostgresServer
 
 RUNS = 5
 JOBS = 10_000
@@ -84,7 +84,9 @@ def recovery(database: str) -> float:
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2])
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2]
+    )
     _line(process, "ready")
     return process
 
@@ -107,7 +109,11 @@ def main() -> None:
         }
         number = 0
         for kind, fresh in kinds.items():
-            for figure, measure in (("3-stage jobs/s", three_stages), ("post to logic, ms", latency), ("recovery, s", recovery)):
+            for figure, measure in (
+                ("3-stage jobs/s", three_stages),
+                ("post to logic, ms", latency),
+                ("recovery, s", recovery),
+            ):
                 values: list[Any] = []
                 for _ in range(RUNS if figure != "post to logic, ms" else 1):
                     number += 1
@@ -119,7 +125,12 @@ def main() -> None:
         server.remove()
     target = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
     target.mkdir(parents=True, exist_ok=True)
-    (target / "latest.json").write_text(json.dumps({"machine": platform.platform(), "python": platform.python_version(), "rows": rows}, indent=1) + "\n")
+    (target / "latest.json").write_text(
+        json.dumps(
+            {"machine": platform.platform(), "python": platform.python_version(), "rows": rows}, indent=1
+        )
+        + "\n"
+    )
 
 
 def _row(kind: str, figure: str, values: list[Any]) -> dict[str, Any]:

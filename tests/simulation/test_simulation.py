@@ -23,5 +23,7 @@ def test_seeds_that_found_something_hold(seed: int, tmp_path: Path) -> None:
 
 @settings(max_examples=SEEDS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_every_job_ends_once_whatever_happens_on_the_way(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_job_ends_once_whatever_happens_on_the_way(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     play(seed, tmp_path_factory.mktemp("world") / "world.db", turns=80)

@@ -77,7 +77,9 @@ class World:
         flow.add_routine(self._routine("split", ["in"], ["a", "b"]), "split")
         flow.add_routine(self._routine("left", ["in"], ["out"], retry=True), "left")
         flow.add_routine(self._routine("right", ["in"], ["out"]), "right")
-        flow.add_routine(self._routine("join", ["l", "r"], ["out"], policy=all_slots_ready_policy(by_job=True)), "join")
+        flow.add_routine(
+            self._routine("join", ["l", "r"], ["out"], policy=all_slots_ready_policy(by_job=True)), "join"
+        )
         flow.add_routine(self._routine("batch", ["in"], [], policy=batch_size_policy(3)), "batch")
         flow.connect("split", "a", "left", "in")
         flow.connect("split", "b", "right", "in")
@@ -110,7 +112,9 @@ class World:
         routine.set_logic(logic)
         routine.set_activation_policy(policy or immediate_policy())
         if retry:
-            routine.set_error_handler(ErrorHandler("retry", max_retries=10, retry_delay=5.0, retry_backoff=1.0))
+            routine.set_error_handler(
+                ErrorHandler("retry", max_retries=10, retry_delay=5.0, retry_backoff=1.0)
+            )
         return routine
 
     # a runtime
@@ -120,7 +124,12 @@ class World:
         self.executor = _Executor()
         self.outbox: deque[Input] = deque()
         self.engine = Engine(
-            self.store, self.clock, Settings(deaths=1000, death_pause_s=(0.0,)), self.executor, KnownFlows(self.registry), lambda _: None
+            self.store,
+            self.clock,
+            Settings(deaths=1000, death_pause_s=(0.0,)),
+            self.executor,
+            KnownFlows(self.registry),
+            lambda _: None,
         )
         self.engine.clock_is_real = False
         self.engine.gives_up = lambda pause_s: False  # type: ignore[method-assign]
@@ -247,14 +256,20 @@ class World:
         """What must hold at the end, by plain SQL."""
         statuses = Counter(connection.exec_driver_sql("SELECT status FROM routilux_jobs").scalars())
         assert statuses == Counter({"completed": len(self.posted)}), statuses
-        left = connection.exec_driver_sql("SELECT count(*) FROM routilux_messages WHERE status <> 'consumed'").scalar()
+        left = connection.exec_driver_sql(
+            "SELECT count(*) FROM routilux_messages WHERE status <> 'consumed'"
+        ).scalar()
         assert left == 0, f"{left} messages are not consumed"
         assert connection.exec_driver_sql("SELECT count(*) FROM routilux_parked").scalar() == 0
-        opened = connection.exec_driver_sql("SELECT count(*) FROM routilux_jobs WHERE open_count <> 0").scalar()
+        opened = connection.exec_driver_sql(
+            "SELECT count(*) FROM routilux_jobs WHERE open_count <> 0"
+        ).scalar()
         assert opened == 0
         for routine in ("split", "left", "right", "join", "batch"):
             self._check_state(connection, routine)
-        assert self.acknowledged <= set(connection.exec_driver_sql("SELECT job_id FROM routilux_jobs").scalars())
+        assert self.acknowledged <= set(
+            connection.exec_driver_sql("SELECT job_id FROM routilux_jobs").scalars()
+        )
 
     def _check_state(self, connection: Connection, routine: str) -> None:
         """State is what the completed activations of the routine left, in their order."""
@@ -265,12 +280,17 @@ class World:
         ).all()
         state = {key: orjson.loads(value) for key, value in rows}
         done = connection.exec_driver_sql(
-            "SELECT seqs FROM routilux_activations WHERE routine = ? AND status = 'completed' ORDER BY n", (routine,)
+            "SELECT seqs FROM routilux_activations WHERE routine = ? AND status = 'completed' ORDER BY n",
+            (routine,),
         ).all()
         if not self.posted:
             return
         assert state["count"] == len(done), (routine, state["count"], len(done))
-        ids = dict(connection.exec_driver_sql("SELECT seq, json_extract(payload, '$.id') FROM routilux_messages").all())  # type: ignore[arg-type]
+        ids = dict(
+            connection.exec_driver_sql(
+                "SELECT seq, json_extract(payload, '$.id') FROM routilux_messages"
+            ).all()
+        )  # type: ignore[arg-type]
         consumed = [[ids[int(seq)] for seq in seqs.split(",")] for (seqs,) in done]
         assert [sorted(seen) for seen in state["seen"]] == [sorted(seen) for seen in consumed]
         if routine != "batch":

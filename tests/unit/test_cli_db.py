@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from routilux_service.cli import app
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from routilux.store import schema
-from routilux_service.cli import app
 
 runner = CliRunner()
 

@@ -203,7 +203,9 @@ def two_states(slot_data: Any, worker_state: Any, job_state: Any) -> None: ...
         (swapped, ["input", "control"], "in another order"),
     ],
 )
-def test_what_fits_no_form_or_two_is_refused_with_the_reason(function: Any, slots: list[str], reason: str) -> None:
+def test_what_fits_no_form_or_two_is_refused_with_the_reason(
+    function: Any, slots: list[str], reason: str
+) -> None:
     with pytest.raises(LogicSignatureError, match=reason):
         normalize(function, slots)
 

@@ -4,7 +4,6 @@ Written out, not taken from `routilux.store.tables`: a revision says what was cr
 migrated database with the tables of today, so a change there needs a revision here.
 """
 
-# ruff: noqa: E501 (comments of columns)
 from __future__ import annotations
 
 import sqlalchemy as sa
