@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -290,18 +293,36 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
         Database.open(f"sqlite:///{tmp_path}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-@pytest.mark.parametrize("what", ["file", "directory"])
-def test_what_cannot_be_written_is_refused(file: Path, what: str) -> None:
-    Database.open(f"sqlite:///{file}").close()
-    place = file if what == "file" else file.parent
-    mode = place.stat().st_mode
-    place.chmod(mode & ~0o222)
+@contextmanager
+def ordinary_user(*places: Path) -> Iterator[None]:
+    """Root may write everywhere: act as `nobody`, who owns the places."""
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = pwd.getpwnam("nobody").pw_uid
+    for place in places:
+        os.chown(place, nobody, -1)
+    os.seteuid(nobody)
     try:
-        with pytest.raises(DatabaseReadOnlyError, match="no permission"):
-            Database.open(f"sqlite:///{file}")
+        yield
     finally:
-        place.chmod(mode)
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_what_cannot_be_written_is_refused(what: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.db"
+        Database.open(f"sqlite:///{file}").close()
+        place = file if what == "file" else file.parent
+        with ordinary_user(file.parent, *file.parent.iterdir()):
+            mode = place.stat().st_mode
+            place.chmod(mode & ~0o222)
+            try:
+                with pytest.raises(DatabaseReadOnlyError, match="no permission|cannot be written"):
+                    Database.open(f"sqlite:///{file}")
+            finally:
+                place.chmod(mode)
 
 
 def test_only_what_others_commit_is_a_change(on_file: Database) -> None:
