@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 COMMANDS = {
+    "daemon": ("routilux_service.daemon", "Run the flows of a module until SIGTERM or SIGINT."),
     "db": ("routilux_service.db", "Look at a database, or bring it to the schema of this version."),
 }
 
