@@ -36,7 +36,7 @@ def fingerprint(flow: str, routine: str, slot: str, payload: str) -> str:
     return sha256("\x1f".join((flow, routine, slot, payload)).encode()).hexdigest()
 
 
-def claim(commit: Commit, posts: list[PostIn], now: int) -> dict[str, tuple[str | None, str]]:
+def claim(commit: Commit, posts: list[PostIn], batch: Batch) -> dict[str, tuple[str | None, str]]:
     """Settle the idempotency keys of a batch. job id -> (worker id, fingerprint) of each id that was taken already."""
     wanted = {
         post.job_id: post.fingerprint
@@ -47,7 +47,7 @@ def claim(commit: Commit, posts: list[PostIn], now: int) -> dict[str, tuple[str 
     if not wanted:
         return {}
     workers = commit.job_workers(list(wanted))
-    free = commit.claim_keys(wanted, now)
+    free = batch.claimed = commit.claim_keys(wanted, batch.now)
     taken = {job_id for job_id in wanted if job_id in workers or job_id not in free}
     if not taken:
         return {}
@@ -57,6 +57,11 @@ def claim(commit: Commit, posts: list[PostIn], now: int) -> dict[str, tuple[str 
         if posted is not None:
             prints[job_id] = fingerprint(*posted)
     return {job_id: (workers.get(job_id), prints.get(job_id, "")) for job_id in taken}
+
+
+def free_unused(batch: Batch, taken: dict[str, tuple[str | None, str]]) -> None:
+    """A post that was refused, or waits for room, leaves its id free: else the next try would be taken for a repeat."""
+    batch.unused_keys = batch.claimed - taken.keys()
 
 
 def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[str | None, str]]) -> None:

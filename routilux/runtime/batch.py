@@ -45,6 +45,8 @@ class Batch:
     facts: list[Fact] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     own: list[Own] | None = None  # the outcomes as they were before anything was decided
+    claimed: set[str] = field(default_factory=set)  # idempotency keys that this commit takes
+    unused_keys: set[str] = field(default_factory=set)  # those of posts that were refused after all
     inbox_ids: tuple[int, ...] | None = None  # rows that the first try took
     own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again

@@ -85,6 +85,8 @@ class GroupCommit:
                 self._ask(current)
             if not self._is_decided:
                 self._settle()
+            if self._batch.unused_keys:
+                current.free_keys(sorted(self._batch.unused_keys))
             self._batch.changes.write(current.connection)
             if not self._was_sent:
                 self._mark(current)

@@ -262,7 +262,7 @@ class Engine:
             arrived[:] = inbox.take(self, commit, batch)
             entries = posts + inbox.posts(arrived, self)
             taken.clear()
-            taken.update(accepting.claim(commit, entries, batch.now))
+            taken.update(accepting.claim(commit, entries, batch))
             return digest, tuple(arrived), tuple(sorted(taken))
 
         def decide(batch: Batch) -> None:
@@ -271,6 +271,7 @@ class Engine:
             redelivery.apply(self, batch)
             keeping.refresh(self, batch)
             dispatching.plan(self, batch)
+            accepting.free_unused(batch, taken)
 
         asks = (
             self.inbox.ids

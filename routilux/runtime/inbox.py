@@ -38,9 +38,15 @@ class Seen:
 
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.workers: dict[int, tuple[str, str | None]] = {}  # id -> flow and worker id
         self.must_look = True
         self.token: object = None
         self.looked_at = 0.0
+
+    def forget(self) -> None:
+        """Look again before anything is taken."""
+        self.ids = []
+        self.must_look = True
 
 
 def look(engine: Engine) -> None:
@@ -60,7 +66,7 @@ def look(engine: Engine) -> None:
 
 def _find(engine: Engine, connection: Connection) -> None:
     """Rows for my workers; a worker that nobody runs is asked for."""
-    found = []
+    found: dict[int, tuple[str, str | None]] = {}
     for row in connection.execute(_LOOK, {"most": MOST}):
         if row.worker_id is None:
             if not engine.flows.has(row.flow):
@@ -68,23 +74,30 @@ def _find(engine: Engine, connection: Connection) -> None:
             if engine.newest_worker(row.flow) is None:
                 engine.wanted_flows.add(row.flow)
                 continue
-            found.append(row.id)
+            found[row.id] = (row.flow, None)
         elif row.worker_id in engine.by_id:
-            found.append(row.id)
+            found[row.id] = (row.flow, row.worker_id)
         elif (
             engine.flows.has(row.flow)
             and row.key is not None
             and (row.owner is None or row.owner_state == "dead")
         ):
             engine.wanted_workers.add(row.worker_id)
-    engine.inbox.ids = found
+    engine.inbox.ids, engine.inbox.workers = list(found), found
 
 
 def take(engine: Engine, commit: Commit, batch: Batch) -> list[InboxRow]:
-    """Delete what was found and is still there. A commit that is sent again takes the same rows."""
+    """Delete what was found and is still there. A commit that is sent again takes the same rows.
+
+    A row whose worker was given back since it was found is left to whoever runs the worker next.
+    """
     if batch.inbox_ids is None:
-        batch.inbox_ids = tuple(engine.inbox.ids)
+        batch.inbox_ids = tuple(id for id in engine.inbox.ids if _is_mine(engine, *engine.inbox.workers[id]))
     return commit.take_inbox(batch.inbox_ids) if batch.inbox_ids else []
+
+
+def _is_mine(engine: Engine, flow: str, worker_id: str | None) -> bool:
+    return engine.newest_worker(flow) is not None if worker_id is None else worker_id in engine.by_id
 
 
 def posts(rows: Sequence[InboxRow], engine: Engine) -> list[PostIn]:
@@ -107,7 +120,8 @@ def apply(
     engine: Engine, batch: Batch, rows: Sequence[InboxRow], taken: dict[str, tuple[str | None, str]]
 ) -> None:
     """Rows that this commit has deleted take effect in it."""
-    engine.inbox.ids = []
+    if engine.inbox.ids:
+        engine.inbox.forget()
     for row in rows:
         before = len(batch.refusals)
         try:
@@ -119,16 +133,27 @@ def apply(
             log.warning("inbox row %d (%s) of job %s was refused: %s", row.id, row.kind, row.job_id, error)
         for _, cause in batch.refusals[before:]:
             log.warning("inbox post %d of job %s was refused: %s", row.id, row.job_id, cause)
-            _keep_refused(engine, batch, row, cause)
+            _keep_refused(engine, batch, row, cause, taken)
 
 
 def _accept(engine: Engine, batch: Batch, row: InboxRow, taken: dict[str, Any]) -> None:
     accepting.accept(engine, batch, _post(row, engine), taken)
 
 
-def _keep_refused(engine: Engine, batch: Batch, row: InboxRow, error: BaseException) -> None:
-    """A post that its owner cannot take becomes a failed job with a dead letter: it can be read and sent again."""
+def _keep_refused(
+    engine: Engine,
+    batch: Batch,
+    row: InboxRow,
+    error: BaseException,
+    taken: dict[str, tuple[str | None, str]],
+) -> None:
+    """A post that its owner cannot take becomes a failed job with a dead letter: it can be read and sent again.
+
+    Under its own id, unless a job has that already.
+    """
     cell = engine.by_id.get(row.worker_id or "") or engine.newest_worker(row.flow)
     if cell is not None and row.job_id is not None:
         body = orjson.loads(row.body)
-        accepting.keep_refused(batch, cell, row.job_id, row.metadata, body, error)
+        job_id = engine.new_id() if row.job_id in taken else row.job_id
+        accepting.keep_refused(batch, cell, job_id, row.metadata, body, error)
+        taken.setdefault(row.job_id, (cell.worker_id, body.get("fingerprint", "")))

@@ -82,6 +82,13 @@ _JOB_WORKERS = {
     "postgresql": text(
         "SELECT j.job_id, w.worker_id FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker"
         " WHERE j.job_id IN (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
+_FREE_KEYS = {
+    "sqlite": text("DELETE FROM routilux_job_keys WHERE job_id IN (SELECT value FROM json_each(:ids))"),
+    "postgresql": text(
+        "DELETE FROM routilux_job_keys WHERE job_id IN"
+        " (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
+    ),
+}
     ),
 }
 _KEYS_OF = {
@@ -146,6 +153,10 @@ class Commit:
 
     def posted_as(self, job_id: str) -> tuple[str, str, str, str] | None:
         """flow, routine, slot and payload text that a job was posted with."""
+    def free_keys(self, job_ids: Sequence[str]) -> None:
+        """Delete keys that this transaction claimed for nothing."""
+        self.connection.execute(_FREE_KEYS[self._dialect], {"ids": as_json(job_ids)})
+
         row = self.connection.execute(_POSTED_AS, {"job_id": job_id}).first()
         return None if row is None else (row.flow, row.routine, row.slot, row.payload)
 
