@@ -78,7 +78,7 @@ class GroupCommit:
             if self._batch.is_empty:
                 return
         with self._engine.store.commit() as current:
-            current.fence(self._engine.runtime_key)
+            self._fence(current)
             if self._was_sent:
                 self._mark(current)
             if self._prepare is not None:
@@ -91,6 +91,14 @@ class GroupCommit:
             if not self._was_sent:
                 self._mark(current)
                 self._was_sent = True
+
+    def _fence(self, current: Commit) -> None:
+        engine = self._engine
+        try:
+            current.fence(engine.runtime_key)
+        except Fenced:
+            was_in = self._was_sent and current.went_in(engine.runtime_key, engine.commit_n)
+            raise Fenced(was_in=was_in) from None
 
     def _settle(self) -> None:
         self._decide(self._batch)

@@ -118,6 +118,7 @@ class Engine:
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
         self.wants_facts = False
+        self.wants_ends: Callable[[], bool] = lambda: True
         self.pruned_n = 0
         self.retention = housekeeping.Retention()
         self.reidentify: Callable[[], None] = lambda: None
@@ -151,6 +152,8 @@ class Engine:
             except (RuntimeShutDownError, LeaseLostError) as error:
                 log.error("engine stopped: %s", error)
                 return
+            except Fenced:
+                self._fenced()
             except Exception as error:
                 failures += 1
                 self._heal(error, failures)
@@ -268,10 +271,10 @@ class Engine:
         def decide(batch: Batch) -> None:
             self._apply(batch, inputs, taken)
             inbox.apply(self, batch, arrived, taken)
+            accepting.free_unused(batch, taken)
             redelivery.apply(self, batch)
             keeping.refresh(self, batch)
             dispatching.plan(self, batch)
-            accepting.free_unused(batch, taken)
 
         asks = (
             self.inbox.ids
@@ -280,8 +283,8 @@ class Engine:
         )
         try:
             GroupCommit(self, batch, prepare if asks else None, decide).run()
-        except Fenced:
-            self._fenced(batch, inputs)
+        except Fenced as fenced:
+            self._fenced(batch, inputs, was_in=fenced.was_in)
         except Refused as error:
             self._refused(batch, inputs, error.cause)
         except RuntimeShutDownError:
@@ -322,24 +325,35 @@ class Engine:
         for run in batch.planned:
             self.runs.add(run)
             self.executor.submit(run)
+        self._answer_callers(batch)
+        for follow in batch.after:
+            follow()
+        if batch.facts or (batch.ended_jobs and self.wants_ends()):
+            self._on_facts([*batch.facts, *(_job_ended(job) for job in batch.ended_jobs)])
+
+    def _answer_callers(self, batch: Batch) -> None:
         for receipt, value in batch.receipts:
             receipt.resolve(value)
         for receipt, error in batch.refusals:
             receipt.fail(error)
-        for follow in batch.after:
-            follow()
-        if batch.ended_jobs or batch.facts:
-            self._on_facts([*batch.facts, *(_job_ended(job) for job in batch.ended_jobs)])
 
     # when it is not in
 
-    def _fenced(self, batch: Batch, inputs: list[Input]) -> None:
-        """Somebody took over: drop everything and come back under a new identity."""
+    def _fenced(
+        self, batch: Batch | None = None, inputs: Iterable[Input] = (), *, was_in: bool = False
+    ) -> None:
+        """Somebody took over: drop everything and come back under a new identity. `was_in`: only the answer was lost."""
         log.warning(
             "runtime %s was declared dead by another; it drops its workers and starts again", self.runtime_key
         )
         self.lose_identity(batch)
-        self.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
+        for entry in inputs:
+            if isinstance(entry, RunEnded):
+                self.give_room(entry.run)
+        if was_in and batch is not None:
+            self._answer_callers(batch)
+        else:
+            self.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
 
     def _refused(self, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
         """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
@@ -373,6 +387,7 @@ class Engine:
             0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
         )
         self.inputs.put_back(again)
+        self.inbox.forget()
 
     def _heal(self, error: BaseException, failures: int) -> None:
         """Something unexpected: forget all memory, load again; whoever waits for an answer is in doubt."""
@@ -400,6 +415,7 @@ class Engine:
         for run in self.runs:
             run.should_stop = True
         self.lone_run = self.lone_cell = None
+        self.inbox.forget()  # what was found may be for workers that are not mine any more
         for worker in list(self.workers.values()):
             keeping.forget(self, worker)
         adopting.patiently(self, self.reidentify)
@@ -407,8 +423,13 @@ class Engine:
     def refuse_rest(self) -> None:
         """The engine has stopped: whoever still waits is told."""
         for entry in [*self.inputs.take(1 << 30), *self.waiting_posts]:
-            if not isinstance(entry, (OutcomeIn, RunEnded)) and not entry.receipt.is_done:
-                entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))
+            match entry:
+                case OutcomeIn() | RunEnded():
+                    continue
+                case PostIn(posts=posts, receipt=receipt) if receipt.is_taken and not receipt.is_done:
+                    receipt.fail(PostInDoubt(posts[0].job_id))  # its commit may have been sent
+                case _ if not entry.receipt.is_done:
+                    entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))
 
     # what the duties share
 
@@ -443,8 +464,12 @@ class Engine:
         self.executor.take(run)
 
     def give_room(self, run: Run) -> None:
-        self.executor.give(run)
-        self.runs.discard(run)
+        """Once for each run: a commit may have decided over its end before it was refused."""
+        if run in self.runs:
+            self.runs.discard(run)
+            self.executor.give(run)
+        if self.lone_run is run:
+            self.lone_run = None
 
     def may_dispatch(self) -> bool:
         return not self.is_stopping and self.lease_is_good()
@@ -483,9 +508,16 @@ class Engine:
     def _answer(self, receipt: Receipt, call: Callable[[], object]) -> None:
         receipt.is_taken = True
         try:
-            receipt.resolve(call())
+            receipt.resolve(self._again_if_fenced(call))
         except Exception as error:  # told to the caller, who waits on the receipt
             receipt.fail(error)
+
+    def _again_if_fenced(self, call: Callable[[], object]) -> object:
+        try:
+            return call()
+        except Fenced:
+            self._fenced()
+            return call()
 
 
 def _job_ended(job: Job) -> Fact:

@@ -19,7 +19,14 @@ from routilux.store.failures import Failure, classify
 
 
 class Fenced(Exception):
-    """My runtime is dead for the database: somebody took over. Nothing of this transaction may go in."""
+    """My runtime is dead for the database: somebody took over. Nothing of this transaction may go in.
+
+    `was_in`: an earlier try, whose answer was lost, went in before that.
+    """
+
+    def __init__(self, *, was_in: bool = False) -> None:
+        super().__init__()
+        self.was_in = was_in
 
 
 class AlreadyIn(Exception):
@@ -54,6 +61,7 @@ _COMMIT_ROW = text(
     "INSERT INTO routilux_commits (runtime, n, in_flight, committed_at) VALUES (:key, :n, :in_flight, :now)"
     " ON CONFLICT DO NOTHING"
 )
+_COMMIT_IS_IN = text("SELECT 1 FROM routilux_commits WHERE runtime = :key AND n = :n")
 _INBOX_COLUMNS = "id, kind, flow, worker_id, job_id, metadata, body, created_at"
 _TAKE_INBOX = {
     "sqlite": text(
@@ -74,6 +82,13 @@ _CLAIM_KEYS = {
         " jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v) ORDER BY 1 ON CONFLICT DO NOTHING RETURNING job_id"
     ),
 }
+_FREE_KEYS = {
+    "sqlite": text("DELETE FROM routilux_job_keys WHERE job_id IN (SELECT value FROM json_each(:ids))"),
+    "postgresql": text(
+        "DELETE FROM routilux_job_keys WHERE job_id IN"
+        " (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
+    ),
+}
 _JOB_WORKERS = {
     "sqlite": text(
         "SELECT j.job_id, w.worker_id FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker"
@@ -82,13 +97,6 @@ _JOB_WORKERS = {
     "postgresql": text(
         "SELECT j.job_id, w.worker_id FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker"
         " WHERE j.job_id IN (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
-_FREE_KEYS = {
-    "sqlite": text("DELETE FROM routilux_job_keys WHERE job_id IN (SELECT value FROM json_each(:ids))"),
-    "postgresql": text(
-        "DELETE FROM routilux_job_keys WHERE job_id IN"
-        " (SELECT v FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS r(v))"
-    ),
-}
     ),
 }
 _KEYS_OF = {
@@ -130,6 +138,10 @@ class Commit:
         if self.connection.execute(_COMMIT_ROW, row).rowcount != 1:
             raise AlreadyIn
 
+    def went_in(self, runtime: int, n: int) -> bool:
+        """Whether the commit of this number is in. Certain once the runtime is dead: its burial waits for commits."""
+        return self.connection.execute(_COMMIT_IS_IN, {"key": runtime, "n": n}).first() is not None
+
     def take_inbox(self, ids: Sequence[int]) -> list[InboxRow]:
         """Delete these rows and return those that were still there, in the order they were written."""
         rows = self.connection.execute(_TAKE_INBOX[self._dialect], {"ids": as_json(ids)})
@@ -140,6 +152,10 @@ class Commit:
         rows = as_json([[job_id, fingerprint] for job_id, fingerprint in keys.items()])
         claimed = self.connection.execute(_CLAIM_KEYS[self._dialect], {"rows": rows, "now": now})
         return {row.job_id for row in claimed}
+
+    def free_keys(self, job_ids: Sequence[str]) -> None:
+        """Delete keys that this transaction claimed for nothing."""
+        self.connection.execute(_FREE_KEYS[self._dialect], {"ids": as_json(job_ids)})
 
     def known_keys(self, job_ids: Sequence[str]) -> dict[str, str]:
         """job id -> fingerprint, of those that have a key row."""
@@ -153,10 +169,6 @@ class Commit:
 
     def posted_as(self, job_id: str) -> tuple[str, str, str, str] | None:
         """flow, routine, slot and payload text that a job was posted with."""
-    def free_keys(self, job_ids: Sequence[str]) -> None:
-        """Delete keys that this transaction claimed for nothing."""
-        self.connection.execute(_FREE_KEYS[self._dialect], {"ids": as_json(job_ids)})
-
         row = self.connection.execute(_POSTED_AS, {"job_id": job_id}).first()
         return None if row is None else (row.flow, row.routine, row.slot, row.payload)
 

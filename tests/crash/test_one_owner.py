@@ -1,21 +1,177 @@
-"""Who runs a worker, where processes race for it; in one process, so that the race is always lost."""
+"""Ownership and its loss, step by step in one process: who runs a worker, and what is left of a runtime that is fenced."""
 
 from __future__ import annotations
 
-from routilux.runtime import adopting
-from tests.crash.support import orders, program
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from routilux.activation_policies import immediate_policy
+from routilux.core.flow import Flow
+from routilux.core.registry import FlowRegistry
+from routilux.core.routine import Routine
+from routilux.errors import SlotQueueFullError
+from routilux.runtime import Runtime, adopting, outbox
+from routilux.runtime.door import make_post
+from routilux.runtime.inputs import PostIn, RunEnded, Task
+from tests.crash.support import checker, orders, program
+from tests.crash.support.staging import HeldEngine
 
 
 def test_a_worker_that_another_has_just_made_under_my_name_is_not_mine(shop: str) -> None:
     """Both have looked, neither has found it; the other is first."""
     with program.start(shop) as first, program.start(shop) as second:
         first.exec(orders.FLOW, worker_id="w")
+        state = {"split": {"n": "7"}}
         found = second.call(
-            lambda: adopting.start(
-                second.engine, orders.FLOW, "w", is_named=True, state={"split": {"n": "7"}}
-            )
+            lambda: adopting.start(second.engine, orders.FLOW, "w", is_named=True, state=state)
         )
         assert found is None
         assert "w" in first.engine.by_id
         assert "w" not in second.engine.by_id
         assert second.exec(orders.FLOW, worker_id="w").get_routine_state("split") is None
+
+
+@pytest.fixture
+def ending(shop: str) -> Iterator[tuple[Runtime, HeldEngine]]:
+    """A runtime whose engine is held while the end of a run waits for it."""
+    reached, go = threading.Event(), threading.Event()
+
+    def wait(routine: str, item: dict[str, Any]) -> None:
+        if not reached.is_set():
+            reached.set()
+            go.wait(30)
+
+    orders.gates.append(wait)
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w", orders.job_id_of(0))
+        assert reached.wait(30)
+        engine = HeldEngine(runtime)
+        go.set()
+        engine.await_inputs(RunEnded, 1)
+        yield runtime, engine
+    orders.gates.remove(wait)
+
+
+def _assert_room(runtime: Runtime) -> None:
+    """All is done, and every thread is free, no more and no less."""
+    assert runtime.wait_until_all_jobs_finished(30)
+    threads = runtime.engine.executor._threads
+    assert runtime.call(lambda: threads.free) == threads.size
+    assert runtime.call(lambda: set(runtime.engine.runs)) == set()
+
+
+def test_a_run_that_ends_while_its_runtime_is_fenced_gives_its_room_back(
+    shop: str, ending: tuple[Runtime, HeldEngine]
+) -> None:
+    runtime, engine = ending
+    before = runtime.engine.runtime_key
+    post = threading.Thread(
+        target=runtime.post,
+        args=(orders.FLOW, "split", "input", {"number": 1}, "w", orders.job_id_of(1)),
+    )
+    post.start()  # an id of the caller's is asked for inside the transaction, so the fence falls before any decision
+    engine.await_inputs(PostIn, 1)
+    with closing(checker.connect(shop)) as connection:
+        connection.execute("UPDATE routilux_runtimes SET state = 'dead'")
+        connection.commit()
+    engine.let_go()
+    post.join(30)
+    for number in (0, 1):
+        assert runtime.get_job(orders.job_id_of(number)).wait(30)
+    _assert_room(runtime)
+    assert runtime.engine.runtime_key != before
+    assert checker.faults(shop, set(map(orders.job_id_of, (0, 1))), orders.PARTS) == []
+
+
+def test_a_run_whose_last_commit_is_refused_gives_its_room_back_once(
+    shop: str, ending: tuple[Runtime, HeldEngine]
+) -> None:
+    runtime, engine = ending
+    writer = runtime.store._writer
+
+    def refuse(connection: object) -> None:
+        writer.before_commit = None
+        raise RuntimeError("an error that does not pass")
+
+    writer.before_commit = refuse
+    engine.let_go()
+    assert runtime.get_job(orders.job_id_of(0)).wait(30)
+    _assert_room(runtime)
+    assert checker.faults(shop, {orders.job_id_of(0)}, orders.PARTS) == []
+
+
+def test_a_post_that_is_refused_leaves_its_id_free(shop: str) -> None:
+    """Else the second try is taken for a repeat of the first, acknowledged, and stored by nobody."""
+    flow, registry, go = Flow("narrow"), FlowRegistry(), threading.Event()
+    routine = Routine()
+    routine.add_slot("input", max_queue_length=1)
+    routine.set_activation_policy(immediate_policy())
+    routine.set_logic(lambda slot_data, policy_message, worker_state: go.wait(30))
+    flow.add_routine(routine, "r")
+    registry.register_by_name("narrow", flow)
+    with Runtime(1, database=shop, registry=registry) as runtime:
+        runtime.post("narrow", "r", "input", {}, job_id="first")
+        for _ in range(2):
+            with pytest.raises(SlotQueueFullError):
+                runtime.post("narrow", "r", "input", {}, job_id="second")
+        assert runtime.get_job("second") is None
+        go.set()
+        assert runtime.get_job("first").wait(30)
+        runtime.post("narrow", "r", "input", {}, job_id="second")
+        assert runtime.get_job("second").wait(30)
+
+
+def test_two_processes_that_post_one_id_with_different_data_at_once_make_one_job(shop: str) -> None:
+    """Neither saw the other's inbox row. The owner takes the first; the second is refused, and stops nothing."""
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        engine = HeldEngine(runtime)
+        with closing(checker.connect(shop)) as connection:
+            for number in (0, 1):
+                connection.execute(
+                    "INSERT INTO routilux_inbox (kind, flow, worker_id, job_id, body, created_at) VALUES ('post',"
+                    f" 'orders', 'w', '{orders.job_id_of(0)}', '{_body(number)}', 0)"
+                )
+            connection.commit()
+        engine.let_go()
+        runtime.post(orders.FLOW, "split", "input", {"number": 2}, "w", orders.job_id_of(2))
+        for number in (0, 2):
+            assert runtime.get_job(orders.job_id_of(number)).wait(30)
+            assert runtime.get_job(orders.job_id_of(number)).status == "completed"
+        (refused,) = runtime.dead_letters()
+        assert refused.error_type == "IdempotencyConflictError"
+        assert refused.payloads == [{"number": 1}]
+
+
+def _body(number: int) -> str:
+    body = {
+        "routine": "split",
+        "slot": "input",
+        "payload": f'{{"number":{number}}}',
+        "fingerprint": f"print {number}",
+    }
+    return json.dumps(body)
+
+
+def test_an_inbox_row_that_arrives_while_its_worker_is_given_back_is_left_for_the_next(shop: str) -> None:
+    """Found by the engine, which lets go of the worker before it takes the row, as at a clean stop."""
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        engine = HeldEngine(runtime)
+        names = (orders.FLOW, "split", "input")
+        post = make_post(names, '{"number":0}', orders.job_id_of(0), None, None)
+        outbox.post_to_owner(runtime, names, [post], "w")
+        release = Task(lambda: adopting.release(runtime.engine, runtime.engine.by_id["w"]))
+        runtime.submit(release)
+        engine.let_go()
+        assert release.receipt.wait(30)
+        runtime.exec(orders.FLOW, worker_id="w")
+        job = runtime.get_job(orders.job_id_of(0))
+        assert job.wait(30)
+        assert job.status == "completed"
