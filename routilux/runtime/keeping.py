@@ -198,16 +198,14 @@ def refresh(engine: Engine, batch: Batch) -> None:
 def write_slots(batch: Batch, worker: WorkerCell) -> None:
     for routine in worker.routines.values():
         for queue in routine.slots.values():
-            batch.changes.slots.append(
-                (
-                    worker.key,
-                    routine.routine_id,
-                    queue.name,
-                    queue.waiting,
-                    _low_seq(routine, queue),
-                    routine.last_fired_at,
-                    batch.now,
-                )
+            batch.changes.slots[worker.key, routine.routine_id, queue.name] = (
+                worker.key,
+                routine.routine_id,
+                queue.name,
+                queue.waiting,
+                _low_seq(routine, queue),
+                routine.last_fired_at,
+                batch.now,
             )
 
 
@@ -230,9 +228,9 @@ def write_worker(
     batch: Batch, worker: WorkerCell, reason: str | None = None, ended_at: int | None = None
 ) -> None:
     status = worker.status
-    batch.changes.workers.append(
-        (worker.key, status, worker.next_seq, worker.next_n, worker.deaths, reason, batch.now, ended_at)
-    )
+    batch.changes.workers[worker.key] = (
+        worker.key, status, worker.next_seq, worker.next_n, worker.deaths, reason, batch.now, ended_at,
+    )  # fmt: skip
     worker.stored_status = status
 
 

@@ -124,8 +124,8 @@ class Changes:
     traces: list[Row] = field(default_factory=list)
     state: dict[tuple[int, str, str], str | None] = field(default_factory=dict)  # None: delete
     parked: dict[tuple[int, int], Row | None] = field(default_factory=dict)  # None: delete
-    slots: list[Row] = field(default_factory=list)
-    workers: list[Row] = field(default_factory=list)
+    slots: dict[tuple[int, str, str], Row] = field(default_factory=dict)  # the last word counts
+    workers: dict[int, Row] = field(default_factory=dict)
     payloads: list[Row] = field(default_factory=list)
     cancelled_workers: list[tuple[int, int, str]] = field(default_factory=list)
 
@@ -150,8 +150,8 @@ class Changes:
             (_UPSERT_STATE, state_rows),
             (_DELETE_STATE, state_gone),
             (_INSERT_TRACES, self.traces),
-            (_UPSERT_SLOTS, self.slots),
-            (_UPDATE_WORKERS, self.workers),
+            (_UPSERT_SLOTS, list(self.slots.values())),
+            (_UPDATE_WORKERS, list(self.workers.values())),
         )
         for statement, rows in steps:
             if rows:
