@@ -43,6 +43,12 @@ def other_zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
         yield running
 
 
+@pytest.fixture(scope="package")
+def third_zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    with Zygote(tmp_path_factory.mktemp("zygote")) as running:
+        yield running
+
+
 @pytest.fixture
 def acknowledged(tmp_path: Path) -> Path:
     return tmp_path / "acknowledged"

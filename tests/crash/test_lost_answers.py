@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from routilux.core.context import get_current_job
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
+from routilux.errors import PostInDoubt
 from routilux.runtime import Runtime
 from routilux.runtime.inputs import RunEnded
 from tests.crash.support import checker, orders, program
@@ -33,8 +35,11 @@ BEFORE, AFTER = "not committed", "committed"
 class Losses:
     """Loses the answers to the next commits of a runtime, in these ways; goes at its end."""
 
-    def __init__(self, runtime: Runtime, ways: list[str]) -> None:
+    def __init__(
+        self, runtime: Runtime, ways: list[str], meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         self.left = list(ways)
+        self._meanwhile = meanwhile
         self._writer = runtime.store._writer
         self._is_sqlite = runtime.store.database.is_sqlite
 
@@ -55,6 +60,7 @@ class Losses:
 
     def _lose(self) -> None:
         self.left.pop(0)
+        self._meanwhile()
         if self._is_sqlite:
             cause: Exception = sqlite3.ProgrammingError("Cannot operate on a closed database.")
         else:
@@ -99,6 +105,42 @@ def _noting(errors: list[BaseException]) -> Callable[[Callable[[], None]], None]
             raise
 
     return around
+
+
+@pytest.mark.parametrize("job_id", [None, "mine"], ids=["a generated id", "an id of the caller's"])
+def test_a_post_that_went_in_before_its_runtime_was_declared_dead_is_answered(
+    shop: str, job_id: str | None
+) -> None:
+    """The answer is lost, and before the second try somebody has taken over: the commit row of the dead still tells."""
+
+    def declare_dead() -> None:
+        with closing(checker.connect(shop)) as connection:
+            connection.execute("UPDATE routilux_runtimes SET state = 'dead'")
+            connection.commit()
+
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        before = runtime.engine.runtime_key
+        with Losses(runtime, [AFTER], declare_dead):
+            job = runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w", job_id).job
+        assert job.wait(30)
+        assert runtime.engine.runtime_key != before
+    assert checker.faults(shop, {job.job_id}, orders.PARTS) == []
+
+
+def test_a_post_that_gets_no_answer_is_in_doubt_and_can_be_made_again(shop: str) -> None:
+    patience = replace(program.settings(9.0, 3), post_timeout_s=0.2)
+    with Runtime(2, database=shop, registry=orders.register(), settings=patience) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        with Losses(runtime, [BEFORE] * 1000), pytest.raises(PostInDoubt) as caught:
+            runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w")
+        job_id = caught.value.job_id
+        for _ in range(100):  # as its caller would, until it is sure
+            with suppress(PostInDoubt):
+                runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w", job_id)
+                break
+        assert runtime.get_job(job_id).wait(30)
+    assert checker.faults(shop, {job_id}, orders.PARTS) == []
 
 
 class Pair(Routine):

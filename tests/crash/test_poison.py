@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.support import checker, orders
-from tests.crash.support.zygote import Zygote
+from tests.crash.support.zygote import Zygote, until
 
 INNOCENT = 50
 POISONED = {"exit": 17, "segfault": 31}
@@ -44,6 +44,42 @@ def test_a_message_that_kills_its_process_becomes_a_dead_letter(
     assert 4 in deaths.values(), deaths
     _assert_set_aside(shop, set(poison.values()))
     _assert_innocent(shop, set(range(*numbers)) - set(poison.values()))
+
+
+def test_a_poisonous_message_does_not_walk_through_a_fleet(
+    shop: str, zygote: Zygote, other_zygote: Zygote, third_zygote: Zygote, tmp_path: Path
+) -> None:
+    """The second runtime runs the suspect alone and dies of it; the third waits with it and does what else there is."""
+    arguments = {
+        "url": shop,
+        "acknowledged": str(tmp_path / "acknowledged"),
+        "poison": {"exit": 16},
+        "entered": str(tmp_path / "entered"),
+        "workers": ["poisoned", "healthy"],
+        "pause_s": 3600.0,
+    }
+    owner = zygote.start(PROGRAM, **arguments, numbers=(0, 30))
+    assert owner.wait() == 66, owner.output
+    stop = tmp_path / "stop"
+    others = [each.start(PROGRAM, **arguments, stop=str(stop)) for each in (other_zygote, third_zygote)]
+    until(lambda: [child for child in others if child.is_over(within_s=0.01)], "nobody runs the suspect")
+    second, third = sorted(others, key=lambda child: not child.has_ended)
+    assert second.exit_code == 66, second.output
+
+    def states() -> tuple[int, list[tuple[str, int]]]:
+        with closing(checker.connect(shop)) as connection:
+            (open_jobs,) = connection.execute(
+                "SELECT count(*) FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker"
+                " WHERE w.worker_id = 'healthy' AND j.status <> 'completed'"
+            ).fetchone()
+            suspects = connection.execute(
+                "SELECT reason, max(deaths) FROM routilux_parked GROUP BY reason"
+            ).fetchall()
+        return open_jobs, suspects
+
+    until(lambda: states() == (0, [("suspect", 1)]), "the healthy worker does not get on", third)
+    stop.touch()
+    assert third.wait() == 0, third.output
 
 
 def _assert_set_aside(url: str, numbers: set[int]) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import os
 import sys
-import threading
+from dataclasses import replace
 from pathlib import Path
 
 from routilux.runtime import Runtime, leases, waiting
@@ -14,6 +14,7 @@ from routilux.runtime.door import PostItem
 from routilux.runtime.settings import Settings
 from tests.crash.support import hooks, orders
 from tests.crash.support.black_box import BlackBox
+from tests.crash.support.zygote import until
 
 
 class Acknowledged:
@@ -31,22 +32,22 @@ class Acknowledged:
         return set(Path(path).read_text().split()) if Path(path).exists() else set()
 
 
-def settings(lease_s: float, deaths: int) -> Settings:
+def settings(lease_s: float = 9.0, deaths: int = 1000) -> Settings:
     """Looks around often, so that tests are short."""
     return Settings(
         lease_s=lease_s, poll_s=0.01, reconcile_s=0.05, death_pause_s=(0.0, 0.0, 0.0), deaths=deaths
     )
 
 
-def start(url: str, lease_s: float = 9.0, deaths: int = 1000) -> Runtime:
-    """`deaths`: many by default: it is these tests that kill, and no message is guilty of it."""
+def start(url: str, lease_s: float = 9.0, patience: Settings | None = None) -> Runtime:
+    """Many deaths make a dead letter by default: it is these tests that kill, and no message is guilty of it."""
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
     )
     leases.BACKEND_GONE_S = 0.04
     waiting.PERIOD_S = 0.02
     return Runtime(
-        3, database=url, lease=lease_s, registry=orders.register(), settings=settings(lease_s, deaths)
+        3, database=url, lease=lease_s, registry=orders.register(), settings=patience or settings(lease_s)
     )
 
 
@@ -103,9 +104,19 @@ def post(runtime: Runtime, acknowledged: str, workers: list[str], numbers: range
 
 
 def poisoned(
-    url: str, acknowledged: str, numbers: tuple[int, int], poison: dict[str, int], entered: str
+    url: str,
+    acknowledged: str,
+    poison: dict[str, int],
+    entered: str,
+    numbers: tuple[int, int] = (0, 0),
+    workers: list[str] | None = None,
+    pause_s: float = 0.0,
+    stop: str | None = None,
 ) -> None:
-    """As `work`, but logic that meets one of these numbers ends the process; `entered` notes each time it does."""
+    """As `work`, but logic that meets one of these numbers ends the process; `entered` notes each time it does.
+
+    `pause_s`: before a suspect that has killed while alone runs again. `stop`: work until this file is there.
+    """
     orders.is_flaky = False
     notes = os.open(entered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -117,8 +128,14 @@ def poisoned(
             os._exit(66)
 
     orders.gates.append(take_poison)
-    with start(url, deaths=3) as runtime:
-        post(runtime, acknowledged, ["w"], range(*numbers), numbers[1])
+    patience = replace(settings(9.0, deaths=3), death_pause_s=(0.0, pause_s, pause_s))
+    with start(url, patience=patience) as runtime:
+        if stop is not None:
+            until(lambda: Path(stop).exists(), "nobody stops it")
+            runtime.shutdown(wait=False)
+            return
+        workers = workers or ["w"]
+        post(runtime, acknowledged, workers, range(*numbers), numbers[1] if len(workers) == 1 else 1)
         finish(runtime, acknowledged)
 
 
@@ -126,8 +143,7 @@ def rescue(url: str, ready: str, acknowledged: str) -> None:
     """Post nothing; once `ready`, which it makes, is gone, finish what is acknowledged."""
     with start(url) as runtime:
         Path(ready).touch()
-        while Path(ready).exists():
-            threading.Event().wait(0.01)
+        until(lambda: not Path(ready).exists(), "nobody is ready")
         finish(runtime, acknowledged)
 
 

@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -136,13 +137,16 @@ class Child:
         return self._zygote.output
 
 
-def until(holds: Callable[[], object], what: str, child: Child) -> None:
-    """Until something holds while the child lives."""
+def until(holds: Callable[[], object], what: str, child: Child | None = None) -> None:
+    """Until something holds, while the child lives."""
     for _ in range(6000):
         if holds():
             return
-        assert not child.is_over(within_s=0.01), f"{what}: {child.output}"
-    raise AssertionError(f"{what}: not within a minute: {child.output}")
+        if child is None:
+            threading.Event().wait(0.01)
+        else:
+            assert not child.is_over(within_s=0.01), f"{what}: {child.output}"
+    raise AssertionError(f"{what}: not within a minute: {child and child.output}")
 
 
 def serve(log: str) -> None:
