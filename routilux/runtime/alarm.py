@@ -8,6 +8,7 @@ its job store kills its thread while it still says that it runs, so the thread i
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 log = logging.getLogger("routilux")
 _REDELIVERY = "redelivery"
+STOP_S = 2.0
 
 
 class Alarm:
@@ -73,7 +75,16 @@ class Alarm:
     def stop(self) -> None:
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None and scheduler.running:
-            try:
-                scheduler.shutdown(wait=False)
-            except Exception as error:  # its thread may be dead already
-                log.debug("alarm clock did not stop cleanly: %s", error)
+            # it joins its own thread without a limit; the process must be able to exit all the same
+            ending = threading.Thread(
+                target=_shut_down, args=(scheduler,), name="routilux-alarm-end", daemon=True
+            )
+            ending.start()
+            ending.join(STOP_S)
+
+
+def _shut_down(scheduler: Any) -> None:
+    try:
+        scheduler.shutdown(wait=False)
+    except Exception as error:  # its thread may be dead already
+        log.debug("alarm clock did not stop cleanly: %s", error)

@@ -115,6 +115,7 @@ class Engine:
         self.unroutable: list[tuple[int, int, str, str]] = []
         self.watchers: list[tuple[Callable[[], bool], threading.Event]] = []
         self.must_reconcile = False
+        self.reconciled_at = clock.monotonic()
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
         self.wants_facts = False
@@ -186,8 +187,11 @@ class Engine:
         """Reads that must see what memory sees: between two commits."""
         keeping.refill(self)
         redelivery.look(self)
-        if self.must_reconcile:
+        now = self.clock.monotonic()
+        # the alarm rings for it; if it does not, it is the one to be mended
+        if self.must_reconcile or now - self.reconciled_at > 2 * self.settings.reconcile_s:
             self.must_reconcile = False
+            self.reconciled_at = now
             self.reconcile()
         adopting.close_finished(self)
         inbox.look(self)
