@@ -87,7 +87,12 @@ class SlotQueue:
 
     @property
     def wants_more(self) -> bool:
-        return self.has_more and len(self.items) <= self.window // 4 and self.held_bytes <= WINDOW_BYTES // 4
+        return self.has_more and len(self.items) <= self.window // 4 and self._has_bytes
+
+    @property
+    def _has_bytes(self) -> bool:
+        # a window that was widened (a join looks for a partner) may hold more bytes, too
+        return self.held_bytes <= WINDOW_BYTES // 4 * max(1, self.window // WINDOW)
 
     @property
     def is_full(self) -> bool:

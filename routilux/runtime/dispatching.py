@@ -10,9 +10,9 @@ import heapq
 from typing import TYPE_CHECKING
 
 from routilux.core.choosing import Pick, give_back, pick
-from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.mailbox import WINDOW, RoutineCell, Run
 from routilux.core.message import Activation
-from routilux.core.policies import TimeIntervalPolicy
+from routilux.core.policies import AllSlotsReadyPolicy, TimeIntervalPolicy
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import ProcessDiedError
 from routilux.runtime import settling
@@ -92,6 +92,12 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
         _park_paused(batch, cell, chosen)
     if cell.wake_at is not None:
         heapq.heappush(engine.wakes, (cell.wake_at, id(cell), cell))
+    if (
+        not chosen.activations
+        and isinstance(cell.compiled.policy, AllSlotsReadyPolicy)
+        and cell.compiled.policy.by_job
+    ):
+        _widen(cell)
     for queue in cell.slots.values():
         if queue.wants_more:
             engine.low.add((cell, queue))
@@ -101,6 +107,13 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
         _wait_alone(engine, cell, chosen)
     elif chosen.activations or chosen.is_ask:
         _start(engine, batch, cell, chosen)
+
+
+def _widen(cell: RoutineCell) -> None:
+    """No job of the windows has all its partners: they may be further back, so the windows grow until one is found."""
+    for queue in cell.slots.values():
+        if queue.has_more:
+            queue.window = 4 * len(queue.items) + WINDOW
 
 
 def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> bool:

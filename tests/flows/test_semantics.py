@@ -446,3 +446,24 @@ def test_concurrency_runs_several_at_once_and_increments_stay_exact(database: st
         runtime.post_many("f", "s0", "input", [{"n": n} for n in range(6)], worker_id="w")
         assert runtime.wait_until_all_jobs_finished(30)
     assert rows(database, "SELECT value FROM routilux_worker_state") == [("6",)]
+
+
+def test_a_join_by_job_finds_partners_far_behind_in_line(sqlite_database: str) -> None:
+    from routilux import Flow, FlowRegistry, Routine
+    from routilux.activation_policies import all_slots_ready_policy
+
+    joined: list[int] = []
+    join = Routine()
+    join.add_slot("left")
+    join.add_slot("right")
+    join.set_logic(lambda slot_data, policy_message, worker_state: joined.append(slot_data["left"][0]["n"]))
+    join.set_activation_policy(all_slots_ready_policy(by_job=True))
+    flow = Flow("f")
+    flow.add_routine(join, "join")
+    registry = FlowRegistry()
+    registry.register_by_name("f", flow)
+    with running(sqlite_database, registry) as runtime:
+        jobs = runtime.post_many("f", "join", "left", [{"n": n} for n in range(5000)], worker_id="w")
+        runtime.signal(jobs[-1].job_id, "join", "right", {"n": -1})
+        assert jobs[-1].wait(30)
+    assert joined == [4999]
