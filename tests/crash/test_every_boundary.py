@@ -1,4 +1,4 @@
-"""One group commit with every kind of row, and a SIGKILL before and after every statement of it."""
+"""One group commit with every kind of row, and a SIGKILL between any two statements of it, and around COMMIT."""
 
 from __future__ import annotations
 
