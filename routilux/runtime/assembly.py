@@ -17,7 +17,7 @@ from routilux.core.activation import Readers
 from routilux.core.mailbox import Run
 from routilux.core.registry import FlowRegistry
 from routilux.output import install_routed_stdout
-from routilux.runtime import adopting, housekeeping, stopping, takeover
+from routilux.runtime import adopting, housekeeping, stopping, takeover, trouble
 from routilux.runtime.alarm import Alarm
 from routilux.runtime.batch import Fact
 from routilux.runtime.clock import SystemClock
@@ -143,7 +143,7 @@ def _reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
     engine.inbox.must_look = True
     engine.due.expect_soon()
     if lease.is_dead:
-        engine.lose_identity()
+        trouble.lose_identity(engine)
     elif not engine.is_draining:
         adopting.publish(engine)
         if is_recovering:

@@ -24,7 +24,7 @@ from routilux.core.activation import Outcome
 from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
 from routilux.core.message import Job
 from routilux.core.states import ENDED_WORKER
-from routilux.errors import LeaseLostError, PostInDoubt, RuntimeShutDownError
+from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.runtime import (
     accepting,
     adopting,
@@ -37,10 +37,11 @@ from routilux.runtime import (
     owning,
     redelivery,
     settling,
+    trouble,
 )
 from routilux.runtime.batch import Batch, Fact
 from routilux.runtime.clock import Clock
-from routilux.runtime.committing import PASSING, GroupCommit, Refused
+from routilux.runtime.committing import GroupCommit, Refused
 from routilux.runtime.inputs import (
     Input,
     InputQueue,
@@ -134,7 +135,7 @@ class Engine:
         self.is_draining = False
         self.give_up_at: float | None = None
         self._stop = threading.Event()
-        self._in_hand: list[Input] = []
+        self.in_hand: list[Input] = []
         self._on_facts = on_facts
 
     # the loop
@@ -154,10 +155,10 @@ class Engine:
                 log.error("engine stopped: %s", error)
                 return
             except Fenced:
-                self._fenced()
+                trouble.fenced(self)
             except Exception as error:
                 failures += 1
-                self._heal(error, failures)
+                trouble.heal(self, error, failures)
 
     def pause_s(self) -> float:
         """How long there is nothing to do, as far as is known."""
@@ -178,9 +179,9 @@ class Engine:
             self._answer(task.receipt, task.run)
         inputs = [entry for entry in inputs if not isinstance(entry, Task)]
         inputs += self._posts_for_room()
-        self._in_hand = inputs
+        self.in_hand = inputs
         self._commit(inputs)
-        self._in_hand = []
+        self.in_hand = []
         self._tell_watchers()
 
     def look(self) -> None:
@@ -288,9 +289,9 @@ class Engine:
         try:
             GroupCommit(self, batch, prepare if asks else None, decide).run()
         except Fenced as fenced:
-            self._fenced(batch, inputs, was_in=fenced.was_in)
+            trouble.fenced(self, batch, inputs, was_in=fenced.was_in)
         except Refused as error:
-            self._refused(batch, inputs, error.cause)
+            trouble.refused(self, batch, inputs, error.cause)
         except RuntimeShutDownError:
             self.inputs.put_back(inputs)
             raise
@@ -329,113 +330,23 @@ class Engine:
         for run in batch.planned:
             self.runs.add(run)
             self.executor.submit(run)
-        self._answer_callers(batch)
+        self.answer_callers(batch)
         for follow in batch.after:
             follow()
         if batch.facts or (batch.ended_jobs and self.wants_ends()):
             self._on_facts([*batch.facts, *(_job_ended(job) for job in batch.ended_jobs)])
 
-    def _answer_callers(self, batch: Batch) -> None:
+    def answer_callers(self, batch: Batch) -> None:
         for receipt, value in batch.receipts:
             receipt.resolve(value)
         for receipt, error in batch.refusals:
             receipt.fail(error)
 
-    # when it is not in
-
-    def _fenced(
-        self, batch: Batch | None = None, inputs: Iterable[Input] = (), *, was_in: bool = False
-    ) -> None:
-        """Somebody took over: drop everything and come back under a new identity. `was_in`: only the answer was lost."""
-        log.warning(
-            "runtime %s was declared dead by another; it drops its workers and starts again", self.runtime_key
-        )
-        self.lose_identity(batch)
-        for entry in inputs:
-            if isinstance(entry, RunEnded):
-                self.give_room(entry.run)
-        if was_in and batch is not None:
-            self._answer_callers(batch)
-        else:
-            self.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
-
-    def _refused(self, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
-        """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
-        self.store.drop_connection()
-        alone = len(inputs) == 1
-        concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (OutcomeIn, RunEnded))}
-        concerned |= {run.cell.worker for run in batch.planned} | {cell for cell, _ in batch.jobs.values()}
-        concerned |= set(batch.workers.values())
-        for run in batch.planned:
-            self.executor.give(run)
-            if self.lone_run is run:
-                self.lone_run = None
-        again: list[Input] = []
-        for entry in inputs:
-            match entry:
-                case OutcomeIn(run=run, outcome=outcome) if outcome is not None and alone:
-                    keeping.convict(self, run, outcome, cause)
-                case RunEnded(run=run):
-                    self.give_room(run)
-                case PostIn() | SignalIn() | Request():
-                    if alone:
-                        entry.receipt.fail(cause)
-                    else:
-                        again.append(entry)
-        log.warning(
-            "the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs)
-        )
-        for worker in concerned:
-            keeping.reload(self, worker)
-        self.careful = (
-            0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
-        )
-        self.inputs.put_back(again)
-        self.inbox.forget()
-
-    def _heal(self, error: BaseException, failures: int) -> None:
-        """Something unexpected: forget all memory, load again; whoever waits for an answer is in doubt."""
-        if classify(error) in PASSING:
-            self.report_trouble(error, failures)
-        else:
-            log.error("engine: an unexpected error; its workers are loaded again", exc_info=error)
-        inputs, self._in_hand = self._in_hand, []
-        for entry in inputs:
-            match entry:
-                case RunEnded(run=run):
-                    self.give_room(run)
-                case PostIn(posts=posts, receipt=receipt) if not receipt.is_done:
-                    receipt.fail(PostInDoubt(posts[0].job_id))
-                case SignalIn(receipt=receipt) | Request(receipt=receipt) if not receipt.is_done:
-                    receipt.fail(error)
-        self._stop.wait(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
-        for worker in list(self.workers.values()) if inputs else ():
-            keeping.reload(self, worker)
-
-    def lose_identity(self, batch: Batch | None = None) -> None:
-        """I am dead for the database: drop every worker, come back as somebody new."""
-        for run in batch.planned if batch is not None else ():
-            self.executor.give(run)
-        for run in self.runs:
-            run.should_stop = True
-        self.lone_run = self.lone_cell = None
-        self.inbox.forget()  # what was found may be for workers that are not mine any more
-        for worker in list(self.workers.values()):
-            keeping.forget(self, worker)
-        adopting.patiently(self, self.reidentify)
-
-    def refuse_rest(self) -> None:
-        """The engine has stopped: whoever still waits is told."""
-        for entry in [*self.inputs.take(1 << 30), *self.waiting_posts]:
-            match entry:
-                case OutcomeIn() | RunEnded():
-                    continue
-                case PostIn(posts=posts, receipt=receipt) if receipt.is_taken and not receipt.is_done:
-                    receipt.fail(PostInDoubt(posts[0].job_id))  # its commit may have been sent
-                case _ if not entry.receipt.is_done:
-                    entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))
-
     # what the duties share
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the engine is told to stop."""
+        self._stop.wait(seconds)
 
     def newest_worker(self, flow: str) -> WorkerCell | None:
         """The worker of mine that posts to a flow go to: the newest that takes any."""
@@ -520,7 +431,7 @@ class Engine:
         try:
             return call()
         except Fenced:
-            self._fenced()
+            trouble.fenced(self)
             return call()
 
 

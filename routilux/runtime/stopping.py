@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from routilux.errors import RoutiluxError
-from routilux.runtime import adopting
+from routilux.runtime import adopting, trouble
 from routilux.runtime.inputs import Task
 from routilux.store.store import Fenced
 
@@ -28,7 +28,7 @@ def stop(parts: Parts, timeout_s: float) -> bool:
     released = finished and _in_engine(parts, lambda: _release_all(parts), deadline)
     engine.stop()
     parts.thread.join(max(0.1, deadline - time.monotonic()))
-    engine.refuse_rest()
+    trouble.refuse_rest(engine)
     parts.lease.stop()
     if released:
         _retire(parts)

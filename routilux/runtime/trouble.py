@@ -1,0 +1,114 @@
+"""When a commit is not in: fenced, refused, or something unexpected. And the end: telling whoever still waits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from routilux.errors import PostInDoubt, RuntimeShutDownError
+from routilux.runtime import adopting, dispatching, keeping
+from routilux.runtime.batch import Batch
+from routilux.runtime.committing import PASSING
+from routilux.runtime.inputs import Input, OutcomeIn, PostIn, Request, RunEnded, SignalIn
+from routilux.store.failures import classify
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+log = logging.getLogger("routilux")
+
+
+def fenced(
+    engine: Engine, batch: Batch | None = None, inputs: Iterable[Input] = (), *, was_in: bool = False
+) -> None:
+    """Somebody took over: drop everything and come back under a new identity. `was_in`: only the answer was lost."""
+    log.warning(
+        "runtime %s was declared dead by another; it drops its workers and starts again", engine.runtime_key
+    )
+    lose_identity(engine, batch)
+    for entry in inputs:
+        if isinstance(entry, RunEnded):
+            engine.give_room(entry.run)
+    if was_in and batch is not None:
+        engine.answer_callers(batch)
+    else:
+        engine.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
+
+
+def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
+    """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
+    engine.store.drop_connection()
+    alone = len(inputs) == 1
+    concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (OutcomeIn, RunEnded))}
+    concerned |= {run.cell.worker for run in batch.planned} | {cell for cell, _ in batch.jobs.values()}
+    concerned |= set(batch.workers.values())
+    for run in batch.planned:
+        engine.executor.give(run)
+        if engine.lone_run is run:
+            engine.lone_run = None
+    again: list[Input] = []
+    for entry in inputs:
+        match entry:
+            case OutcomeIn(run=run, outcome=outcome) if outcome is not None and alone:
+                keeping.convict(engine, run, outcome, cause)
+            case RunEnded(run=run):
+                engine.give_room(run)
+            case PostIn() | SignalIn() | Request():
+                if alone:
+                    entry.receipt.fail(cause)
+                else:
+                    again.append(entry)
+    log.warning("the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs))
+    for worker in concerned:
+        keeping.reload(engine, worker)
+    engine.careful = (
+        0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
+    )
+    engine.inputs.put_back(again)
+    engine.inbox.forget()
+
+
+def heal(engine: Engine, error: BaseException, failures: int) -> None:
+    """Something unexpected: forget all memory, load again; whoever waits for an answer is in doubt."""
+    if classify(error) in PASSING:
+        engine.report_trouble(error, failures)
+    else:
+        log.error("engine: an unexpected error; its workers are loaded again", exc_info=error)
+    inputs, engine.in_hand = engine.in_hand, []
+    for entry in inputs:
+        match entry:
+            case RunEnded(run=run):
+                engine.give_room(run)
+            case PostIn(posts=posts, receipt=receipt) if not receipt.is_done:
+                receipt.fail(PostInDoubt(posts[0].job_id))
+            case SignalIn(receipt=receipt) | Request(receipt=receipt) if not receipt.is_done:
+                receipt.fail(error)
+    engine.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
+    for worker in list(engine.workers.values()) if inputs else ():
+        keeping.reload(engine, worker)
+
+
+def lose_identity(engine: Engine, batch: Batch | None = None) -> None:
+    """I am dead for the database: drop every worker, come back as somebody new."""
+    for run in batch.planned if batch is not None else ():
+        engine.executor.give(run)
+    for run in engine.runs:
+        run.should_stop = True
+    engine.lone_run = engine.lone_cell = None
+    engine.inbox.forget()  # what was found may be for workers that are not mine any more
+    for worker in list(engine.workers.values()):
+        keeping.forget(engine, worker)
+    adopting.patiently(engine, engine.reidentify)
+
+
+def refuse_rest(engine: Engine) -> None:
+    """The engine has stopped: whoever still waits is told."""
+    for entry in [*engine.inputs.take(1 << 30), *engine.waiting_posts]:
+        match entry:
+            case OutcomeIn() | RunEnded():
+                continue
+            case PostIn(posts=posts, receipt=receipt) if receipt.is_taken and not receipt.is_done:
+                receipt.fail(PostInDoubt(posts[0].job_id))  # its commit may have been sent
+            case _ if not entry.receipt.is_done:
+                entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))
