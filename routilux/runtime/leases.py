@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row
 from routilux.runtime.clock import Clock
 from routilux.store import ownership
 from routilux.store.database import Database, boot_time_us, host_boot_id
+from routilux.store.failures import Failure, classify
 
 log = logging.getLogger("routilux")
 BACKEND_GONE_S = 0.8
@@ -76,11 +77,20 @@ class Lease:
 
     def retire(self) -> None:
         """A clean end: workers and lease are given back at once."""
-        with self._writer.transaction() as connection:
-            ownership.retire(connection, self.key, self._clock.now_us())
+        try:
+            self._give_back()
+        except Exception as error:  # it rests between heartbeats, so this may be the first to find it dead
+            if classify(error) is not Failure.LOST:
+                raise
+            self._writer.drop()
+            self._give_back()
         self.drop_sign()
         if self._database.is_postgres:
             self._writer.drop()
+
+    def _give_back(self) -> None:
+        with self._writer.transaction() as connection:
+            ownership.retire(connection, self.key, self._clock.now_us())
 
     def drop_sign(self) -> None:
         if self._database.lock_file is not None:

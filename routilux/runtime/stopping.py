@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from routilux.errors import RoutiluxError
 from routilux.runtime import adopting, trouble
 from routilux.runtime.inputs import Task
-from routilux.store.store import Fenced
 
 if TYPE_CHECKING:
     from routilux.runtime.assembly import Parts
@@ -84,6 +82,6 @@ def _release_all(parts: Parts) -> None:
 def _retire(parts: Parts) -> None:
     try:
         parts.lease.retire()
-    except (Fenced, RoutiluxError, OSError) as error:
+    except Exception as error:  # a stop ends whatever the database does; the lease runs out by itself
         log.warning("stop: the lease could not be given back: %s", error)
         parts.lease.drop_sign()

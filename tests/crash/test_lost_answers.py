@@ -20,7 +20,7 @@ from routilux.core.context import get_current_job
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
-from routilux.errors import PostInDoubt
+from routilux.errors import DatabaseUnavailableError, PostInDoubt
 from routilux.runtime import Runtime
 from routilux.runtime.inputs import RunEnded
 from tests.crash.support import checker, orders, program
@@ -136,7 +136,7 @@ def test_a_post_that_gets_no_answer_is_in_doubt_and_can_be_made_again(shop: str)
             runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w")
         job_id = caught.value.job_id
         for _ in range(100):  # as its caller would, until it is sure
-            with suppress(PostInDoubt):
+            with suppress(PostInDoubt, DatabaseUnavailableError):
                 runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w", job_id)
                 break
         assert runtime.get_job(job_id).wait(30)
@@ -231,6 +231,18 @@ def test_a_connection_that_is_cut_at_commit_loses_and_doubles_nothing(
     ids = program.Acknowledged.read(acknowledged)
     assert len(ids) == 30
     assert checker.faults(postgres_shop, ids, orders.PARTS) == []
+
+
+def test_a_clean_stop_gives_the_lease_back_though_its_connection_is_dead(postgres_shop: str) -> None:
+    """The server was restarted since the last heartbeat."""
+    runtime = program.start(postgres_shop)
+    runtime.exec(orders.FLOW, worker_id="w")
+    with closing(checker.connect(postgres_shop)) as connection:
+        connection.execute("SELECT pg_terminate_backend(CAST(backend_pid AS integer), 10000) FROM routilux_runtimes").fetchall()
+        assert runtime.shutdown()
+        connection.commit()
+        assert connection.execute("SELECT state FROM routilux_runtimes").fetchall() == [("dead",)]
+        assert connection.execute("SELECT owner FROM routilux_workers").fetchall() == [(None,)]
 
 
 def test_a_server_that_is_killed_under_load_and_comes_back_loses_nothing(
