@@ -16,6 +16,10 @@ from typer.main import get_command
 
 COMMANDS = {
     "daemon": ("routilux_service.daemon", "Run the flows of a module until SIGTERM or SIGINT."),
+    "demo": (
+        "routilux_service.demo",
+        "See it work: index Python sources with a daemon that is killed twice.",
+    ),
     "db": ("routilux_service.db", "Look at a database, or bring it to the schema of this version."),
 }
 
