@@ -21,7 +21,7 @@ from routilux.runtime.batch import Batch
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
-RUN_AHEAD = 256
+RUN_AHEAD = 512
 
 
 def plan(engine: Engine, batch: Batch) -> None:
