@@ -51,6 +51,9 @@ class Batch:
     own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
     needs_commit: bool = False
+    is_split: bool = (
+        False  # an own statement ended the transaction: one savepoint per activation from the start
+    )
     wants_facts: bool = False  # somebody has subscribed
 
     def touch(self, cell: WorkerCell, job: Job) -> None:

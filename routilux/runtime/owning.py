@@ -72,7 +72,7 @@ def execute(engine: Engine, commit: Commit, batch: Batch, reported: Reported) ->
     if not any(own.writes for own in batch.own):
         return ()
     commit.limit_lock_wait(LOCK_WAIT_MS)
-    if engine.convicted or not _together(commit, batch, batch.own):
+    if batch.is_split or not _together(commit, batch, batch.own):
         batch.skipped.clear()
         _one_by_one(engine, commit, batch, batch.own)
     commit.limit_lock_wait(None)
@@ -81,7 +81,11 @@ def execute(engine: Engine, commit: Commit, batch: Batch, reported: Reported) ->
 
 def _together(commit: Commit, batch: Batch, owns: list[Own]) -> bool:
     doom = _Doom()
-    return commit.own_together([own.writes for own in owns if doom.lets_in(batch, own)])
+    try:
+        return commit.own_together([own.writes for own in owns if doom.lets_in(batch, own)])
+    except TransactionEnded:
+        batch.is_split = True  # whose statement it was shows only one by one
+        raise
 
 
 def _one_by_one(engine: Engine, commit: Commit, batch: Batch, owns: list[Own]) -> None:
