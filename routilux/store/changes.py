@@ -137,9 +137,9 @@ class Changes:
         parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
         steps: tuple[tuple[Bulk, list[Row]], ...] = (
             (_INSERT_MESSAGES, self.messages),
-            (_SETTLE_MESSAGES, self.settled),
             (_EDIT_PAYLOADS, self.payloads),
-            (_MOVE_MESSAGES, self.moved),
+            (_MOVE_MESSAGES, self.moved),  # what is settled has its new seq already
+            (_SETTLE_MESSAGES, self.settled),
             (_INSERT_ACTIVATIONS, self.activations),
             (_UPSERT_PARKED, parked_rows),
             (_DELETE_PARKED, parked_gone),
