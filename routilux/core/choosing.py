@@ -7,12 +7,13 @@ flight when an owner died (a suspect) ends a run: it runs alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from routilux.core import payload
 from routilux.core.mailbox import RoutineCell, SlotQueue
-from routilux.core.message import Activation, Job, Message
+from routilux.core.message import Activation, Job, Message, Rerun
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy, TimeIntervalPolicy
 from routilux.core.states import JobStatus
 
@@ -21,10 +22,11 @@ IMMEDIATE = {"reason": "immediate"}
 
 @dataclass(slots=True)
 class Pick:
-    """What was taken: activations to run in this order, and messages of paused jobs to park."""
+    """What was taken: activations to run in this order, and what is to be parked since its job is paused."""
 
     activations: list[Activation] = field(default_factory=list)
     paused: list[Message] = field(default_factory=list)
+    paused_reruns: list[Rerun] = field(default_factory=list)
     is_alone: bool = False
     is_ask: bool = False
 
@@ -65,6 +67,13 @@ def _purge(cell: RoutineCell, chosen: Pick) -> None:
                 drop(queue)
             else:
                 chosen.paused.append(message)
+    chosen.paused_reruns += [rerun for rerun in cell.reruns if is_paused(rerun.messages)]
+    cell.reruns = deque(rerun for rerun in cell.reruns if not is_paused(rerun.messages))
+
+
+def is_paused(messages: Iterable[Message]) -> bool:
+    """A batch that has run before waits as a whole while one of its jobs is paused."""
+    return any(message.job.status == JobStatus.PAUSED for message in messages)
 
 
 def may_run(job: Job) -> bool:

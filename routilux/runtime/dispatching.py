@@ -88,7 +88,7 @@ def _is_held_back(cell: RoutineCell) -> bool:
 def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
     limit = RUN_AHEAD if cell.compiled.concurrency == 1 and not engine.verdicts else 1
     chosen = pick(cell, batch.now, limit, is_flushing=engine.is_flushing(cell.worker))
-    if chosen.paused:
+    if chosen.paused or chosen.paused_reruns:
         _park_paused(batch, cell, chosen)
     if cell.wake_at is not None:
         heapq.heappush(engine.wakes, (cell.wake_at, id(cell), cell))
@@ -173,6 +173,11 @@ def _park_paused(batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
         cell.slots[message.slot].waiting -= 1
         batch.settle(cell.worker, message.seq, MessageStatus.PARKED)
         batch.park(cell.worker, [message], cell.routine_id, ParkedReason.PAUSED)
+    for rerun in chosen.paused_reruns:  # its line number tells it from messages that have not run yet
+        batch.park(
+            cell.worker, rerun.messages, cell.routine_id, ParkedReason.PAUSED, key=rerun.key, line=rerun.line,
+            attempt=rerun.attempt, deaths=rerun.deaths, policy_message=rerun.policy_message,
+        )  # fmt: skip
 
 
 def ended(engine: Engine, run: Run) -> None:

@@ -109,6 +109,7 @@ def _fill(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> Non
     )
     for message in _messages(connection, routine.worker, rows):
         queue.load(message)
+        routine.needs_purge = routine.needs_purge or message.job.status == JobStatus.PAUSED
     full = len(rows) == most or sum(len(row.payload) for row in rows) > room
     queue.has_more = bool(rows) and full
 

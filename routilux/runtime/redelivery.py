@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Row
 
+from routilux.core.choosing import is_paused
 from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Message
 from routilux.core.states import JobStatus, ParkedReason
@@ -93,10 +94,18 @@ def bring_back(
         m.slot not in cell.routines[row.routine].slots for m in messages
     ):
         keep_unroutable(batch, cell, row)
-    elif row.reason in (ParkedReason.DELAY, ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
+    elif _has_not_run(row):
         move_into_line(engine, batch, cell, row, messages)
+    elif is_paused(messages):
+        hold(batch, cell, row)
     else:
         rejoin(engine, batch, cell, row, messages, row.attempt if attempt is None else attempt)
+
+
+def _has_not_run(row: Row[Any]) -> bool:
+    if row.reason == ParkedReason.PAUSED:
+        return row.line is None
+    return row.reason in (ParkedReason.DELAY, ParkedReason.UNROUTABLE)
 
 
 def move_into_line(
@@ -124,11 +133,17 @@ def rejoin(
     line = cell.next_seq
     cell.next_seq += 1
     batch.touch_worker(cell)
-    values = {**row._mapping, "due_at": None, "line": line, "attempt": attempt}
-    if row.reason == ParkedReason.DEAD:
-        values["reason"] = str(ParkedReason.RETRY)
+    values = {
+        **row._mapping, "reason": str(ParkedReason.RETRY), "due_at": None, "line": line, "attempt": attempt
+    }  # fmt: skip
     batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)
     keeping.add_rerun(engine, cell, row, messages, line, attempt)
+
+
+def hold(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
+    """A batch that came due while its job is paused; a line number says that it has run before."""
+    values = {**row._mapping, "due_at": None, "line": row.line or 0, "reason": str(ParkedReason.PAUSED)}
+    batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)
 
 
 def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:

@@ -177,7 +177,9 @@ def job_with_id(connection: Connection, job_id: str) -> Any:
 def parked_in_line(connection: Connection, worker: int) -> list[Any]:
     """Batches that came back into line and have not run."""
     query = (
-        select(parked).where(parked.c.worker == worker, parked.c.line.is_not(None)).order_by(parked.c.line)
+        select(parked)
+        .where(parked.c.worker == worker, parked.c.line.is_not(None), parked.c.reason != "paused")
+        .order_by(parked.c.line)
     )
     return list(connection.execute(query))
 
@@ -189,6 +191,7 @@ def suspects(connection: Connection, worker: int) -> list[Any]:
 
 
 def parked_of_job(connection: Connection, worker: int, job: int, reason: str) -> list[Any]:
+    """`job` 0: batches of several jobs."""
     query = select(parked).where(parked.c.worker == worker, parked.c.job == job, parked.c.reason == reason)
     return list(connection.execute(query.order_by(parked.c.seq)))
 

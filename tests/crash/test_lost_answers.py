@@ -238,7 +238,9 @@ def test_a_clean_stop_gives_the_lease_back_though_its_connection_is_dead(postgre
     runtime = program.start(postgres_shop)
     runtime.exec(orders.FLOW, worker_id="w")
     with closing(checker.connect(postgres_shop)) as connection:
-        connection.execute("SELECT pg_terminate_backend(CAST(backend_pid AS integer), 10000) FROM routilux_runtimes").fetchall()
+        connection.execute(
+            "SELECT pg_terminate_backend(CAST(backend_pid AS integer), 10000) FROM routilux_runtimes"
+        ).fetchall()
         assert runtime.shutdown()
         connection.commit()
         assert connection.execute("SELECT state FROM routilux_runtimes").fetchall() == [("dead",)]
