@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import event
 
 from routilux.activation_policies import immediate_policy
 from routilux.core.flow import Flow
@@ -19,7 +24,8 @@ from routilux.runtime import Runtime, adopting, outbox
 from routilux.runtime.door import make_post
 from routilux.runtime.inputs import PostIn, RunEnded, Task
 from tests.crash.support import checker, orders, program
-from tests.crash.support.staging import HeldEngine
+from tests.crash.support.staging import HeldEngine, Staging, next_group
+from tests.crash.support.zygote import until
 
 
 def test_a_worker_that_another_has_just_made_under_my_name_is_not_mine(shop: str) -> None:
@@ -64,6 +70,69 @@ def _assert_room(runtime: Runtime) -> None:
     threads = runtime.engine.executor._threads
     assert runtime.call(lambda: threads.free) == threads.size
     assert runtime.call(lambda: set(runtime.engine.runs)) == set()
+
+
+def test_what_a_runtime_has_in_hand_when_it_is_declared_dead_does_not_go_in(
+    shop: str, ending: tuple[Runtime, HeldEngine]
+) -> None:
+    """Nobody has run the worker since, so that no key of a row is in the way: the fence alone keeps it out."""
+    runtime, engine = ending
+    before = runtime.engine.runtime_key
+    with closing(checker.connect(shop)) as connection:
+        connection.execute("UPDATE routilux_runtimes SET state = 'dead'")
+        connection.execute(f"UPDATE routilux_workers SET owner = NULL, takeover_at = {1 << 60}")
+        connection.commit()
+    engine.let_go()
+    until(lambda: runtime.call(lambda: runtime.engine.runtime_key) != before, "it keeps its identity")
+    with closing(checker.connect(shop)) as connection:
+        assert connection.execute("SELECT * FROM routilux_activations").fetchall() == []
+        assert connection.execute("SELECT status FROM routilux_messages").fetchall() == [("waiting",)]
+
+
+def test_nobody_can_be_declared_dead_between_its_fence_and_its_commit(shop: str, tmp_path: Path) -> None:
+    """At each statement of a commit a take-over that begins there has to wait."""
+    waits: dict[str, bool] = {}
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        acknowledged = tmp_path / "acknowledged"
+        staging = Staging(runtime, "w", 0, program.Acknowledged(acknowledged).add)
+        staging.set_up()
+
+        def around(run: Callable[[], None]) -> None:
+            thread = threading.get_ident()
+
+            def before(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+                if threading.get_ident() == thread:
+                    waits[statement] = _must_wait(shop, runtime.engine.runtime_key)
+
+            event.listen(SqlEngine, "before_cursor_execute", before)
+            try:
+                run()
+            finally:
+                event.remove(SqlEngine, "before_cursor_execute", before)
+
+        next_group(runtime, around)
+        staging.commit()
+        program.finish(runtime, str(acknowledged))
+    statements = list(waits)
+    fence = next(i for i, text in enumerate(statements) if "routilux_runtimes" in text)
+    assert len(statements) - fence > 10
+    assert [text for text in statements[fence + 1 :] if not waits[text]] == []
+
+
+def _must_wait(url: str, key: int) -> bool:
+    """Whether a take-over of this runtime would have to wait now."""
+    with closing(checker.connect(url)) as connection:
+        try:
+            if url.startswith("sqlite"):
+                connection.execute("PRAGMA busy_timeout = 0")
+                connection.execute("BEGIN IMMEDIATE")
+            else:
+                connection.execute(f"SELECT 1 FROM routilux_runtimes WHERE key = {key} FOR UPDATE NOWAIT")
+        except (sqlite3.OperationalError, psycopg.errors.LockNotAvailable):
+            return True
+        connection.rollback()
+        return False
 
 
 def test_a_run_that_ends_while_its_runtime_is_fenced_gives_its_room_back(
