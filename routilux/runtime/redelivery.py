@@ -34,6 +34,7 @@ class Due:
     def __init__(self) -> None:
         self.next_at: int | None = None
         self.found: list[tuple[Row[Any], list[Message]]] = []
+        self.full: list[int] = []  # workers that hold enough in memory: their rows wait
         self.must_look = False
         self.on_change: Callable[[], None] = lambda: None  # the alarm clock sets itself
 
@@ -48,25 +49,31 @@ class Due:
 
 
 def look(engine: Engine) -> None:
-    """Read what is due, unless enough that came back still waits in memory. Between two commits."""
+    """Read what is due, except for workers of which enough that came back still waits. Between two commits."""
     due = engine.due
     now = engine.clock.now_us()
+    if due.full and not all(_is_full(engine, key) for key in due.full):
+        due.must_look = True
     if due.found or not (due.must_look or (due.next_at is not None and due.next_at <= now)):
         return
-    if sum(worker.rerun_count for worker in engine.workers.values()) >= keeping.MOST_RERUNS:
-        return
     due.must_look = False
+    due.full = [key for key in engine.workers if _is_full(engine, key)]
     with engine.store.read() as connection:
         clock = engine.store.database.now_us(connection) if engine.clock_is_real else now
-        for row in loading.due(connection, engine.runtime_key, clock, BATCH):
+        for row in loading.due(connection, engine.runtime_key, clock, BATCH, due.full):
             cell = engine.workers.get(row.worker)
             if cell is not None:
                 due.found.append((row, keeping.parked_messages(connection, cell, orjson.loads(row.seqs))))
-        due.next_at = loading.next_due_at(connection, engine.runtime_key)
+        due.next_at = loading.next_due_at(connection, engine.runtime_key, due.full)
     if due.next_at is not None:
         if due.next_at <= clock:
             due.must_look = True  # more than a batch, or what was just read
         due.on_change()
+
+
+def _is_full(engine: Engine, key: int) -> bool:
+    worker = engine.workers.get(key)
+    return worker is not None and worker.rerun_count >= keeping.MOST_RERUNS
 
 
 def apply(engine: Engine, batch: Batch) -> None:

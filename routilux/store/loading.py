@@ -210,24 +210,29 @@ def timed_count(connection: Connection, worker: int) -> int:
     return connection.execute(query).scalar() or 0
 
 
-def due(connection: Connection, runtime: int, now: int, most: int) -> list[Any]:
-    """Parked rows of my workers whose time has come, oldest first."""
+def due(connection: Connection, runtime: int, now: int, most: int, without: Sequence[int] = ()) -> list[Any]:
+    """Parked rows of my workers whose time has come, oldest first. `without`: keys of workers to leave out."""
     query = (
         select(parked)
         .join(workers, workers.c.key == parked.c.worker)
-        .where(parked.c.due_at <= now, parked.c.due_at.is_not(None), workers.c.owner == runtime)
+        .where(
+            parked.c.due_at <= now,
+            parked.c.due_at.is_not(None),
+            workers.c.owner == runtime,
+            workers.c.key.not_in(without),
+        )
         .order_by(parked.c.due_at, parked.c.worker, parked.c.seq)
         .limit(most)
     )
     return list(connection.execute(query))
 
 
-def next_due_at(connection: Connection, runtime: int) -> int | None:
-    """The earliest due time among my workers."""
+def next_due_at(connection: Connection, runtime: int, without: Sequence[int] = ()) -> int | None:
+    """The earliest due time among my workers. `without`: keys of workers to leave out."""
     query = (
         select(parked.c.due_at)
         .join(workers, workers.c.key == parked.c.worker)
-        .where(parked.c.due_at.is_not(None), workers.c.owner == runtime)
+        .where(parked.c.due_at.is_not(None), workers.c.owner == runtime, workers.c.key.not_in(without))
         .order_by(parked.c.due_at)
         .limit(1)
     )
