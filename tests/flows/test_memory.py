@@ -1,0 +1,63 @@
+"""Waiting messages cost disk, not memory: what is held of a backlog is a window of each slot."""
+
+from __future__ import annotations
+
+import gc
+
+from routilux import Flow, FlowRegistry, Routine, Runtime, WorkerState, immediate_policy
+from routilux.core.mailbox import WINDOW
+from routilux.core.message import Job, Message
+
+BACKLOG = 3 * WINDOW
+
+
+class InOrder(Routine):
+    """Fails when a message is not the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input")
+        self.set_activation_policy(immediate_policy())
+
+    def logic(self, slot_data: dict[str, list[dict[str, int]]], message: object, worker: WorkerState) -> None:
+        n = slot_data["input"][0]["n"]
+        assert n == self.get_state(worker, "next", 0)
+        self.set_state(worker, "next", n + 1)
+
+
+def _registry() -> FlowRegistry:
+    flow = Flow("in_order")
+    flow.add_routine(InOrder(), "only")
+    registry = FlowRegistry()
+    registry.register_by_name("in_order", flow)
+    return registry
+
+
+def _held() -> dict[type, int]:
+    gc.collect()
+    found = gc.get_objects()
+    return {kind: sum(type(each) is kind for each in found) for kind in (Message, Job)}
+
+
+def test_a_backlog_is_not_held_in_memory_before_and_after_a_restart_and_is_handled_in_order(
+    database: str,
+) -> None:
+    before = _held()
+    with Runtime(2, database=database, registry=_registry()) as runtime:
+        runtime.exec("in_order", worker_id="w")
+        runtime.pause_worker("w")
+        for start in range(0, BACKLOG, WINDOW):
+            items = [{"n": n} for n in range(start, start + WINDOW)]
+            runtime.post_many("in_order", "only", "input", items, worker_id="w")
+        posted = _held()
+        runtime.shutdown(wait=False)
+    del runtime
+    with Runtime(2, database=database, registry=_registry()) as runtime:
+        worker = runtime.exec("in_order", worker_id="w")
+        started = _held()
+        for kind in (Message, Job):
+            assert posted[kind] - before[kind] <= WINDOW
+            assert started[kind] - before[kind] <= 2 * WINDOW  # the runtime that was may not be collected yet
+        runtime.resume_worker("w")
+        assert runtime.wait_until_all_jobs_finished(120)
+        assert worker.get_routine_state("only") == {"next": BACKLOG}
