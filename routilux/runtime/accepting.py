@@ -82,8 +82,8 @@ def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[s
         batch.refusals.append((entry.receipt, error))
         return
     for post in entry.posts:
-        known = taken.get(post.job_id)
-        if known is None:
+        # made again while the first, of a generated id, was in doubt: both may wait for the same commit
+        if post.job_id not in taken and post.job_id not in batch.posted:
             _store(engine, batch, cell, entry, post)
             if post.fingerprint is not None:
                 taken[post.job_id] = (cell.worker_id, post.fingerprint)
@@ -112,6 +112,7 @@ def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: 
     job = Job(cell.next_seq, post.job_id, cell.worker_id, cell.flow_name, batch.now, post.metadata)
     cell.jobs[job.no] = job
     engine.live_jobs[job.job_id] = job
+    batch.posted.add(job.job_id)
     batch.touch(cell, job)
     batch.touch_worker(cell)
     if post.due_at is None or post.due_at <= batch.now:

@@ -45,6 +45,7 @@ class Batch:
     facts: list[Fact] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     own: list[Own] | None = None  # the outcomes as they were before anything was decided
+    posted: set[str] = field(default_factory=set)  # ids of the jobs that it makes
     claimed: set[str] = field(default_factory=set)  # idempotency keys that this commit takes
     unused_keys: set[str] = field(default_factory=set)  # those of posts that were refused after all
     inbox_ids: tuple[int, ...] | None = None  # rows that the first try took

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import Connection, insert, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from routilux.core.job_context import JobContext
 from routilux.core.worker_state import WorkerState
-from routilux.errors import IdempotencyConflictError
+from routilux.errors import DeadLetterGoneError, IdempotencyConflictError, PostInDoubt
+from routilux.runtime.accepting import fingerprint
 from routilux.runtime.handles import Host, JobHandle, WorkerHandle
 from routilux.runtime.inputs import Post
+from routilux.store import history, loading
+from routilux.store.failures import Failure, classify
 from routilux.store.store import Store
 from routilux.store.tables import inbox
 
@@ -55,8 +59,8 @@ def post_in(
 
 
 _KNOWN = text(
-    "SELECT fingerprint FROM routilux_job_keys WHERE job_id = :job_id UNION ALL"
-    " SELECT body FROM routilux_inbox WHERE job_id = :job_id AND kind = 'post'"
+    "SELECT NULL AS flow, fingerprint AS found FROM routilux_job_keys WHERE job_id = :job_id UNION ALL"
+    " SELECT flow, body FROM routilux_inbox WHERE job_id = :job_id AND kind = 'post'"
 )
 
 
@@ -64,18 +68,31 @@ def is_known(connection: Connection, post: Post) -> bool:
     """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was posted as something else."""
     if post.fingerprint is None:
         return False
-    for (found,) in connection.execute(_KNOWN, {"job_id": post.job_id}):
-        known = orjson.loads(found).get("fingerprint") if found.startswith("{") else found
-        if known != post.fingerprint:
+    for flow, found in connection.execute(_KNOWN, {"job_id": post.job_id}):
+        if (found if flow is None else _print_of(flow, orjson.loads(found))) != post.fingerprint:
             raise IdempotencyConflictError(post.job_id)
         return True
     return False
 
 
+def _print_of(flow: str, body: dict[str, Any]) -> str:
+    """What a row was posted as; one with a generated id carries no fingerprint."""
+    return fingerprint(flow, body["routine"], body["slot"], body["payload"])
+
+
 def post_to_owner(
     host: Host, names: Names, posts: list[Post], worker_id: str | None
 ) -> dict[str, str | None]:
-    """Posts for a worker that another runtime owns, in a transaction of this process."""
+    """Posts for a worker that another runtime owns, in a transaction of this process. Raises `PostInDoubt`."""
+    try:
+        return _insert(host, names, posts, worker_id)
+    except SQLAlchemyError as error:
+        if classify(error) is Failure.LOST:
+            raise PostInDoubt(posts[0].job_id) from error
+        raise
+
+
+def _insert(host: Host, names: Names, posts: list[Post], worker_id: str | None) -> dict[str, str | None]:
     with host.store.database.write() as connection:
         now = host.now_us()
         rows = [_row(names, post, worker_id, now) for post in posts if not is_known(connection, post)]
@@ -87,8 +104,12 @@ def post_to_owner(
 def ask(
     store: Store, kind: str, flow: str, worker_id: str, job_id: str | None, body: dict[str, Any], now: int
 ) -> None:
-    """A verb for the owner of a worker."""
+    """A verb for the owner of a worker. Raises `DeadLetterGoneError` if another operator was first."""
     with store.database.write() as connection:
+        if kind in ("retry_dead", "drop_dead"):
+            stored = loading.worker_named(connection, worker_id)
+            if stored is None or not history.hold_letter(connection, stored.key, body["seq"]):
+                raise DeadLetterGoneError(body["seq"])
         connection.execute(
             insert(inbox).values(
                 kind=kind,

@@ -21,7 +21,7 @@ from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
 from routilux.errors import DatabaseUnavailableError, PostInDoubt
-from routilux.runtime import Runtime
+from routilux.runtime import Client, Runtime
 from routilux.runtime.inputs import RunEnded
 from tests.crash.support import checker, orders, program
 from tests.crash.support.proxy import CuttingProxy
@@ -231,6 +231,25 @@ def test_a_connection_that_is_cut_at_commit_loses_and_doubles_nothing(
     ids = program.Acknowledged.read(acknowledged)
     assert len(ids) == 30
     assert checker.faults(postgres_shop, ids, orders.PARTS) == []
+
+
+def test_a_post_of_another_process_whose_answer_is_lost_is_in_doubt_and_can_be_made_again(
+    postgres_shop: str, postgres_server: PostgresServer
+) -> None:
+    ids = []
+    with program.start(postgres_shop) as runtime, CuttingProxy(postgres_server.port) as proxy:
+        runtime.exec(orders.FLOW, worker_id="w")
+        with Client(postgres_shop.replace(f":{postgres_server.port}/", f":{proxy.port}/")) as client:
+            for number in range(4):  # cut both ways, twice
+                proxy.cut(every=1)
+                with pytest.raises(PostInDoubt) as caught:
+                    client.post(orders.FLOW, "split", "input", {"number": number}, "w")
+                proxy.cut(every=0)
+                ids.append(caught.value.job_id)
+                client.post(orders.FLOW, "split", "input", {"number": number}, "w", ids[-1])
+        for job_id in ids:
+            assert runtime.get_job(job_id).wait(30)
+    assert checker.faults(postgres_shop, set(ids), orders.PARTS) == []
 
 
 def test_a_clean_stop_gives_the_lease_back_though_its_connection_is_dead(postgres_shop: str) -> None:
