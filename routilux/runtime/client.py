@@ -219,6 +219,10 @@ class Client:
             raise WorkerNotFoundError(worker_id)
         outbox.ask(self.store, kind, stored.flow, worker_id, job_id, body, self.now_us())
 
+    def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
+        """A payload as JSON text; the owner checks it against the slot's model."""
+        return door.encode_payload(None, data, self._max_payload_bytes, root)
+
     def live_status(self, worker_id: str) -> str | None:
         return None
 

@@ -184,6 +184,8 @@ def _increment_state(
 def _retry_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
     """A dead letter comes back into line with its attempts at naught; its job is open again."""
     cell = _worker(engine, worker_id)
+    if cell.status in ENDED_WORKER:
+        raise WorkerEndedError(cell.worker_id, str(cell.status))
     row = _dead_letter(engine, batch, cell, body["seq"])
     with engine.store.read() as connection:
         status = MessageStatus.DEAD if row.reason == ParkedReason.DEAD else MessageStatus.PARKED

@@ -254,10 +254,7 @@ def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float
 def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping[str, Any]) -> None:
     """One more message into a running job."""
     record = _record(runtime, job_id)
-    spec = None
-    if runtime.engine.flows.has(record.flow_id):
-        spec = door.slot_of(runtime.engine.flows.get(record.flow_id), record.flow_id, routine, slot)
-    text = door.encode_payload(spec, data, runtime.settings.max_payload_bytes)
+    text = runtime.encode(record.flow_id, routine, slot, data)
     if record.worker_id in runtime.engine.by_id:
         receipt = Receipt()
         runtime.submit(SignalIn(str(record.worker_id), job_id, routine, slot, text, receipt))
@@ -289,14 +286,18 @@ def control(
     """A verb for the owner of a worker: here, or through the inbox."""
     if worker_id is None:
         raise JobNotFoundError(job_id)
-    stored = None if worker_id in runtime.engine.by_id else _stored(runtime, worker_id)
-    if worker_id not in runtime.engine.by_id:
-        if stored is None:
-            raise WorkerNotFoundError(worker_id)
-        can_serve = runtime.engine.flows.has(stored.flow)
-        if not can_serve or runtime.call(lambda: adopting.resume(runtime.engine, worker_id)) is None:
-            outbox.ask(
-                runtime.store, kind, stored.flow, worker_id, job_id, body, runtime.engine.clock.now_us()
-            )
+    engine = runtime.engine
+    while True:
+        if worker_id not in engine.by_id:
+            stored = _stored(runtime, worker_id)
+            if stored is None:
+                raise WorkerNotFoundError(worker_id)
+            can_serve = engine.flows.has(stored.flow)
+            if not can_serve or runtime.call(lambda: adopting.resume(engine, worker_id)) is None:
+                outbox.ask(runtime.store, kind, stored.flow, worker_id, job_id, body, engine.clock.now_us())
+                return
+        try:
+            runtime.request(controls.ask(engine, kind, worker_id, job_id, body))
             return
-    runtime.request(controls.ask(runtime.engine, kind, worker_id, job_id, body))
+        except WorkerNotFoundError:
+            continue  # it was given back meanwhile

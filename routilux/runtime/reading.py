@@ -40,9 +40,10 @@ class DeadLetter:
     def retry(self, payload: Mapping[str, Any] | None = None) -> None:
         """Send it again, with another payload if one is given; its job is open again, attempts start anew.
 
-        Raises `DeadLetterGoneError` if another operator was first, `PayloadError`.
+        Raises `DeadLetterGoneError` if another operator was first, and what `post` raises for a payload.
         """
-        text = None if payload is None else _encode(payload)
+        flow, routine, slot = self.record.flow_id, self.record.routine_id, self.record.messages[0].slot
+        text = None if payload is None else self._host.encode(flow, routine, slot, payload, "payload")
         self._ask("retry_dead", {"payload": text})
 
     def drop(self, reason: str) -> None:
@@ -55,10 +56,6 @@ class DeadLetter:
             if history.dead_letter(connection, *record.key) is None:
                 raise DeadLetterGoneError(record.key[1])
         self._host.control(kind, record.worker_id, record.job_id, {"seq": record.key[1], **body})
-
-
-def _encode(data: Mapping[str, Any]) -> str:
-    return payload.encode_object(data, root="payload")
 
 
 def get_job(host: Host, job_id: str) -> JobContext | None:

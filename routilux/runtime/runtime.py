@@ -18,7 +18,7 @@ from routilux.core.job_context import JobContext
 from routilux.core.registry import FlowRegistry
 from routilux.core.worker_state import WorkerState
 from routilux.errors import CalledInLogicError, ForkedRuntimeError, RuntimeShutDownError
-from routilux.runtime import posting, reading, waiting
+from routilux.runtime import door, posting, reading, waiting
 from routilux.runtime.assembly import Parts, assemble
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import PostItem
@@ -281,6 +281,13 @@ class Runtime:
     def _job_control(self, kind: str, job_id: str, reason: str) -> None:
         self.check_usable(None)
         posting.control_job(self, kind, job_id, {"reason": reason})
+
+    def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
+        """A payload as JSON text, checked as `post` does; against the slot if the flow is registered here."""
+        spec = None
+        if self.engine.flows.has(flow):
+            spec = door.slot_of(self.engine.flows.get(flow), flow, routine, slot)
+        return door.encode_payload(spec, data, self.settings.max_payload_bytes, root)
 
     def control(self, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]) -> None:
         """A verb for the owner of a worker, here or through the inbox."""

@@ -321,6 +321,24 @@ def dead_letter(connection: Connection, worker_key: int, seq: int) -> DeadLetter
     return None if row is None else _dead_letter(connection, row)
 
 
+_LETTER = (
+    "SELECT 1 FROM routilux_parked WHERE worker = :worker AND seq = :seq AND reason IN ('dead', 'unroutable')"
+)
+_ASKED = text(
+    "SELECT i.body FROM routilux_inbox AS i JOIN routilux_workers AS w ON w.worker_id = i.worker_id"
+    " WHERE i.kind IN ('retry_dead', 'drop_dead') AND w.key = :worker"
+)
+
+
+def hold_letter(connection: Connection, worker_key: int, seq: int) -> bool:
+    """Lock a dead letter until the end of a write transaction. False: it is gone, or an operator has asked for it."""
+    row = {"worker": worker_key, "seq": seq}
+    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    if connection.execute(text(_LETTER + lock), row).first() is None:
+        return False
+    return not any(orjson.loads(body)["seq"] == seq for (body,) in connection.execute(_ASKED, row))
+
+
 def _dead_letter(connection: Connection, row: AnyRow) -> DeadLetterRecord:
     batch = connection.execute(
         select(messages.c.seq, messages.c.slot, messages.c.payload, job_rows.c.job_id)
