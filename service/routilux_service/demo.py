@@ -147,14 +147,16 @@ class Demo:
         ended_sql = demo_checks.ENDED.format(run=self._run)
         done_sql = f"SELECT count(*) FROM routilux_activation_history WHERE worker_id = '{self._run}'"
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        last, since = -1, time.monotonic()
+        last, since, killed_at = -1, time.monotonic(), 0
         with Progress(*columns, console=self._console) as progress:
             bar = progress.add_task("jobs ended", total=total)
             while (ended := self._number(ended_sql)) < total:
                 progress.update(bar, completed=ended)
                 done = self._number(done_sql)
-                if self._killed < len(KILLS) and done >= KILLS[self._killed] * 5 * total:
+                # done > killed_at: the one that runs now has done something
+                if self._killed < len(KILLS) and done > max(killed_at, KILLS[self._killed] * 5 * total):
                     self._kill(progress)
+                    killed_at = done
                 self._daemon.check_alive()
                 if done != last:
                     last, since = done, time.monotonic()

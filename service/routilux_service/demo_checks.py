@@ -75,7 +75,7 @@ def checks(
     """
 
     def check(title: str, sql: str, expected: object) -> Check:
-        sql = sql.format(run=run, broken=broken)
+        sql = sql.format(run=run, broken=str(broken).replace("'", "''"))
         return Check(title, number(connection, sql), expected, sql)
 
     completed = number(connection, COMPLETED.format(run=run))
@@ -105,4 +105,4 @@ def number(connection: Connection, sql: str) -> int:
 
 def rows(connection: Connection, sql: str) -> list[Any]:
     """All rows of a query."""
-    return list(connection.execute(text(sql)))
+    return list(connection.execute(text(sql.replace(":", r"\:"))))  # a colon in a path is no parameter
