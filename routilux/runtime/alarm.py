@@ -18,6 +18,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 log = logging.getLogger("routilux")
 _REDELIVERY = "redelivery"
 STOP_S = 2.0
+LATEST_US = 253_402_214_400_000_000  # the last day of the year 9999: later is no date in every time zone
 
 
 class Alarm:
@@ -59,7 +60,7 @@ class Alarm:
             self.rebuild()
 
     def _arm(self, scheduler: Any, due_at: int) -> None:
-        when = datetime.fromtimestamp(due_at / 1e6, UTC)
+        when = datetime.fromtimestamp(min(due_at, LATEST_US) / 1e6, UTC)
         scheduler.add_job(self._ring, "date", run_date=when, id=_REDELIVERY, replace_existing=True)
 
     @property
