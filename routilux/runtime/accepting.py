@@ -9,9 +9,11 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from routilux.core import payload
 from routilux.core.activation import Failure
 from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Job, Message
+from routilux.core.slot import Slot
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason
 from routilux.core.worker_state import added
 from routilux.errors import (
@@ -21,6 +23,7 @@ from routilux.errors import (
     SlotNotFoundError,
     SlotQueueFullError,
     WorkerEndedError,
+    WorkerNotFoundError,
 )
 from routilux.runtime.batch import Batch
 from routilux.runtime.inputs import Post, PostIn
@@ -97,15 +100,37 @@ def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[s
 def _check(cell: WorkerCell, entry: PostIn, taken: dict[str, tuple[str | None, str]]) -> None:
     if cell.status in ENDED_WORKER:
         raise WorkerEndedError(cell.worker_id, str(cell.status))
+    if cell.flow_name != entry.flow_name:
+        raise WorkerNotFoundError(cell.worker_id)
+    _check_target(cell, entry.routine, entry.slot)
     for post in entry.posts:
         known = taken.get(post.job_id)
         if known is not None and post.fingerprint != known[1]:
             raise IdempotencyConflictError(post.job_id)
     queue = cell.slot(entry.routine, entry.slot)
+    if (
+        entry.inbox_id is not None
+    ):  # its limit was checked at the door, from counters: here it is acknowledged
+        for post in entry.posts:
+            post.payload = fitted(queue.spec, post.payload)
+        return
     limit = queue.spec.max_queue_length
     arriving = sum(1 for post in entry.posts if post.due_at is None and post.job_id not in taken)
     if limit is not None and arriving and queue.waiting + arriving > limit:
         raise SlotQueueFullError(entry.slot, limit)
+
+
+def _check_target(cell: WorkerCell, routine: str, slot: str) -> None:
+    """What is there in this definition: another process may have looked at another."""
+    if routine not in cell.routines:
+        raise RoutineNotFoundError(routine, cell.flow_name)
+    if slot not in cell.routines[routine].slots:
+        raise SlotNotFoundError(slot, routine)
+
+
+def fitted(spec: Slot, text: str) -> str:
+    """A payload of another process, which has not seen the slot's model. Raises `SlotModelError`."""
+    return text if spec.model is None else payload.encode(spec.check(payload.decode(text)))
 
 
 def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: Post) -> None:
@@ -128,14 +153,11 @@ def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: 
 
 
 def add_signal(
-    engine: Engine, batch: Batch, cell: WorkerCell, job: Job, routine: str, slot: str, payload: str
+    engine: Engine, batch: Batch, cell: WorkerCell, job: Job, routine: str, slot: str, text: str
 ) -> None:
     """One more message into a running job."""
-    if routine not in cell.routines:
-        raise RoutineNotFoundError(routine, cell.flow_name)
-    if slot not in cell.routines[routine].slots:
-        raise SlotNotFoundError(slot, routine)
-    emit(engine, batch, cell, job, routine, slot, payload, None)
+    _check_target(cell, routine, slot)
+    emit(engine, batch, cell, job, routine, slot, fitted(cell.slot(routine, slot).spec, text), None)
 
 
 def change_data(batch: Batch, cell: WorkerCell, job: Job, body: dict[str, Any]) -> None:

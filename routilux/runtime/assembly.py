@@ -30,7 +30,7 @@ from routilux.runtime.owning import refusal
 from routilux.runtime.pool import Pool
 from routilux.runtime.settings import Settings
 from routilux.store import schema
-from routilux.store.database import Database
+from routilux.store.database import Database, check_named
 from routilux.store.store import Store
 
 log = logging.getLogger("routilux")
@@ -100,8 +100,9 @@ def assemble(
         engine.due.on_change = lambda: alarm.set(engine.due.next_at)
         _register(engine, lease)
         adopting.publish(engine)
-    except BaseException:
+    except BaseException as error:
         opened.close()
+        check_named(error, opened.url)
         raise
     if is_capturing:
         install_routed_stdout()

@@ -24,7 +24,7 @@ from routilux.errors import (
     SlotNotFoundError,
     WorkerNotFoundError,
 )
-from routilux.runtime import door, outbox, reading
+from routilux.runtime import door, outbox, posting, reading
 from routilux.runtime.clock import SystemClock
 from routilux.runtime.door import PostItem, Seconds
 from routilux.runtime.handles import JobHandle
@@ -54,12 +54,13 @@ class Client:
         self._database = Database.open(database)
         self._clock = SystemClock()
         self._max_payload_bytes = max_payload_bytes
-        with self._database.read() as connection:
-            schema.ensure(
-                connection,
-                self._database.url.render_as_string(hide_password=False),
-                is_exclusive=lambda: False,
-            )
+        url = self._database.url.render_as_string(hide_password=False)
+        try:
+            with self._database.read() as connection:
+                schema.ensure(connection, url, is_exclusive=lambda: False)
+        except BaseException:
+            self._database.close()
+            raise
         self.store = Store(self._database)
 
     def __enter__(self) -> Client:
@@ -96,10 +97,11 @@ class Client:
         Without `worker_id` the runtime that accepts it chooses the worker.
         """
         names = (flow_name, routine_name, slot_name)
-        post = self._encode(names, PostItem(data, job_id, delay, metadata), at, worker_id)
+        limit = self._check(names, worker_id)
+        post = self._encode(names, PostItem(data, job_id, delay, metadata), at)
         if transaction is not None:
-            return outbox.post_in(transaction, self, names, post, worker_id)
-        outbox.post_to_owner(self, names, [post], worker_id)
+            return outbox.post_in(transaction, self, names, post, worker_id, limit)
+        outbox.post_to_owner(self, names, [post], worker_id, limit)
         return Posted((None, JobContext(post.job_id, flow_name, worker_id, JobHandle(self))))
 
     def post_many(
@@ -115,43 +117,45 @@ class Client:
     ) -> list[JobContext]:
         """A job for each item, all in one transaction: all of them go in, or none."""
         names = (flow_name, routine_name, slot_name)
+        limit = self._check(names, worker_id)
         posts = [
             self._encode(
                 names,
                 item if isinstance(item, PostItem) else PostItem(item, metadata=metadata),
-                None,
-                worker_id,
+                root=f"items[{i}]",
             )
-            for item in items
+            for i, item in enumerate(items)
         ]
         if transaction is not None:
-            return [outbox.post_in(transaction, self, names, post, worker_id).job for post in posts]
-        outbox.post_to_owner(self, names, posts, worker_id)
+            return [outbox.post_in(transaction, self, names, post, worker_id, limit).job for post in posts]
+        outbox.post_to_owner(self, names, posts, worker_id, limit)
         return [JobContext(post.job_id, flow_name, worker_id, JobHandle(self)) for post in posts]
 
     def _encode(
-        self, names: tuple[str, str, str], item: PostItem, at: datetime | None, worker_id: str | None
+        self, names: tuple[str, str, str], item: PostItem, at: datetime | None = None, root: str = "data"
     ) -> Post:
-        self._check(names, worker_id)
-        text = door.encode_payload(None, item.data, self._max_payload_bytes)
+        text = door.encode_payload(None, item.data, self._max_payload_bytes, root)
         metadata = door.encode_metadata(item.metadata, self._max_payload_bytes)
         return door.make_post(
             names, text, item.job_id, metadata, door.due_at_us(self.now_us(), item.delay, at)
         )
 
-    def _check(self, names: tuple[str, str, str], worker_id: str | None) -> None:
+    def _check(self, names: tuple[str, str, str], worker_id: str | None) -> int | None:
+        """The limit of the slot that these names lead to, if it has one; else the error that says what there is not."""
         flow, routine, slot = names
         with self.store.read() as connection:
             definition = ownership.newest_definition(connection, flow)
-            if worker_id is not None and loading.worker_named(connection, worker_id) is None:
-                raise WorkerNotFoundError(worker_id)
-        if definition is None:
-            raise FlowNotFoundError(flow)
+            if definition is None:
+                raise FlowNotFoundError(flow)
+            if worker_id is not None:
+                posting.check_worker(loading.worker_named(connection, worker_id), worker_id, flow)
         routines = orjson.loads(definition)["routines"]
-        if routine not in routines:
+        if not isinstance(routine, str) or routine not in routines:
             raise RoutineNotFoundError(routine, flow)
-        if slot not in routines[routine]["slots"]:
+        if not isinstance(slot, str) or slot not in routines[routine]["slots"]:
             raise SlotNotFoundError(slot, routine)
+        limit: int | None = routines[routine]["slots"][slot]["max_queue_length"]
+        return limit
 
     def signal(self, job_id: str, routine_name: str, slot_name: str, data: Mapping[str, Any]) -> None:
         """One more message into a running job."""

@@ -191,8 +191,8 @@ def _retry_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
         status = MessageStatus.DEAD if row.reason == ParkedReason.DEAD else MessageStatus.PARKED
         messages = keeping.parked_messages(connection, cell, orjson.loads(row.seqs), status)
     if body.get("payload") is not None and messages:
-        messages[0].payload = body["payload"]
-        batch.changes.payloads.append((cell.key, messages[0].seq, body["payload"]))
+        messages[0].payload = _fitted(cell, row.routine, messages[0].slot, body["payload"])
+        batch.changes.payloads.append((cell.key, messages[0].seq, messages[0].payload))
     for message in messages:
         if message.job.has_ended:
             _reopen(engine, batch, cell, message.job)
@@ -200,6 +200,11 @@ def _retry_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
             message.job.open_count += 1
             batch.settle(cell, message.seq, MessageStatus.PARKED)
     redelivery.bring_back(engine, batch, cell, row, messages, attempt=0)
+
+
+def _fitted(cell: WorkerCell, routine: str, slot: str, text: str) -> str:
+    known = routine in cell.routines and slot in cell.routines[routine].slots
+    return accepting.fitted(cell.slot(routine, slot).spec, text) if known else text
 
 
 def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Row[Any]:

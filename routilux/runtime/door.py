@@ -10,7 +10,7 @@ from typing import Any
 from routilux.core import payload
 from routilux.core.compiled import CompiledFlow
 from routilux.core.slot import Slot
-from routilux.errors import NaiveDatetimeError, RoutineNotFoundError, SlotNotFoundError
+from routilux.errors import LONGEST_DELAY_S, NaiveDatetimeError, RoutineNotFoundError, SlotNotFoundError
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post
@@ -31,17 +31,23 @@ class PostItem:
     metadata: Mapping[str, Any] | None = None
 
 
-def seconds(value: Seconds) -> float:
-    """Plain numbers are seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+def seconds(value: Seconds, name: str = "delay") -> float:
+    """Plain numbers are seconds. Raises `ValueError` naming the argument."""
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not -LONGEST_DELAY_S <= number <= LONGEST_DELAY_S:
+        raise ValueError(
+            f"{name} must be a number of seconds, at most a century, or a timedelta, not {value!r}"
+        )
+    return float(number)
 
 
 def slot_of(flow: CompiledFlow, flow_name: str, routine: str, slot: str) -> Slot:
     """The slot that a post names, or the error that says what there is."""
-    found = flow.routines.get(routine)
+    found = flow.routines.get(routine) if isinstance(routine, str) else None
     if found is None:
         raise RoutineNotFoundError(routine, flow_name)
-    if slot not in found.slots:
+    if not isinstance(slot, str) or slot not in found.slots:
         raise SlotNotFoundError(slot, routine)
     return found.slots[slot]
 
@@ -49,6 +55,8 @@ def slot_of(flow: CompiledFlow, flow_name: str, routine: str, slot: str) -> Slot
 def due_at_us(now_us: int, delay: Seconds | None, at: datetime | None) -> int | None:
     """When a post is due, µs; None: now. A time in the past means now."""
     if at is not None:
+        if not isinstance(at, datetime):
+            raise TypeError(f"at must be a datetime with a time zone, not {type(at).__name__}")
         if at.tzinfo is None:
             raise NaiveDatetimeError("at")
         due = round(at.timestamp() * 1e6)
@@ -56,8 +64,6 @@ def due_at_us(now_us: int, delay: Seconds | None, at: datetime | None) -> int | 
     if delay is None:
         return None
     wait = seconds(delay)
-    if wait != wait or wait in (float("inf"), float("-inf")):
-        raise ValueError(f"delay must be a finite number of seconds, not {delay!r}")
     return now_us + round(wait * 1e6) if wait > 0 else None
 
 

@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from routilux.core.job_context import JobContext
 from routilux.core.worker_state import WorkerState
-from routilux.errors import DeadLetterGoneError, IdempotencyConflictError, PostInDoubt
+from routilux.errors import DeadLetterGoneError, IdempotencyConflictError, PostInDoubt, SlotQueueFullError
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.handles import Host, JobHandle, WorkerHandle
 from routilux.runtime.inputs import Post
 from routilux.store import history, loading
+from routilux.store.database import check_named
 from routilux.store.failures import Failure, classify
 from routilux.store.store import Store
 from routilux.store.tables import inbox
@@ -39,9 +40,14 @@ def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str,
 
 
 def post_in(
-    transaction: Connection | Session, host: Any, names: Names, post: Post, worker_id: str | None
+    transaction: Connection | Session,
+    host: Any,
+    names: Names,
+    post: Post,
+    worker_id: str | None,
+    limit: int | None = None,
 ) -> Posted:
-    """A post in the caller's own transaction: durable from its commit, gone with its rollback."""
+    """A post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
     from routilux.runtime.posting import Posted
 
     if not isinstance(transaction, (Connection, Session)):
@@ -51,6 +57,7 @@ def post_in(
         )
     connection = transaction.connection() if isinstance(transaction, Session) else transaction
     if not is_known(connection, post):
+        _check_room(connection, names, [post], worker_id, limit)
         connection.execute(insert(inbox).values(_row(names, post, worker_id, host.now_us())))
     worker = (
         None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
@@ -81,24 +88,44 @@ def _print_of(flow: str, body: dict[str, Any]) -> str:
 
 
 def post_to_owner(
-    host: Host, names: Names, posts: list[Post], worker_id: str | None
+    host: Host, names: Names, posts: list[Post], worker_id: str | None, limit: int | None = None
 ) -> dict[str, str | None]:
-    """Posts for a worker that another runtime owns, in a transaction of this process. Raises `PostInDoubt`."""
+    """Posts for a worker that another runtime owns, in a transaction of this process. `limit`: of the slot.
+
+    Raises `PostInDoubt`, `SlotQueueFullError`.
+    """
     try:
-        return _insert(host, names, posts, worker_id)
+        return _insert(host, names, posts, worker_id, limit)
     except SQLAlchemyError as error:
         if classify(error) is Failure.LOST:
             raise PostInDoubt(posts[0].job_id) from error
+        check_named(error, host.store.database.url)
         raise
 
 
-def _insert(host: Host, names: Names, posts: list[Post], worker_id: str | None) -> dict[str, str | None]:
+def _insert(
+    host: Host, names: Names, posts: list[Post], worker_id: str | None, limit: int | None
+) -> dict[str, str | None]:
     with host.store.database.write() as connection:
         now = host.now_us()
-        rows = [_row(names, post, worker_id, now) for post in posts if not is_known(connection, post)]
-        if rows:
-            connection.execute(insert(inbox), rows)
+        new = [post for post in posts if not is_known(connection, post)]
+        _check_room(connection, names, new, worker_id, limit)
+        if new:
+            connection.execute(insert(inbox), [_row(names, post, worker_id, now) for post in new])
     return {post.job_id: worker_id for post in posts}
+
+
+def _check_room(
+    connection: Connection, names: Names, posts: list[Post], worker_id: str | None, limit: int | None
+) -> None:
+    """Approximate: what waited about a second ago, and what is in the inbox. Raises `SlotQueueFullError`."""
+    arriving = sum(1 for post in posts if post.due_at is None)
+    if limit is None or not arriving:
+        return
+    target = worker_id or loading.newest_live_worker(connection, names[0])
+    waiting = history.waiting_about(connection, names, target)
+    if waiting + arriving > limit:
+        raise SlotQueueFullError(names[2], limit)
 
 
 def ask(

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from routilux.core.job_context import JobContext
-from routilux.core.states import ENDED_WORKER
+from routilux.core.names import check_name
+from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.core.worker_state import WorkerState
 from routilux.errors import (
     DatabaseUnavailableError,
@@ -64,6 +65,8 @@ def execute(
 ) -> WorkerState:
     """Start or resume a worker."""
     name = runtime.engine.flows.prepare(flow_name)
+    if worker_id is not None:
+        check_name(worker_id, "worker_id")
     texts = _texts_of(state, name)
     engine = runtime.engine
 
@@ -90,6 +93,8 @@ def execute(
 def _texts_of(state: WorkerState | None, flow: str) -> dict[str, dict[str, str]]:
     if state is None:
         return {}
+    if not isinstance(state, WorkerState):
+        raise TypeError(f"worker_state must be a WorkerState, not {type(state).__name__}")
     if state.flow_id and state.flow_id != flow:
         raise ValueError(f"the worker state belongs to flow {state.flow_id!r}, not {flow!r}")
     return {routine: dict(state._port.read_state(routine) or {}) for routine in state._port.state_routines()}
@@ -114,7 +119,9 @@ def post(
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
     entry = _encode(runtime, names, item, at)
     if transaction is not None:
-        return outbox.post_in(transaction, runtime, names, entry, worker_id)
+        return outbox.post_in(
+            transaction, runtime, names, entry, worker_id, _limit(runtime, names, worker_id)
+        )
     accepted = _send(runtime, names, [entry], worker_id, timeout)
     return _posted(runtime, names[0], accepted[entry.job_id], entry.job_id)
 
@@ -159,7 +166,8 @@ def post_many(
     ]
     port = JobHandle(runtime)
     if transaction is not None:
-        return [outbox.post_in(transaction, runtime, names, entry, worker_id).job for entry in posts]
+        limit = _limit(runtime, names, worker_id)
+        return [outbox.post_in(transaction, runtime, names, entry, worker_id, limit).job for entry in posts]
     stored: list[JobContext] = []
     for start in range(0, len(posts), CHUNK):
         chunk = posts[start : start + CHUNK]
@@ -190,7 +198,7 @@ def _send(
         target = worker_id if worker_id is not None else _target(runtime, names[0])
         if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
             runtime.posted_elsewhere.update(post.job_id for post in posts)
-            return outbox.post_to_owner(runtime, names, posts, target)
+            return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
         receipt = Receipt()
         runtime.submit(PostIn(names[0], target, names[1], names[2], posts, receipt, deadline))
         _await(runtime, receipt, posts, timeout)
@@ -199,6 +207,13 @@ def _send(
         except NotMine:
             continue  # it changed hands meanwhile
         return accepted
+
+
+def _limit(runtime: Runtime, names: Names, worker_id: str | None) -> int | None:
+    """Of the slot, for a post through the inbox; the worker is checked here as its owner would."""
+    if worker_id is not None:
+        check_worker(_stored(runtime, worker_id), worker_id, names[0])
+    return door.slot_of(runtime.engine.flows.get(names[0]), *names).max_queue_length
 
 
 def _target(runtime: Runtime, flow: str) -> str:
@@ -223,13 +238,17 @@ def _target(runtime: Runtime, flow: str) -> str:
     return str(runtime.call(work))
 
 
-def _fetch(runtime: Runtime, worker_id: str, flow: str) -> bool:
-    """Make a worker mine if nobody else runs it. False: another runtime does."""
-    stored = _stored(runtime, worker_id)
+def check_worker(stored: loading.StoredWorker | None, worker_id: str, flow: str) -> None:
+    """Raises the error for a worker that a post to this flow cannot go to. One that has completed starts again."""
     if stored is None or stored.flow != flow:
         raise WorkerNotFoundError(worker_id)
-    if stored.status in ENDED_WORKER and stored.status != "completed":
+    if stored.status in ENDED_WORKER and stored.status != WorkerStatus.COMPLETED:
         raise WorkerEndedError(worker_id, stored.status)
+
+
+def _fetch(runtime: Runtime, worker_id: str, flow: str) -> bool:
+    """Make a worker mine if nobody else runs it. False: another runtime does."""
+    check_worker(_stored(runtime, worker_id), worker_id, flow)
     return runtime.call(lambda: adopting.resume(runtime.engine, worker_id)) is not None
 
 

@@ -322,6 +322,20 @@ def _url_of(database: str | URL | Engine) -> URL:
     return database.url
 
 
+def check_named(error: BaseException, url: URL) -> None:
+    """Raises an error of the driver that tells what is wrong with the whole database as one of ours."""
+    reason = str(getattr(error, "orig", error)).partition("\n")[0]
+    match classify(error):
+        case Failure.READ_ONLY:
+            raise DatabaseReadOnlyError(f"{url.render_as_string()} takes no writes: {reason}") from error
+        case Failure.FULL:
+            message = f"{url.render_as_string()}: the disk is full; make room ({reason})"
+            raise DatabaseFullError(message) from error
+    if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
+        message = f"{url.render_as_string()} takes no writes from this user: {reason}"
+        raise DatabaseReadOnlyError(message) from error
+
+
 def _check_place(path: Path) -> None:
     if not path.parent.is_dir():
         raise DatabaseUnavailableError(f"{path}: the directory {path.parent} does not exist; create it first")

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, Select, column, select, table, text, tup
 
 from routilux.core.states import MessageStatus, ParkedReason
 from routilux.errors import JobNotFoundError
+from routilux.store.loading import is_storable
 from routilux.store.records import (
     ActivationRecord,
     DeadLetterKey,
@@ -64,6 +65,8 @@ _OPEN = {
 
 def job(connection: Connection, job_id: str) -> JobRecord | None:
     """The job of this id; None if there is none. One indexed read, a second one while it is in the inbox."""
+    if not is_storable(job_id):
+        return None
     row = connection.execute(_JOBS.where(job_rows.c.job_id == job_id)).first()
     if row is not None:
         return _job(row)
@@ -266,6 +269,23 @@ def activations(
     if routine is not None:
         query = query.where(rows.c.routine == routine)
     return [_activation(worker_id, row) for row in connection.execute(query)]
+
+
+_WAITING_ABOUT = text(
+    "SELECT coalesce((SELECT s.waiting FROM routilux_slots AS s JOIN routilux_workers AS w ON w.key = s.worker"
+    " WHERE w.worker_id = :worker AND s.routine = :routine AND s.slot = :slot), 0) + (SELECT count(*) FROM routilux_inbox"
+    " WHERE kind = 'post' AND flow = :flow AND coalesce(worker_id, :worker) = :worker AND body LIKE :body ESCAPE '!')"
+)
+
+
+def waiting_about(connection: Connection, names: tuple[str, str, str], worker_id: str | None) -> int:
+    """What waits in a slot by its counter, which is about a second old, and what is in the inbox for it."""
+    flow, routine, slot = names
+    start = orjson.dumps({"routine": routine, "slot": slot}).decode().removesuffix("}")
+    for wild in "!%_":
+        start = start.replace(wild, "!" + wild)
+    row = {"worker": worker_id or "", "flow": flow, "routine": routine, "slot": slot, "body": f"{start},%"}
+    return connection.execute(_WAITING_ABOUT, row).scalar() or 0
 
 
 _DEPTH = table(

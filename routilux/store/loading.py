@@ -45,7 +45,20 @@ def _stored(row: Any) -> StoredWorker | None:
     )  # fmt: skip
 
 
+def is_storable(text: object) -> bool:
+    """Whether it could be in a column at all: what is no text, or one that no database stores, finds nothing."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def worker_named(connection: Connection, worker_id: str) -> StoredWorker | None:
+    if not is_storable(worker_id):
+        return None
     return _stored(
         connection.execute(select(*_WORKER_COLUMNS).where(workers.c.worker_id == worker_id)).first()
     )

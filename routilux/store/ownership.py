@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
+from routilux.store import loading
 from routilux.store.tables import commits, flows, messages, parked, runtimes, worker_state, workers
 
 
@@ -223,6 +224,8 @@ def save_flow(connection: Connection, name: str, digest: str, definition: str, n
 
 
 def newest_definition(connection: Connection, name: str) -> str | None:
+    if not loading.is_storable(name):
+        return None
     query = (
         select(flows.c.definition).where(flows.c.name == name).order_by(flows.c.registered_at.desc()).limit(1)
     )
