@@ -126,6 +126,7 @@ class Client:
             )
             for i, item in enumerate(items)
         ]
+        door.check_ids(posts)
         if transaction is not None:
             return [outbox.post_in(transaction, self, names, post, worker_id, limit).job for post in posts]
         outbox.post_to_owner(self, names, posts, worker_id, limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,13 @@ from typing import Any
 from routilux.core import payload
 from routilux.core.compiled import CompiledFlow
 from routilux.core.slot import Slot
-from routilux.errors import LONGEST_DELAY_S, NaiveDatetimeError, RoutineNotFoundError, SlotNotFoundError
+from routilux.errors import (
+    LONGEST_DELAY_S,
+    IdempotencyConflictError,
+    NaiveDatetimeError,
+    RoutineNotFoundError,
+    SlotNotFoundError,
+)
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post
@@ -72,6 +78,14 @@ def checked_id(job_id: str) -> str:
         raise ValueError(f"job_id must be a non-empty string, not {job_id!r}")
     payload.encode(job_id, root="job_id", limit=512)
     return job_id
+
+
+def check_ids(posts: Sequence[Post]) -> None:
+    """One call may post an id twice only as the same. Raises `IdempotencyConflictError`."""
+    seen: dict[str, str | None] = {}
+    for post in posts:
+        if seen.setdefault(post.job_id, post.fingerprint) != post.fingerprint:
+            raise IdempotencyConflictError(post.job_id)
 
 
 def encode_payload(spec: Slot | None, data: object, limit: int, root: str = "data") -> str:

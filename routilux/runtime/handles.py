@@ -6,7 +6,11 @@ the owner: a request to the engine of this process, or a row of the inbox.
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any, Protocol
+
+from sqlalchemy import Transaction
 
 from routilux.core import payload
 from routilux.core.job_context import JobSnapshot
@@ -14,6 +18,8 @@ from routilux.errors import JobNotFoundError, StateError, WorkerNotFoundError
 from routilux.store import history, loading
 from routilux.store.records import JobRecord
 from routilux.store.store import Store
+
+PERIOD_S = 0.05
 
 
 class Host(Protocol):
@@ -68,6 +74,34 @@ class JobHandle:
         if found is None:
             raise JobNotFoundError(job_id)
         self._host.control(kind, found.worker_id, job_id, body)
+
+
+class UncommittedJobHandle(JobHandle):
+    """The job port of a post in the caller's transaction: `pending` until that ends, then whatever is stored."""
+
+    __slots__ = ("_pending", "_transaction")
+
+    def __init__(self, host: Host, transaction: Transaction, pending: JobSnapshot) -> None:
+        super().__init__(host)
+        self._transaction = transaction
+        self._pending = pending
+
+    def job_snapshot(self, job_id: str) -> JobSnapshot | None:
+        is_open = self._transaction.is_active  # asked first: it may end between the two
+        found = super().job_snapshot(job_id)
+        return self._pending if found is None and is_open else found
+
+    def wait_for_job(self, job_id: str, timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = threading.Event()
+        while self._transaction.is_active:
+            left = PERIOD_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            pause.wait(min(PERIOD_S, left))
+        return super().wait_for_job(
+            job_id, None if deadline is None else max(0.0, deadline - time.monotonic())
+        )
 
 
 def stored_snapshot(record: JobRecord | None) -> JobSnapshot | None:

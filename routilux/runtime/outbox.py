@@ -9,15 +9,23 @@ from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from routilux.core.job_context import JobContext
+from routilux.core.job_context import JobContext, JobSnapshot
+from routilux.core.states import JobStatus
 from routilux.core.worker_state import WorkerState
-from routilux.errors import DeadLetterGoneError, IdempotencyConflictError, PostInDoubt, SlotQueueFullError
+from routilux.errors import (
+    DeadLetterGoneError,
+    IdempotencyConflictError,
+    PostInDoubt,
+    SlotQueueFullError,
+    StateError,
+)
 from routilux.runtime.accepting import fingerprint
-from routilux.runtime.handles import Host, JobHandle, WorkerHandle
+from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
 from routilux.runtime.inputs import Post
 from routilux.store import history, loading
 from routilux.store.database import check_named
 from routilux.store.failures import Failure, classify
+from routilux.store.sqlite_file import TurnConnection
 from routilux.store.store import Store
 from routilux.store.tables import inbox
 
@@ -56,13 +64,31 @@ def post_in(
             + type(transaction).__name__
         )
     connection = transaction.connection() if isinstance(transaction, Session) else transaction
+    _check_turn(connection)
     if not is_known(connection, post):
         _check_room(connection, names, [post], worker_id, limit)
         connection.execute(insert(inbox).values(_row(names, post, worker_id, host.now_us())))
     worker = (
         None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
     )
-    return Posted((worker, JobContext(post.job_id, names[0], worker_id, JobHandle(host))))
+    begun = connection.get_transaction()
+    assert begun is not None
+    handle = UncommittedJobHandle(host, begun, _snapshot(names, post, worker_id))
+    return Posted((worker, JobContext(post.job_id, names[0], worker_id, handle)))
+
+
+def _check_turn(connection: Connection) -> None:
+    """Who writes to a SQLite file takes a turn, which only our engine does."""
+    driver = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite" and not isinstance(driver, TurnConnection):
+        raise StateError(
+            "post(transaction=…) on SQLite needs a connection of routilux.sqlite_engine(url): one made by create_engine()"
+            " does not take turns with the runtime"
+        )
+
+
+def _snapshot(names: Names, post: Post, worker_id: str | None) -> JobSnapshot:
+    return JobSnapshot(post.job_id, worker_id, names[0], JobStatus.PENDING, None, metadata=post.metadata)
 
 
 _KNOWN = text(
@@ -108,7 +134,7 @@ def _insert(
 ) -> dict[str, str | None]:
     with host.store.database.write() as connection:
         now = host.now_us()
-        new = [post for post in posts if not is_known(connection, post)]
+        new = list({post.job_id: post for post in posts if not is_known(connection, post)}.values())
         _check_room(connection, names, new, worker_id, limit)
         if new:
             connection.execute(insert(inbox), [_row(names, post, worker_id, now) for post in new])

@@ -164,6 +164,7 @@ def post_many(
         )
         for i, item in enumerate(items)
     ]
+    door.check_ids(posts)
     port = JobHandle(runtime)
     if transaction is not None:
         limit = _limit(runtime, names, worker_id)
