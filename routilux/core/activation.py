@@ -81,13 +81,28 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        lines = "".join(tracebacks.format_exception(error))
         return cls(
             error,
             type(error).__name__,
             payload.escape_text(_text_of(error), MAX_ERROR_TEXT),
-            payload.escape_text(lines, MAX_ERROR_TEXT),
+            payload.escape_text(_traceback_of(error), MAX_ERROR_TEXT),
         )
+
+
+def _traceback_of(error: BaseException) -> str:
+    """As Python prints it, without the carets below the lines.
+
+    Carets are placed with `ast.parse`, and CPython up to 3.12 counts the depth of that in one place for all threads
+    (python/cpython#106905): logic that parses code in another thread would see a `SystemError` that is ours.
+    """
+    formatted = tracebacks.TracebackException.from_exception(error)
+    chain = [formatted]
+    while chain:
+        link = chain.pop()
+        for frame in link.stack:
+            frame.colno = frame.end_colno = None
+        chain += [each for each in (link.__cause__, link.__context__, *(link.exceptions or ())) if each]
+    return "".join(formatted.format())
 
 
 def _text_of(error: BaseException) -> str:
