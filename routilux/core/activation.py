@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback as tracebacks
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from routilux.core import payload
@@ -27,7 +27,7 @@ MAX_ERROR_TEXT = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Routine state is now exactly this."""
+    """Routine state is now exactly this; the texts are shared, so nobody changes them."""
 
     routine: str
     texts: dict[str, str]
@@ -112,25 +112,34 @@ def _text_of(error: BaseException) -> str:
         return f"<{type(error).__name__} whose text cannot be made: {type(broken).__name__}>"
 
 
-@dataclass(slots=True)
+# Most activations leave most of their lists empty, and a list costs more than the activation's row.
+_NOTHING: Any = ()
+
+
 class Outcome:
     """Everything one activation wants to write."""
 
-    activation: Activation
-    started_at: int
-    ended_at: int = 0
-    failure: Failure | None = None
-    emits: list[tuple[str, str, str]] = field(default_factory=list)  # target routine, slot, JSON text
-    state: list[Replace | Increment] = field(default_factory=list)
-    job: list[JobSet | JobIncrement] = field(default_factory=list)
-    job_end: JobEnd | None = None
-    writes: list[tuple[Any, Any]] = field(default_factory=list)
-    traces: list[Trace] = field(default_factory=list)
+    __slots__ = (
+        "activation", "emits", "ended_at", "failure", "job", "job_end", "run", "started_at", "state", "traces", "writes",
+    )  # fmt: skip
+
+    def __init__(self, activation: Activation, started_at: int, ended_at: int = 0, run: Any = None) -> None:
+        self.activation = activation
+        self.started_at = started_at
+        self.ended_at = ended_at
+        self.run = run  # a `Run`; None: it failed without running
+        self.failure: Failure | None = None
+        self.emits: list[tuple[str, str, str]] = _NOTHING  # target routine, slot, JSON text
+        self.state: list[Replace | Increment] = _NOTHING
+        self.job: list[JobSet | JobIncrement] = _NOTHING
+        self.job_end: JobEnd | None = None
+        self.writes: list[tuple[Any, Any]] = _NOTHING
+        self.traces: list[Trace] = _NOTHING
 
     def fail(self, error: BaseException) -> None:
         """Throw away what it wanted to write; its traces stay."""
         self.failure = Failure.of(error)
-        self.emits, self.state, self.job, self.writes = [], [], [], []
+        self.emits = self.state = self.job = self.writes = _NOTHING
         self.job_end = None
 
 
@@ -142,7 +151,6 @@ class ActivationContext:
         "_readers",
         "_routine",
         "flow_id",
-        "job",
         "job_record",
         "outcome",
         "routine_id",
@@ -158,16 +166,19 @@ class ActivationContext:
         overlay: Overlay,
         readers: Readers,
     ) -> None:
-        record = outcome.activation.job
         self._routine = routine
         self._overlay = overlay
         self._readers = readers
         self.outcome = outcome
         self.routine_id = routine.routine_id
         self.flow_id = flow_id
-        self.job_record = record
-        self.job = JobContext(record.job_id, flow_id, worker_id, self)
+        self.job_record = outcome.activation.job
         self.worker_state = WorkerState(flow_id, worker_id, port=self)
+
+    @property
+    def job(self) -> JobContext:
+        """The job that is being handled, as logic sees it."""
+        return JobContext(self.job_record.job_id, self.flow_id, self.worker_state.worker_id, self)
 
     # what Routine calls
 
@@ -175,24 +186,21 @@ class ActivationContext:
         targets = self._routine.targets.get(event_name)
         if targets is None:
             raise EventNotFoundError(event_name, self.routine_id)
-        text = payload.encode_object(
-            data, root=f"emit({event_name!r})", limit=self._readers.max_payload_bytes
-        )
-        emits = self.outcome.emits
+        root, limit = f"emit({event_name!r})", self._readers.max_payload_bytes
+        text = payload.encode(data, root=root, limit=limit)
+        emits = self.outcome.emits = self.outcome.emits or []
         for target, slot_name, slot in targets:
             if slot.model is None:
                 emits.append((target, slot_name, text))
             else:
-                checked = slot.check(data, root=f"emit({event_name!r})")
-                limit = self._readers.max_payload_bytes
-                emits.append(
-                    (target, slot_name, payload.encode(checked, root=f"emit({event_name!r})", limit=limit))
-                )
+                checked = slot.check(data, root=root)
+                emits.append((target, slot_name, payload.encode(checked, root=root, limit=limit)))
 
     def write(self, statement: object, parameters: object | None) -> None:
         refusal = self._readers.refuse_statement(statement)
         if refusal is not None:
             raise WriteError(refusal)
+        self.outcome.writes = self.outcome.writes or []
         self.outcome.writes.append((statement, parameters))
 
     # StatePort
@@ -213,12 +221,16 @@ class ActivationContext:
                 " lose the changes of its other activations; use worker_state.increment(), or keep a key per job in the job"
             )
         self._overlay.replace(("state", routine_id), texts)
-        self.outcome.state.append(Replace(routine_id, texts))
+        self._change_state(Replace(routine_id, texts))
 
     def increment_state(self, routine_id: str, key: str, by: float) -> None:
         texts = self._overlay.read(("state", routine_id)) or {}
         self._overlay.set(("state", routine_id), key, added(texts.get(key), by))
-        self.outcome.state.append(Increment(routine_id, key, by))
+        self._change_state(Increment(routine_id, key, by))
+
+    def _change_state(self, change: Replace | Increment) -> None:
+        self.outcome.state = self.outcome.state or []
+        self.outcome.state.append(change)
 
     def execution_history(self, routine_id: str | None) -> list[dict[str, Any]]:
         return self._readers.execution_history(routine_id)
@@ -230,7 +242,7 @@ class ActivationContext:
         status = record.status if record.has_ended else "running"
         data = self._overlay.read(("job", record.no))
         return JobSnapshot(
-            record.job_id, self.job.worker_id, self.flow_id, status, instant(record.created_at), instant(record.started_at),
+            record.job_id, self.worker_state.worker_id, self.flow_id, status, instant(record.created_at), instant(record.started_at),
             instant(record.ended_at), record.metadata, data, record.error, record.result,
         )  # fmt: skip
 
@@ -249,15 +261,20 @@ class ActivationContext:
 
     def set_job_data(self, job_id: str, key: str, text: str) -> None:
         self._overlay.set(("job", self.job_record.no), key, text)
-        self.outcome.job.append(JobSet(key, text))
+        self._change_job(JobSet(key, text))
 
     def increment_job_data(self, job_id: str, key: str, by: float) -> None:
         texts = self._overlay.read(("job", self.job_record.no)) or {}
         self._overlay.set(("job", self.job_record.no), key, added(texts.get(key), by))
-        self.outcome.job.append(JobIncrement(key, by))
+        self._change_job(JobIncrement(key, by))
+
+    def _change_job(self, edit: JobSet | JobIncrement) -> None:
+        self.outcome.job = self.outcome.job or []
+        self.outcome.job.append(edit)
 
     def trace_job(self, job_id: str, routine_id: str, action: str, details: Any) -> None:
         text = None if details is None else payload.encode(details, root="trace.details")
+        self.outcome.traces = self.outcome.traces or []
         self.outcome.traces.append(
             Trace(
                 "trace",
@@ -294,6 +311,9 @@ class Readers:
 
 def slot_data(routine: CompiledRoutine, activation: Activation) -> dict[str, list[Any]]:
     """`{slot: [item, …]}` with every slot present; freshly decoded, so logic may change what it is given."""
+    if len(activation.messages) == len(routine.slots) == 1:
+        message = activation.messages[0]
+        return {message.slot: [payload.decode(message.payload)]}
     data: dict[str, list[Any]] = {name: [] for name in routine.slots}
     for message in activation.messages:
         data[message.slot].append(payload.decode(message.payload))

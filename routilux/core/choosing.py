@@ -8,7 +8,7 @@ flight when an owner died (a suspect) ends a run: it runs alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from routilux.core import payload
@@ -126,7 +126,7 @@ def _first(cell: RoutineCell) -> SlotQueue | None:
     return first
 
 
-def _newest(messages: list[Message]) -> Job:
+def _newest(messages: Sequence[Message]) -> Job:
     return max((message.job for message in messages), key=lambda job: job.no)
 
 
@@ -137,7 +137,7 @@ def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
         only = next(iter(cell.slots.values()))
         for _ in range(min(limit, len(only.items))):
             message = only.pop()
-            activations.append(Activation([message], message.job, 1, IMMEDIATE, None, [message.seq]))
+            activations.append(Activation((message,), message.job, 1, IMMEDIATE))
         return
     stop_at = cell.reruns[0].line if cell.reruns else None
     while len(activations) < limit:
@@ -152,7 +152,7 @@ def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
                 _take_suspects(cell, chosen, [queue.pop()], IMMEDIATE, now)
             return
         queue.pop()
-        activations.append(Activation([message], message.job, 1, IMMEDIATE, None, [message.seq]))
+        activations.append(Activation((message,), message.job, 1, IMMEDIATE))
 
 
 def _repeat(

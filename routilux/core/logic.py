@@ -43,6 +43,8 @@ def normalize(function: Callable[..., Any], slot_names: Sequence[str]) -> Logic:
         is_mapping = _is_mapping(data, slot_names)
     except _Misfit as misfit:
         raise LogicSignatureError(name, shown, slot_names, str(misfit)) from None
+    if is_mapping and _is_the_form(signature, [*data, *context]):
+        return function
     return _called_with(function, None if is_mapping else list(slot_names), context)
 
 
@@ -95,6 +97,14 @@ def _is_mapping(data: list[str], slot_names: Sequence[str]) -> bool:
     if any(slot not in (None, its_own) for slot, its_own in zip(meant, slot_names, strict=True)):
         raise _Misfit("its parameters are named like slots, but in another order than the slots were added")
     return False
+
+
+def _is_the_form(signature: inspect.Signature, names: list[str]) -> bool:
+    """Whether it can be called as it is: data, message, state, in this order and by position."""
+    first = list(signature.parameters.values())[:3]
+    return [p.name for p in first][: len(names)] == names and all(
+        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first
+    )
 
 
 def _slot_meant(name: str, slot_names: Sequence[str]) -> str | None:

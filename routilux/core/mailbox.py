@@ -50,14 +50,15 @@ class SlotQueue:
         self.loaded_to = 0  # every waiting message up to this seq is, or was, in the window
         self.low_stored = -1
 
-    def push(self, message: Message) -> bool:
-        """A message joins the line. False: it did not fit into the window and stays on disk."""
+    def push(self, seq: int, job: Job, text: str, now: int, produced_by: int | None) -> None:
+        """A message joins the line. One that does not fit into the window stays on disk."""
         self.waiting += 1
         if self.has_more or len(self.items) >= self.window or self.held_bytes > WINDOW_BYTES:
             self.has_more = True
-            return False
-        self.load(message)
-        return True
+            return
+        self.items.append(Message(seq, job, self.name, text, now, produced_by))
+        self.held_bytes += len(text)
+        self.loaded_to = seq
 
     def load(self, message: Message) -> None:
         """A message that is counted already enters the window."""
@@ -236,7 +237,7 @@ class Run:
     def in_flight(self) -> list[object]:
         """[worker, routine, first seq, last seq, alone, parked row]: who is suspect if this process dies."""
         rest = self.activations[self.settled :]
-        seqs = [seq for activation in rest for seq in activation.seqs]
+        seqs = [message.seq for activation in rest for message in activation.messages]
         if self.is_ask:
             seqs = [message.seq for items in self.snapshot.values() for message in items]
         rerun = rest[0].rerun.key if len(rest) == 1 and rest[0].rerun is not None else None

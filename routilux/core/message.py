@@ -6,6 +6,7 @@ database holds. Logic gets a freshly decoded copy each time it asks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routilux.core.states import JobStatus
@@ -21,6 +22,7 @@ class Job:
         "ended_at",
         "error",
         "flow",
+        "has_details",
         "is_new",
         "is_touched",
         "job_id",
@@ -55,6 +57,7 @@ class Job:
         self.ended_at: int | None = None
         self.is_new = True
         self.is_touched = False
+        self.has_details = False  # data, a result, an error or the status of a routine was ever set
 
     @property
     def has_ended(self) -> bool:
@@ -85,7 +88,7 @@ class Rerun:
 
     key: int  # seq of its parked row
     line: int
-    messages: list[Message]
+    messages: Sequence[Message]
     attempt: int
     deaths: int
     policy_message: str | None
@@ -95,16 +98,15 @@ class Rerun:
 class Activation:
     """One run of logic that was decided: over which messages, for which job."""
 
-    __slots__ = ("attempt", "job", "messages", "policy_message", "reason_text", "rerun", "seqs")
+    __slots__ = ("attempt", "job", "messages", "policy_message", "reason_text", "rerun")
 
     def __init__(
         self,
-        messages: list[Message],
+        messages: Sequence[Message],
         job: Job,
         attempt: int = 1,
         policy_message: object = None,
         rerun: Rerun | None = None,
-        seqs: list[int] | None = None,
         reason_text: str | None = None,  # the policy message as it is stored
     ) -> None:
         self.messages = messages
@@ -112,5 +114,8 @@ class Activation:
         self.attempt = attempt
         self.policy_message = policy_message
         self.rerun = rerun
-        self.seqs = [message.seq for message in messages] if seqs is None else seqs
         self.reason_text = reason_text
+
+    @property
+    def seqs(self) -> list[int]:
+        return [message.seq for message in self.messages]

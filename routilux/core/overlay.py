@@ -2,7 +2,7 @@
 
 A routine runs ahead of the commits: each activation must see what the one before it left. Scopes are the state
 of a routine (`("state", routine_id)`) and the data of a job (`("job", number)`), each a mapping of key to JSON
-text. The first write to a scope copies it; an activation that fails is undone key by key.
+text. The first write of a key to a scope copies it; an activation that fails is undone key by key.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ Texts = dict[str, str]
 class Overlay:
     """Reads fall through to `committed` until a scope is written."""
 
-    __slots__ = ("_changed", "_committed", "_undo")
+    __slots__ = ("_changed", "_committed", "_own", "_undo")
 
     def __init__(self, committed: Callable[[Scope], Texts | None]) -> None:
         self._committed = committed
         self._changed: dict[Scope, Texts] = {}
+        self._own: set[Scope] = set()  # those whose texts nobody else holds
         self._undo: list[tuple[Scope, str | None, str | Texts | None]] = []
 
     def begin(self) -> None:
@@ -37,8 +38,10 @@ class Overlay:
         texts[key] = value
 
     def replace(self, scope: Scope, texts: Texts) -> None:
+        """The scope is now these texts, which stay as they are."""
         self._undo.append((scope, None, self._changed.get(scope)))
-        self._changed[scope] = dict(texts)
+        self._own.discard(scope)
+        self._changed[scope] = texts
 
     def undo(self) -> None:
         for scope, key, before in reversed(self._undo):
@@ -53,12 +56,14 @@ class Overlay:
 
     def _writable(self, scope: Scope) -> Texts:
         texts = self._changed.get(scope)
-        if texts is None:
-            self._undo.append((scope, None, None))
-            texts = self._changed[scope] = dict(self._committed(scope) or {})
+        if texts is None or scope not in self._own:
+            self._undo.append((scope, None, texts))
+            texts = self._changed[scope] = dict((self._committed(scope) if texts is None else texts) or {})
+            self._own.add(scope)
         return texts
 
     def _restore(self, scope: Scope, before: object) -> None:
+        self._own.discard(scope)
         if before is None:
             del self._changed[scope]
         else:

@@ -53,9 +53,13 @@ def encode(value: object, *, root: str = "data", limit: int | None = None) -> st
 
 def encode_object(value: object, *, root: str = "data", limit: int | None = None) -> str:
     """The same for a value that must be a mapping, as every message is."""
-    if not isinstance(value, Mapping):
-        raise PayloadError(f"{root}: must be a mapping, not {_kind(value)}: post {{'value': …}}", path=root)
-    return encode(value if type(value) is dict else dict(value), root=root, limit=limit)
+    if type(value) is not dict:
+        if not isinstance(value, Mapping):
+            raise PayloadError(
+                f"{root}: must be a mapping, not {_kind(value)}: post {{'value': …}}", path=root
+            )
+        value = dict(value)
+    return encode(value, root=root, limit=limit)
 
 
 def decode(text: str | bytes) -> Any:

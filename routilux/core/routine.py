@@ -17,7 +17,7 @@ from routilux.core.names import check_name
 from routilux.core.policies import Policy, as_policy
 from routilux.core.slot import Slot
 from routilux.core.worker_state import WorkerState
-from routilux.errors import ConfigReadOnlyError, DefinitionError, EventNotFoundError, RemovedNameError
+from routilux.errors import ConfigReadOnlyError, DefinitionError, RemovedNameError
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +187,6 @@ class Routine:
         `runtime` and `worker_state` are accepted for old programs and not needed.
         """
         activation = required_activation("emit()")
-        if event_name not in self.events:
-            raise EventNotFoundError(event_name, activation.routine_id)
         activation.emit(self, event_name, data)
 
     def write(

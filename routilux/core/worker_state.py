@@ -98,7 +98,7 @@ class WorkerState:
         Raises `TypeError` if `state` is no mapping, `PayloadError` naming the path if it cannot be stored, and
         `StateError` inside a routine of concurrency above 1 (use `increment`, or keep a key per job in the job).
         """
-        if not isinstance(state, Mapping):
+        if type(state) is not dict and not isinstance(state, Mapping):
             raise TypeError(
                 f"the state of routine {routine_id!r} must be a mapping, not {type(state).__name__}"
             )

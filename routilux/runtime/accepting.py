@@ -157,6 +157,7 @@ def add_signal(
 ) -> None:
     """One more message into a running job."""
     _check_target(cell, routine, slot)
+    batch.touch(cell, job)
     emit(engine, batch, cell, job, routine, slot, fitted(cell.slot(routine, slot).spec, text), None)
 
 
@@ -166,7 +167,7 @@ def change_data(batch: Batch, cell: WorkerCell, job: Job, body: dict[str, Any]) 
         job.data[body["key"]] = added(job.data.get(body["key"]), body["by"])
     else:
         job.data[body["key"]] = body["text"]
-    job.is_touched = True
+    job.is_touched = job.has_details = True
     batch.touch(cell, job)
 
 

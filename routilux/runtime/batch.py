@@ -6,7 +6,7 @@ forget their memory and are loaded again, so memory never stands for something t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class Batch:
 
     now: int
     changes: Changes = field(default_factory=Changes)
-    jobs: dict[tuple[int, int], tuple[WorkerCell, Job]] = field(default_factory=dict)
+    jobs: dict[Job, WorkerCell] = field(default_factory=dict)
     workers: dict[int, WorkerCell] = field(default_factory=dict)
     planned: list[Run] = field(default_factory=list)
     receipts: list[tuple[Receipt, object]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Batch:
 
     def touch(self, cell: WorkerCell, job: Job) -> None:
         """This job's row may have to be written."""
-        self.jobs[cell.key, job.no] = (cell, job)
+        self.jobs[job] = cell
 
     def touch_worker(self, cell: WorkerCell) -> None:
         self.workers[cell.key] = cell
@@ -86,7 +86,6 @@ class Batch:
         self, cell: WorkerCell, n: int, routine: str, outcome: Outcome, status: str, reason: str | None
     ) -> None:
         activation, failure = outcome.activation, outcome.failure
-        seqs = activation.seqs
         self.changes.activations.append(
             (
                 cell.key,
@@ -97,7 +96,7 @@ class Batch:
                 status,
                 outcome.started_at,
                 outcome.ended_at,
-                str(seqs[0]) if len(seqs) == 1 else ",".join(map(str, seqs)),
+                ",".join(map(str, activation.seqs)),
                 reason,
                 failure and failure.type,
                 failure and failure.text,
@@ -108,7 +107,7 @@ class Batch:
     def park(
         self,
         cell: WorkerCell,
-        messages: list[Message],
+        messages: Sequence[Message],
         routine: str,
         reason: ParkedReason,
         *,
@@ -143,9 +142,10 @@ class Batch:
     ) -> None:
         """One row; what is left of the job in the database is swept by the same commit."""
         job.status = status
-        job.error = error
-        job.result = result
         job.ended_at = self.now
+        job.error, job.result = error, result
+        if error is not None or result is not None:
+            job.has_details = True
         if job.open_count > 0:
             self.changes.swept_jobs.append((cell.key, job.no))
             cell.purge_soon()
@@ -156,11 +156,24 @@ class Batch:
 
     def finish(self) -> None:
         """Turn touched jobs and workers into rows. Called once, after the last decision."""
-        for cell, job in self.jobs.values():
+        changes = self.changes
+        for job, cell in self.jobs.items():
             if job.is_new:
-                self.changes.new_jobs.append(_new_job(cell, job))
+                if job.status == "pending" and job.open_count == 1 and not job.has_details:
+                    changes.posted_jobs.append(
+                        (cell.key, job.no, job.job_id, job.flow, job.metadata, job.created_at)
+                    )
+                else:
+                    changes.new_jobs.append(_new_job(cell, job))
             elif job.is_touched or job.open_count != job.stored_open_count:
-                self.changes.jobs.append(_changed_job(cell, job))
+                if job.has_details:
+                    changes.jobs.append(_changed_job(cell, job))
+                elif job.status == "completed":
+                    changes.finished_jobs.append((cell.key, job.no, job.started_at, job.ended_at))
+                elif job.status == "running":
+                    changes.started_jobs.append((cell.key, job.no, job.open_count, job.started_at))
+                else:
+                    changes.jobs.append(_changed_job(cell, job))
             job.is_new = job.is_touched = False
             job.stored_open_count = job.open_count
 
@@ -184,4 +197,6 @@ def _changed_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
 
 
 def _statuses(job: Job) -> str | None:
+    if not job.routine_status:
+        return None
     return text_of({routine: f'"{status}"' for routine, status in job.routine_status.items()})

@@ -51,16 +51,21 @@ def _job(engine: Engine, worker_id: str | None, job_id: str | None) -> tuple[Wor
     """The live record of a job; loaded if nothing of it is in memory."""
     cell = _worker(engine, worker_id)
     job = engine.live_jobs.get(job_id or "")
-    if job is None or job.has_ended:
+    if job is None or _is_history(job):
         with engine.store.read() as connection:
             row = loading.job_with_id(connection, job_id or "")
             if row is None or row.worker != cell.key:
                 raise JobNotFoundError(job_id)
             job = cell.jobs.get(row.job)
-            if job is None or job.has_ended:
+            if job is None or _is_history(job):
                 job = keeping.as_job(cell, row)
                 engine.live_jobs[job.job_id] = job
     return cell, job
+
+
+def _is_history(job: Job) -> bool:
+    """Its end is in the database; one that ends with this very commit is not."""
+    return job.has_ended and not job.is_touched
 
 
 def _live_job(engine: Engine, worker_id: str | None, job_id: str | None) -> tuple[WorkerCell, Job]:
@@ -223,7 +228,7 @@ def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Ro
 def _reopen(engine: Engine, batch: Batch, cell: WorkerCell, job: Job) -> None:
     job.status = JobStatus.RUNNING
     job.error = job.ended_at = None
-    job.is_touched = True
+    job.is_touched = job.has_details = True
     cell.jobs[job.no] = job
     engine.live_jobs[job.job_id] = job
     batch.touch(cell, job)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from routilux.core.choosing import Pick, give_back, pick
 from routilux.core.mailbox import WINDOW, RoutineCell, Run
-from routilux.core.message import Activation
+from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, TimeIntervalPolicy
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import ProcessDiedError
@@ -157,7 +157,7 @@ def _wait_alone(engine: Engine, cell: RoutineCell, chosen: Pick) -> None:
 
 def unpick(cell: RoutineCell, activations: list[Activation]) -> None:
     """Activations that did not run return to the front of the line."""
-    messages = []
+    messages: list[Message] = []
     for activation in reversed(activations):
         if activation.rerun is not None:
             cell.reruns.appendleft(activation.rerun)

@@ -45,7 +45,6 @@ from routilux.runtime.committing import GroupCommit, Refused
 from routilux.runtime.inputs import (
     Input,
     InputQueue,
-    OutcomeIn,
     PostIn,
     Receipt,
     Request,
@@ -175,9 +174,11 @@ class Engine:
 
     def step(self, inputs: list[Input]) -> None:
         """One turn: what has come in, what is due, one group commit, and what follows from it."""
-        for task in [entry for entry in inputs if isinstance(entry, Task)]:
+        tasks = [entry for entry in inputs if type(entry) is Task]
+        for task in tasks:
             self._answer(task.receipt, task.run)
-        inputs = [entry for entry in inputs if not isinstance(entry, Task)]
+        if tasks:
+            inputs = [entry for entry in inputs if type(entry) is not Task]
         inputs += self._posts_for_room()
         self.in_hand = inputs
         self._commit(inputs)
@@ -248,20 +249,22 @@ class Engine:
     def _commit(self, inputs: list[Input]) -> None:
         while self.careful and inputs:
             first, *inputs = inputs
-            self.careful -= isinstance(first, OutcomeIn)
+            self.careful -= isinstance(first, Outcome)
             self._commit_group([first])
         self._commit_group(inputs)
 
     def _commit_group(self, inputs: list[Input]) -> None:
         batch = Batch(self.clock.now_us(), wants_facts=self.wants_facts)
         self.commit_n += 1
-        reported = [
-            (entry.run, entry.outcome) for entry in inputs if isinstance(entry, OutcomeIn) and entry.outcome
-        ]
-        posts = [entry for entry in inputs if isinstance(entry, PostIn)]
+        reported: list[Outcome] = []
+        posts: list[PostIn] = []
         for entry in inputs:
-            if not isinstance(entry, (OutcomeIn, RunEnded, Task)):
+            if type(entry) is Outcome:
+                reported.append(entry)
+            elif not isinstance(entry, (Outcome, RunEnded, Task)):
                 entry.receipt.is_taken = True
+                if type(entry) is PostIn:
+                    posts.append(entry)
         arrived: list[InboxRow] = []
         taken: dict[str, tuple[str | None, str]] = {}
 
@@ -283,7 +286,7 @@ class Engine:
 
         asks = (
             self.inbox.ids
-            or any(o.writes for _, o in reported)
+            or any(outcome.writes for outcome in reported)
             or any(p.fingerprint for e in posts for p in e.posts)
         )
         try:
@@ -303,9 +306,8 @@ class Engine:
         later: list[Request | SignalIn] = []
         for entry in inputs:
             match entry:
-                case OutcomeIn(run=run, outcome=outcome):
-                    if outcome is not None:
-                        settling.settle(self, batch, run, outcome)
+                case Outcome():
+                    settling.settle(self, batch, entry)
                 case RunEnded(run=run):
                     dispatching.ended(self, run)
                 case PostIn():

@@ -24,7 +24,7 @@ from routilux.core.slot import SlotDataPoint
 from routilux.core.states import JobStatus
 from routilux.errors import PolicyError
 from routilux.runtime.clock import Clock
-from routilux.runtime.inputs import Input, OutcomeIn, RunEnded
+from routilux.runtime.inputs import Input, RunEnded
 
 log = logging.getLogger("routilux")
 RUN_SECONDS = 0.05  # a run ends here so that other routines get their turn
@@ -48,7 +48,7 @@ class Performer:
             readers = self._readers(run)
             until = self._clock.monotonic() + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
-                self._report(OutcomeIn(run, self._run_one(run, activation, overlay, readers)))
+                self._report(self._run_one(run, activation, overlay, readers))
                 if run.should_stop or self._clock.monotonic() > until:
                     break
         finally:
@@ -61,7 +61,7 @@ class Performer:
             readers = self._readers(run)
             until = self._clock.monotonic() + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
-                self._report(OutcomeIn(run, await self._run_one_async(run, activation, overlay, readers)))
+                self._report(await self._run_one_async(run, activation, overlay, readers))
                 if run.should_stop or self._clock.monotonic() > until:
                     break
         finally:
@@ -113,7 +113,8 @@ class Performer:
                 taken, _newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
             )
         except Exception as error:  # the user's policy: its failure is data, like that of logic
-            outcome = Outcome(shown, self._clock.now_us(), self._clock.now_us())
+            now = self._clock.now_us()
+            outcome = Outcome(shown, now, now, run)
             outcome.fail(
                 error
                 if isinstance(error, PolicyError)
@@ -121,24 +122,24 @@ class Performer:
                     f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {error}"
                 )
             )
-            self._report(OutcomeIn(run, outcome))
+            self._report(outcome)
             return None
 
     def _begin(
         self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
     ) -> ActivationContext:
         overlay.begin()
-        outcome = Outcome(activation, self._clock.now_us())
         worker = run.cell.worker
+        outcome = Outcome(activation, self._clock.now_us(), run=run)
         return ActivationContext(
             run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers
         )
 
     def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
         around = self._begin(run, activation, overlay, readers)
+        compiled, outcome = run.cell.compiled, around.outcome
         token = context.current.set(around)
         try:
-            compiled = run.cell.compiled
             assert compiled.call is not None
             returned = compiled.call(
                 slot_data(compiled, activation), activation.policy_message, around.worker_state
@@ -151,8 +152,8 @@ class Performer:
             self._failed(around, overlay, error)
         finally:
             context.current.reset(token)
-        around.outcome.ended_at = self._clock.now_us()
-        return around.outcome
+        outcome.ended_at = self._clock.now_us()
+        return outcome
 
     async def _run_one_async(
         self, run: Run, activation: Activation, overlay: Overlay, readers: Readers

@@ -85,14 +85,6 @@ class SignalIn:
 
 
 @dataclass(slots=True)
-class OutcomeIn:
-    """A run reports: one outcome, or (None) a policy that declined."""
-
-    run: Run
-    outcome: Outcome | None
-
-
-@dataclass(slots=True)
 class RunEnded:
     """The executor has let go of a run."""
 
@@ -115,7 +107,7 @@ class Task:
     receipt: Receipt = field(default_factory=Receipt)
 
 
-Input = PostIn | SignalIn | OutcomeIn | RunEnded | Request | Task
+Input = Outcome | RunEnded | PostIn | SignalIn | Request | Task
 
 
 class InputQueue:
@@ -148,7 +140,7 @@ class InputQueue:
     def withdraw(self, receipt: Receipt) -> bool:
         """Take an input back that the engine has not begun with. False: it has."""
         for item in list(self._items):
-            if not isinstance(item, (OutcomeIn, RunEnded)) and item.receipt is receipt:
+            if not isinstance(item, (Outcome, RunEnded)) and item.receipt is receipt:
                 try:
                     self._items.remove(item)
                 except ValueError:  # the engine was faster

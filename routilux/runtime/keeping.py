@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row
 
 from routilux.core.activation import Outcome
 from routilux.core.compiled import CompiledFlow
-from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, Run, SlotQueue, WorkerCell
+from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message, Rerun
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason, WorkerStatus
 from routilux.runtime.batch import Batch
@@ -147,6 +147,7 @@ def as_job(worker: WorkerCell, row: Row[Any]) -> Job:
     job.result, job.error = row.result, row.error
     job.started_at, job.ended_at = row.started_at, row.ended_at
     job.is_new = False
+    job.has_details = not (row.data is row.routine_status is row.result is row.error is row.ended_at is None)
     worker.jobs[job.no] = job
     return job
 
@@ -263,9 +264,9 @@ def reload(engine: Engine, worker: WorkerCell) -> None:
     engine.patiently(again)
 
 
-def convict(engine: Engine, run: Run, outcome: Outcome, cause: BaseException) -> None:
+def convict(engine: Engine, outcome: Outcome, cause: BaseException) -> None:
     """The commit of this outcome alone was refused: when its messages come up again, they fail with the cause."""
-    engine.verdicts[run.cell.worker.key, outcome.activation.seqs[0]] = cause
+    engine.verdicts[outcome.run.cell.worker.key, outcome.activation.seqs[0]] = cause
 
 
 def park_unroutable(engine: Engine, batch: Batch) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Delete, Insert, Update
 
 from routilux.core.activation import Outcome, jobs_of
-from routilux.core.mailbox import Run
 from routilux.errors import WriteError
 from routilux.runtime.batch import Batch
 from routilux.store.store import Commit, TransactionEnded
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 LOCK_WAIT_MS = 250
 _DML = (Insert, Update, Delete)
-Reported = list[tuple[Run, Outcome]]
 
 
 def refusal(statement: object) -> str | None:
@@ -50,7 +48,8 @@ class Own:
     may_end_jobs: bool
 
 
-def _own(run: Run, outcome: Outcome) -> Own:
+def _own(outcome: Outcome) -> Own:
+    run = outcome.run
     jobs, worker = jobs_of(outcome.activation), run.cell.worker
     return Own(
         id(outcome),
@@ -63,10 +62,10 @@ def _own(run: Run, outcome: Outcome) -> Own:
     )
 
 
-def execute(engine: Engine, commit: Commit, batch: Batch, reported: Reported) -> tuple[int, ...]:
+def execute(engine: Engine, commit: Commit, batch: Batch, reported: list[Outcome]) -> tuple[int, ...]:
     """Run what will go in; fills `batch.own_errors` and `batch.skipped`. Returns a digest to compare a resend with."""
     if batch.own is None:
-        batch.own = [_own(run, outcome) for run, outcome in reported]
+        batch.own = [_own(outcome) for outcome in reported]
     batch.own_errors.clear()
     batch.skipped.clear()
     if not any(own.writes for own in batch.own):

@@ -122,13 +122,13 @@ def move_into_line(
     batch.unpark(cell, row.seq)
     routine = cell.routines[row.routine]
     for old in messages:
-        message = Message(cell.next_seq, old.job, old.slot, old.payload, batch.now, old.produced_by)
+        seq = cell.next_seq
         cell.next_seq += 1
-        batch.changes.moved.append((cell.key, old.seq, message.seq))
+        batch.changes.moved.append((cell.key, old.seq, seq))
         batch.touch_worker(cell)
-        routine.slots[message.slot].push(message)
+        routine.slots[old.slot].push(seq, old.job, old.payload, batch.now, old.produced_by)
         routine.is_asked = False
-        if message.job.status == JobStatus.PAUSED:
+        if old.job.status == JobStatus.PAUSED:
             routine.needs_purge = True
         engine.note(routine)
 

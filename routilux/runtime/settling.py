@@ -7,6 +7,7 @@ those after it saw what it left, so they are thrown away and run again.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from routilux.core import payload
@@ -34,28 +35,30 @@ _STATUS = {
 }
 
 
-def settle(engine: Engine, batch: Batch, run: Run, outcome: Outcome) -> None:
+def settle(engine: Engine, batch: Batch, outcome: Outcome) -> None:
     """Take one outcome into the batch. Outcomes of a broken run or a forgotten worker are dropped."""
+    run, activation = outcome.run, outcome.activation
     cell = run.cell
-    if run.is_broken or cell.worker.is_forgotten:
+    worker = cell.worker
+    if run.is_broken or worker.is_forgotten:
         return
-    if id(outcome) in batch.skipped:
+    if batch.skipped and id(outcome) in batch.skipped:
         run.is_broken = run.should_stop = True
         return
     if run.is_ask:
-        _take_asked(cell, run, outcome.activation)
-    error = batch.own_errors.get(id(outcome))
-    if error is not None:
-        outcome.fail(error)
+        _take_asked(cell, run, activation)
+    if batch.own_errors and id(outcome) in batch.own_errors:
+        outcome.fail(batch.own_errors[id(outcome)])
         run.is_broken = run.should_stop = True
     run.settled += 1
-    n = _number(batch, cell.worker)
-    if not _live(outcome.activation):
+    n = _number(batch, worker)
+    if outcome.failure is None and activation.rerun is None and len(activation.messages) == 1:
+        if activation.job.ended_at is None:
+            _succeed_alone(engine, batch, cell, n, outcome)
+        else:
+            _discard(batch, cell, n, run, outcome)
+    elif not _live(activation):
         _discard(batch, cell, n, run, outcome)
-    elif (
-        outcome.failure is None and outcome.activation.rerun is None and len(outcome.activation.messages) == 1
-    ):
-        _succeed_alone(engine, batch, cell, n, outcome)
     elif outcome.failure is None:
         _succeed(engine, batch, cell, n, outcome)
     else:
@@ -85,7 +88,7 @@ def _succeed_alone(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outc
         job.started_at = batch.now
         job.is_touched = True
         job.status = JobStatus.RUNNING
-    batch.jobs[worker.key, job.no] = (worker, job)
+    batch.jobs[job] = worker
     for routine, slot, text in outcome.emits:
         emit(engine, batch, worker, job, routine, slot, text, n)
     for change in outcome.state:
@@ -94,12 +97,18 @@ def _succeed_alone(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outc
         _change_job(batch, worker, job, edit)
     if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
         job.is_touched = True
-    batch.changes.settled.append((worker.key, message.seq, "consumed", n))
+    batch.changes.consumed.append((worker.key, message.seq, n))
     job.open_count -= 1
     cell.slots[message.slot].waiting -= 1
     if message.deaths is not None:
         _clear_suspects(batch, worker, [message])
-    _record(batch, cell, n, outcome, ActivationStatus.COMPLETED)
+    activation = outcome.activation
+    if activation.policy_message is IMMEDIATE and not outcome.traces and not batch.wants_facts:
+        batch.changes.completed.append(
+            (worker.key, n, job.no, cell.routine_id, outcome.started_at, outcome.ended_at, str(message.seq))
+        )
+    else:
+        _record(batch, cell, n, outcome, ActivationStatus.COMPLETED)
     end = outcome.job_end
     if end is not None:
         batch.end_job(worker, job, JobStatus(end.status), end.error, end.result)
@@ -136,20 +145,21 @@ def emit(
     slot: str,
     text: str,
     produced_by: int | None,
-) -> Message:
-    """A new message joins the line of a slot; it is dispatched only after the commit."""
-    message = Message(worker.next_seq, job, slot, text, batch.now, produced_by)
-    worker.next_seq += 1
+) -> None:
+    """A new message joins the line of a slot; it is dispatched only after the commit. The job is touched by the caller."""
+    seq = worker.next_seq
+    worker.next_seq = seq + 1
     job.open_count += 1
-    batch.touch(worker, job)
-    batch.add_message(worker, message, routine)
+    batch.changes.messages.append(
+        (worker.key, seq, job.no, routine, slot, text, produced_by, "waiting", batch.now)
+    )
     cell = worker.routines[routine]
-    cell.slots[slot].push(message)
+    cell.slots[slot].push(seq, job, text, batch.now, produced_by)
     cell.is_asked = False
-    if job.status == JobStatus.PAUSED:
+    if job.status == "paused":
         cell.needs_purge = True
-    engine.note(cell)
-    return message
+    if not cell.is_ready:
+        engine.note(cell)
 
 
 def _live(activation: Activation) -> list[Job]:
@@ -173,7 +183,7 @@ def _start(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
 def _consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> None:
     worker = cell.worker
     for message in activation.messages:
-        batch.settle(worker, message.seq, MessageStatus.CONSUMED, n)
+        batch.changes.consumed.append((worker.key, message.seq, n))
         if not message.job.has_ended:
             message.job.open_count -= 1
     _leave(batch, cell, activation)
@@ -188,12 +198,12 @@ def _leave(batch: Batch, cell: RoutineCell, activation: Activation) -> None:
     _clear_suspects(batch, cell.worker, activation.messages)
 
 
-def _leave_slots(cell: RoutineCell, messages: list[Message]) -> None:
+def _leave_slots(cell: RoutineCell, messages: Sequence[Message]) -> None:
     for message in messages:
         cell.slots[message.slot].waiting -= 1
 
 
-def _clear_suspects(batch: Batch, worker: WorkerCell, messages: list[Message]) -> None:
+def _clear_suspects(batch: Batch, worker: WorkerCell, messages: Sequence[Message]) -> None:
     for message in messages:
         if message.deaths is not None:
             message.deaths = None
@@ -212,7 +222,7 @@ def _record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: A
     worker = cell.worker
     text = None if outcome.activation.policy_message is IMMEDIATE else policy_text(outcome.activation)
     batch.add_activation(worker, n, cell.routine_id, outcome, status, text)
-    for i, trace in enumerate(outcome.traces):
+    for i, trace in enumerate(outcome.traces or ()):
         batch.changes.traces.append(
             (
                 worker.key,
@@ -226,9 +236,9 @@ def _record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: A
                 trace.at,
             )
         )
-    failure = outcome.failure
     if not batch.wants_facts:
         return
+    failure = outcome.failure
     batch.facts.append(
         Fact(
             "activation.committed",
@@ -276,7 +286,7 @@ def _change_job(batch: Batch, worker: WorkerCell, job: Job, edit: JobSet | JobIn
         job.data[edit.key] = edit.text
     else:
         job.data[edit.key] = added(job.data.get(edit.key), edit.by)
-    job.is_touched = True
+    job.is_touched = job.has_details = True
     batch.touch(worker, job)
 
 
@@ -289,7 +299,7 @@ def _fail(
     status = _STATUS[decision.kind]
     for job in _live(activation):
         job.routine_status[cell.routine_id] = str(status)
-        job.is_touched = True
+        job.is_touched = job.has_details = True
     match decision.kind:
         case DecisionKind.CONTINUE | DecisionKind.SKIP:
             _consume(batch, cell, activation, n)
@@ -388,5 +398,5 @@ def _number(batch: Batch, worker: WorkerCell) -> int:
     n = worker.next_n
     worker.next_n += 1
     worker.deaths = 0
-    batch.touch_worker(worker)
+    batch.workers[worker.key] = worker
     return n

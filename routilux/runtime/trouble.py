@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from routilux.core.activation import Outcome
 from routilux.errors import PostInDoubt, RuntimeShutDownError
 from routilux.runtime import adopting, dispatching, keeping
 from routilux.runtime.batch import Batch
 from routilux.runtime.committing import PASSING
-from routilux.runtime.inputs import Input, OutcomeIn, PostIn, Request, RunEnded, SignalIn
+from routilux.runtime.inputs import Input, PostIn, Request, RunEnded, SignalIn
 from routilux.store.failures import classify
 
 if TYPE_CHECKING:
@@ -33,15 +34,15 @@ def fenced(
     if was_in and batch is not None:
         engine.answer_callers(batch)
     else:
-        engine.inputs.put_back([entry for entry in inputs if not isinstance(entry, (OutcomeIn, RunEnded))])
+        engine.inputs.put_back([entry for entry in inputs if not isinstance(entry, (Outcome, RunEnded))])
 
 
 def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
     """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
     engine.store.drop_connection()
     alone = len(inputs) == 1
-    concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (OutcomeIn, RunEnded))}
-    concerned |= {run.cell.worker for run in batch.planned} | {cell for cell, _ in batch.jobs.values()}
+    concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (Outcome, RunEnded))}
+    concerned |= {run.cell.worker for run in batch.planned} | set(batch.jobs.values())
     concerned |= set(batch.workers.values())
     for run in batch.planned:
         engine.executor.give(run)
@@ -50,8 +51,8 @@ def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseExcept
     again: list[Input] = []
     for entry in inputs:
         match entry:
-            case OutcomeIn(run=run, outcome=outcome) if outcome is not None and alone:
-                keeping.convict(engine, run, outcome, cause)
+            case Outcome() if alone:
+                keeping.convict(engine, entry, cause)
             case RunEnded(run=run):
                 engine.give_room(run)
             case PostIn() | SignalIn() | Request():
@@ -63,7 +64,7 @@ def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseExcept
     for worker in concerned:
         keeping.reload(engine, worker)
     engine.careful = (
-        0 if alone else sum(isinstance(entry, OutcomeIn) for entry in inputs) + dispatching.RUN_AHEAD
+        0 if alone else sum(isinstance(entry, Outcome) for entry in inputs) + dispatching.RUN_AHEAD
     )
     engine.inputs.put_back(again)
     engine.inbox.forget()
@@ -106,7 +107,7 @@ def refuse_rest(engine: Engine) -> None:
     """The engine has stopped: whoever still waits is told."""
     for entry in [*engine.inputs.take(1 << 30), *engine.waiting_posts]:
         match entry:
-            case OutcomeIn() | RunEnded():
+            case Outcome() | RunEnded():
                 continue
             case PostIn(posts=posts, receipt=receipt) if receipt.is_taken and not receipt.is_done:
                 receipt.fail(PostInDoubt(posts[0].job_id))  # its commit may have been sent

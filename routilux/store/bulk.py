@@ -8,7 +8,7 @@ Python lists costs the client more than the server.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -53,6 +53,7 @@ class Bulk:
     sqlite: Values | TextClause
     postgres: TextClause
     copy: str | None = None
+    copy_tail: str = ""  # of every line
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Execute for all rows."""
@@ -62,14 +63,14 @@ class Bulk:
             else:
                 connection.execute(self.sqlite, {"rows": orjson.dumps(rows).decode()})
         elif self.copy is not None and len(rows) >= COPY_FROM:
-            _copy(connection, self.copy, rows)
+            _copy(connection, self.copy, rows, self.copy_tail + "\n")
         else:
             connection.execute(self.postgres, {"rows": orjson.dumps(rows).decode()})
 
 
-def _copy(connection: Connection, statement: str, rows: Sequence[Row]) -> None:
+def _copy(connection: Connection, statement: str, rows: Sequence[Row], end: str) -> None:
     """https://www.postgresql.org/docs/current/sql-copy.html, text format."""
-    lines = "".join(["\t".join(map(_field, row)) + "\n" for row in rows])
+    lines = "".join(["\t".join(map(_field, row)) + end for row in rows])
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(lines)
@@ -81,12 +82,12 @@ def _field(value: object) -> str:
     return value.translate(_ESCAPES) if isinstance(value, str) else str(value)
 
 
-def postgres_source(table: Table, columns: Sequence[str]) -> str:
+def postgres_source(table: Table, columns: Sequence[str], literals: Sequence[str] = ()) -> str:
     """A SELECT of typed columns out of `:rows`."""
-    picked = ", ".join(
+    picked = [
         f"CAST(r.v ->> {i} AS {_type(table.c[name])}) AS {_quoted(name)}" for i, name in enumerate(columns)
-    )
-    return f"SELECT {picked} FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)"
+    ]
+    return f"SELECT {', '.join([*picked, *literals])} FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)"
 
 
 def _type(column: Column[object]) -> str:
@@ -105,16 +106,23 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(map(_quoted, names))
 
 
-def _marks(count: int) -> str:
-    return "(" + ", ".join(["?"] * count) + ")"
+def _marks(count: int, literals: Sequence[str] = ()) -> str:
+    return "(" + ", ".join(["?"] * count + [*literals]) + ")"
 
 
-def insert(table: Table, columns: Sequence[str]) -> Bulk:
-    head = f"INSERT INTO {table.name} ({_list(columns)}) "
+def _literal(value: object) -> str:
+    return str(value) if isinstance(value, int) else f"'{value}'"
+
+
+def insert(table: Table, columns: Sequence[str], constants: Mapping[str, object] = {}) -> Bulk:
+    """New rows. `constants`: columns that are the same in all of them; what is not bound costs nothing."""
+    head = f"INSERT INTO {table.name} ({_list([*columns, *constants])}) "
+    literals = [_literal(value) for value in constants.values()]
     return Bulk(
-        Values(head + "VALUES ", _marks(len(columns)), ""),
-        text(head + postgres_source(table, columns)),
-        f"COPY {table.name} ({_list(columns)}) FROM STDIN",
+        Values(head + "VALUES ", _marks(len(columns), literals), ""),
+        text(head + postgres_source(table, columns, literals)),
+        f"COPY {table.name} ({_list([*columns, *constants])}) FROM STDIN",
+        "".join(f"\t{value}" for value in constants.values()),
     )
 
 
@@ -130,8 +138,10 @@ def upsert(table: Table, columns: Sequence[str], changed: Sequence[str]) -> Bulk
     )
 
 
-def update(table: Table, keys: Sequence[str], changed: Sequence[str]) -> Bulk:
-    """Change rows that exist. Row: keys, then the new values.
+def update(
+    table: Table, keys: Sequence[str], changed: Sequence[str], constants: Mapping[str, object] = {}
+) -> Bulk:
+    """Change rows that exist. Row: keys, then the new values. `constants`: columns that are set the same in all.
 
     SQLite has no UPDATE over a list that uses the key's index, so there it is an insert that always conflicts, with
     empty values for the columns that may not be NULL.
@@ -140,16 +150,16 @@ def update(table: Table, keys: Sequence[str], changed: Sequence[str]) -> Bulk:
     fillers = [
         c.name for c in table.columns if not c.nullable and c.name not in columns and c.server_default is None
     ]
-    sets = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in changed)
-    one = "(" + ", ".join(["?"] * len(columns) + ["''"] * len(fillers)) + ")"
+    fixed = [f"{_quoted(name)} = {_literal(value)}" for name, value in constants.items()]
     sqlite = Values(
         f"INSERT INTO {table.name} ({_list([*columns, *fillers])}) VALUES ",
-        one,
-        f" ON CONFLICT ({_list(keys)}) DO UPDATE SET {sets}",
+        _marks(len(columns), ["''"] * len(fillers)),
+        f" ON CONFLICT ({_list(keys)}) DO UPDATE SET "
+        + ", ".join([*(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in changed), *fixed]),
     )
     postgres = (
         f"UPDATE {table.name} AS t SET "
-        + ", ".join(f"{_quoted(name)} = n.{_quoted(name)}" for name in changed)
+        + ", ".join([*(f"{_quoted(name)} = n.{_quoted(name)}" for name in changed), *fixed])
         + f" FROM ({postgres_source(table, columns)}) AS n WHERE "
         + " AND ".join(f"t.{_quoted(key)} = n.{_quoted(key)}" for key in keys)
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
+from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
 from routilux.store import bulk
 from routilux.store.bulk import Bulk, Row
 from routilux.store.tables import activations, jobs, messages, parked, slots, traces, worker_state, workers
@@ -21,15 +22,18 @@ JOB = (
 JOB_CHANGE = (
     "worker", "job", "status", "open_count", "data", "routine_status", "result", "error", "started_at", "ended_at",
 )  # fmt: skip
+POSTED_JOB = ("worker", "job", "job_id", "flow", "metadata", "created_at")
 ACTIVATION = (
     "worker", "n", "job", "routine", "attempt", "status", "started_at", "ended_at", "seqs", "policy_message",
     "error_type", "error", "traceback",
 )  # fmt: skip
+COMPLETED = ("worker", "n", "job", "routine", "started_at", "ended_at", "seqs")
 TRACE = ("worker", "n", "i", "job", "kind", "routine", "action", "details", "at")
 PARKED = (
     "worker", "seq", "job", "routine", "reason", "due_at", "line", "seqs", "attempt", "deaths", "activation",
     "policy_message", "error_type", "error", "parked_at",
 )  # fmt: skip
+RANGE_PAYS = 16  # a statement of its own for so many rows
 SLOT = ("worker", "routine", "slot", "waiting", "low_seq", "last_fired_at", "refreshed_at")
 WORKER_CHANGE = ("key", "status", "next_seq", "next_n", "deaths", "reason", "started_at", "ended_at")
 
@@ -38,6 +42,22 @@ _SETTLE_MESSAGES = bulk.update(messages, ("worker", "seq"), ("status", "consumed
 _INSERT_JOBS = bulk.insert(jobs, JOB)
 _UPDATE_JOBS = bulk.update(jobs, ("worker", "job"), JOB_CHANGE[2:])
 _INSERT_ACTIVATIONS = bulk.insert(activations, ACTIVATION)
+# What nearly all rows are, with nothing in them that is the same in all.
+_CONSUME_MESSAGES = bulk.update(
+    messages, ("worker", "seq"), ("consumed_by",), {"status": MessageStatus.CONSUMED}
+)
+_CONSUME_RANGE = text(
+    "UPDATE routilux_messages SET status = 'consumed', consumed_by = seq + :shift"
+    " WHERE worker = :worker AND seq BETWEEN :first AND :last"
+)
+_INSERT_POSTED = bulk.insert(jobs, POSTED_JOB, {"status": JobStatus.PENDING, "open_count": 1})
+_START_JOBS = bulk.update(
+    jobs, ("worker", "job"), ("open_count", "started_at"), {"status": JobStatus.RUNNING}
+)
+_FINISH_JOBS = bulk.update(
+    jobs, ("worker", "job"), ("started_at", "ended_at"), {"status": JobStatus.COMPLETED, "open_count": 0}
+)
+_INSERT_COMPLETED = bulk.insert(activations, COMPLETED, {"attempt": 1, "status": ActivationStatus.COMPLETED})
 _INSERT_TRACES = bulk.insert(traces, TRACE)
 _UPSERT_STATE = bulk.upsert(worker_state, ("worker", "routine", "key", "value"), ("value",))
 _DELETE_STATE = bulk.delete(worker_state, ("worker", "routine", "key"))
@@ -116,11 +136,18 @@ class Changes:
 
     messages: list[Row] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)  # worker, seq, status, consumed_by
+    consumed: list[tuple[int, int, int]] = field(default_factory=list)  # worker, seq, consumed_by
     moved: list[Row] = field(default_factory=list)
     new_jobs: list[Row] = field(default_factory=list)
+    posted_jobs: list[Row] = field(default_factory=list)  # new, of one message, nothing done yet
+    started_jobs: list[Row] = field(default_factory=list)  # worker, job, open count, started
+    finished_jobs: list[Row] = field(default_factory=list)  # completed: worker, job, started, ended
     jobs: list[Row] = field(default_factory=list)
     swept_jobs: list[Row] = field(default_factory=list)
     activations: list[Row] = field(default_factory=list)
+    completed: list[Row] = field(
+        default_factory=list
+    )  # activations at their first attempt, with no policy message
     traces: list[Row] = field(default_factory=list)
     state: dict[tuple[int, str, str], str | None] = field(default_factory=dict)  # None: delete
     parked: dict[tuple[int, int], Row | None] = field(default_factory=dict)  # None: delete
@@ -140,13 +167,17 @@ class Changes:
             (_EDIT_PAYLOADS, self.payloads),
             (_MOVE_MESSAGES, self.moved),  # what is settled has its new seq already
             (_SETTLE_MESSAGES, self.settled),
+            (_INSERT_COMPLETED, self.completed),
             (_INSERT_ACTIVATIONS, self.activations),
             (_UPSERT_PARKED, parked_rows),
             (_DELETE_PARKED, parked_gone),
             (_SWEEP_PARKED, self.swept_jobs),
             (_SWEEP_MESSAGES, self.swept_jobs),
             (_INSERT_JOBS, self.new_jobs),
+            (_INSERT_POSTED, self.posted_jobs),
             (_UPDATE_JOBS, self.jobs),
+            (_START_JOBS, self.started_jobs),
+            (_FINISH_JOBS, self.finished_jobs),
             (_UPSERT_STATE, state_rows),
             (_DELETE_STATE, state_gone),
             (_INSERT_TRACES, self.traces),
@@ -156,6 +187,7 @@ class Changes:
         for statement, rows in steps:
             if rows:
                 statement.run(connection, rows)
+        _consume(connection, self.consumed)
         for worker, now, reason in self.cancelled_workers:
             for step in _CANCEL_STEPS:
                 values = (
@@ -166,7 +198,26 @@ class Changes:
     @property
     def is_empty(self) -> bool:
         return not (
-            self.messages or self.settled or self.moved or self.new_jobs or self.jobs or self.swept_jobs or self.activations
+            self.messages or self.settled or self.consumed or self.moved or self.new_jobs or self.posted_jobs or self.jobs
+            or self.started_jobs or self.finished_jobs or self.swept_jobs or self.activations or self.completed
             or self.traces or self.state or self.parked or self.slots or self.workers
             or self.payloads or self.cancelled_workers
         )  # fmt: skip
+
+
+def _consume(connection: Connection, rows: list[tuple[int, int, int]]) -> None:
+    """Runs consume messages in their order: where both numbers count up together, one range stands for many rows."""
+    ranges: list[list[int]] = []
+    for worker, seq, n in rows:
+        if ranges:
+            last = ranges[-1]
+            if last[2] == seq - 1 and last[3] == n - seq and last[0] == worker:
+                last[2] = seq
+                continue
+        ranges.append([worker, seq, seq, n - seq])
+    if len(ranges) * RANGE_PAYS > len(rows):
+        if rows:
+            _CONSUME_MESSAGES.run(connection, rows)
+        return
+    for worker, first, to, shift in ranges:
+        connection.execute(_CONSUME_RANGE, {"worker": worker, "first": first, "last": to, "shift": shift})

@@ -248,7 +248,7 @@ def test_emit_refuses_an_unknown_event_and_what_cannot_be_stored(wired: tuple[Fl
         with pytest.raises(PayloadTooLargeError):
             source.emit("out", a="x" * 1000)
     assert refused.value.path == "emit('out').a[0]"
-    assert outcome.emits == []
+    assert not outcome.emits
 
 
 def test_what_is_emitted_to_a_slot_with_a_model_must_fit_it() -> None:
@@ -289,7 +289,7 @@ def test_write_keeps_the_order_of_the_calls_and_refuses_with_the_reason(wired: t
         pytest.raises(WriteError, match="no text"),
     ):
         source.write("INSERT")
-    assert outcome.writes == []
+    assert not outcome.writes
 
 
 def test_own_state_is_kept_under_the_routines_id(wired: tuple[Flow, Source]) -> None:
