@@ -6,9 +6,14 @@ A random id dirties a page of the index per row; an ordered one a page per hundr
 from __future__ import annotations
 
 import os
+import random
 import time
 
 _last = 0
+_random = (
+    random.Random()
+)  # seeded by the system; a call of the system for each id would cost more than the id
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id() -> str:
@@ -17,7 +22,7 @@ def new_id() -> str:
     ticks = time.time_ns() // 256  # the 12 bits after the millisecond carry the time on
     _last = ticks = max(ticks, _last + 1)
     ms, rest = divmod(ticks * 256, 1_000_000)
-    tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
-    value = (ms << 80) | 0x7000 << 64 | (rest * 4096 // 1_000_000) << 64 | 0x8000_0000_0000_0000 | tail
+    tail = 0x8000_0000_0000_0000 | _random.getrandbits(62)
+    value = (ms << 80) | 0x7000 << 64 | (rest * 4096 // 1_000_000) << 64 | tail
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routilux")
 SLOTS_EVERY_US = 1_000_000
+_JOB_STATUS = {str(status): status for status in JobStatus}
 MOST_RERUNS = 1000
 
 
@@ -114,14 +115,15 @@ def _fill(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> Non
     queue.has_more = bool(rows) and full
 
 
-def _messages(connection: Connection, worker: WorkerCell, rows: Sequence[Row[Any]]) -> list[Message]:
-    jobs = load_jobs(connection, worker, {row.job for row in rows})
-    messages = []
-    for row in rows:
-        message = Message(row.seq, jobs[row.job], row.slot, row.payload, row.created_at, row.produced_by)
-        if row.seq in worker.suspects:
-            message.deaths, message.not_before = worker.suspects[row.seq]
-        messages.append(message)
+def _messages(connection: Connection, worker: WorkerCell, rows: Sequence[Sequence[Any]]) -> list[Message]:
+    jobs = load_jobs(connection, worker, {row[1] for row in rows})
+    messages = [
+        Message(seq, jobs[job], slot, text, created_at, produced_by)
+        for seq, job, slot, text, created_at, produced_by in rows
+    ]
+    for message in messages if worker.suspects else ():
+        if message.seq in worker.suspects:
+            message.deaths, message.not_before = worker.suspects[message.seq]
     return messages
 
 
@@ -133,22 +135,26 @@ def load_jobs(connection: Connection, worker: WorkerCell, numbers: set[int]) -> 
         if (job := worker.jobs.get(number)) is not None and not job.has_ended
     }
     for row in loading.jobs_with(connection, worker.key, sorted(numbers - jobs.keys())):
-        jobs[row.job] = as_job(worker, row)
+        jobs[row[0]] = as_job(worker, row)
     return jobs
 
 
-def as_job(worker: WorkerCell, row: Row[Any]) -> Job:
-    """A job row as a live record."""
-    job = Job(row.job, row.job_id, worker.worker_id, row.flow, row.created_at, row.metadata)
-    job.status = JobStatus(row.status)
-    job.open_count = job.stored_open_count = row.open_count
-    job.data = loading.texts_of(row.data)
-    job.routine_status = {} if row.routine_status is None else orjson.loads(row.routine_status)
-    job.result, job.error = row.result, row.error
-    job.started_at, job.ended_at = row.started_at, row.ended_at
+def as_job(worker: WorkerCell, row: Sequence[Any]) -> Job:
+    """A row of `loading.LIVE_JOB` as a live record."""
+    (
+        no, job_id, flow, status, open_count, metadata, data, statuses, result, error, created_at, started_at, ended_at,
+    ) = row[:13]  # fmt: skip
+    job = Job(no, job_id, worker.worker_id, flow, created_at, metadata)
+    job.status = _JOB_STATUS[status]
+    job.open_count = job.stored_open_count = open_count
+    job.started_at = started_at
     job.is_new = False
-    job.has_details = not (row.data is row.routine_status is row.result is row.error is row.ended_at is None)
-    worker.jobs[job.no] = job
+    if not (data is statuses is result is error is ended_at is None):
+        job.has_details = True
+        job.data = loading.texts_of(data)
+        job.routine_status = {} if statuses is None else orjson.loads(statuses)
+        job.result, job.error, job.ended_at = result, error, ended_at
+    worker.jobs[no] = job
     return job
 
 

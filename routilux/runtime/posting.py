@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.core.job_context import JobContext
 from routilux.core.names import check_name
+from routilux.core.slot import Slot
 from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.core.worker_state import WorkerState
 from routilux.errors import (
@@ -117,7 +118,7 @@ def post(
 ) -> Posted:
     """One post."""
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
-    entry = _encode(runtime, names, item, at)
+    entry = _encode(runtime, names, _slot(runtime, names), item, at)
     if transaction is not None:
         return outbox.post_in(
             transaction, runtime, names, entry, worker_id, _limit(runtime, names, worker_id)
@@ -133,11 +134,19 @@ def _posted(runtime: Runtime, flow: str, worker_id: str | None, job_id: str) -> 
     return Posted((worker, JobContext(job_id, flow, worker_id, JobHandle(runtime))))
 
 
+def _slot(runtime: Runtime, names: Names) -> Slot:
+    return door.slot_of(runtime.engine.flows.get(names[0]), *names)
+
+
 def _encode(
-    runtime: Runtime, names: Names, item: PostItem, at: datetime | None = None, root: str = "data"
+    runtime: Runtime,
+    names: Names,
+    spec: Slot,
+    item: PostItem,
+    at: datetime | None = None,
+    root: str = "data",
 ) -> Post:
     limit = runtime.settings.max_payload_bytes
-    spec = door.slot_of(runtime.engine.flows.get(names[0]), *names)
     text = door.encode_payload(spec, item.data, limit, root)
     due_at = door.due_at_us(runtime.engine.clock.now_us(), item.delay, at)
     return door.make_post(names, text, item.job_id, door.encode_metadata(item.metadata, limit), due_at)
@@ -155,10 +164,12 @@ def post_many(
 ) -> list[JobContext]:
     """Many posts: all checked first, then stored in parts."""
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
+    spec = _slot(runtime, names)
     posts = [
         _encode(
             runtime,
             names,
+            spec,
             item if isinstance(item, PostItem) else PostItem(item, metadata=metadata),
             root=f"items[{i}]",
         )
@@ -214,7 +225,7 @@ def _limit(runtime: Runtime, names: Names, worker_id: str | None) -> int | None:
     """Of the slot, for a post through the inbox; the worker is checked here as its owner would."""
     if worker_id is not None:
         check_worker(_stored(runtime, worker_id), worker_id, names[0])
-    return door.slot_of(runtime.engine.flows.get(names[0]), *names).max_queue_length
+    return _slot(runtime, names).max_queue_length
 
 
 def _target(runtime: Runtime, flow: str) -> str:

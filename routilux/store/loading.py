@@ -151,12 +151,18 @@ def window(
     return rows
 
 
+# What a live record of a job is made of, in this order.
+LIVE_JOB = (
+    "job", "job_id", "flow", "status", "open_count", "metadata", "data", "routine_status", "result", "error", "created_at",
+    "started_at", "ended_at",
+)  # fmt: skip
+_LIVE_JOB = ", ".join(LIVE_JOB)
 _JOBS_OF = {
     "sqlite": text(
-        "SELECT * FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT value FROM json_each(:numbers))"
+        f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT value FROM json_each(:numbers))"
     ),
     "postgresql": text(
-        "SELECT * FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT CAST(v AS bigint) FROM"
+        f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT CAST(v AS bigint) FROM"
         " jsonb_array_elements_text(CAST(:numbers AS jsonb)) AS r(v))"
     ),
 }
@@ -166,8 +172,8 @@ def messages_with(connection: Connection, worker: int, seqs: Sequence[int], stat
     """These messages, as far as they have this status, by seq."""
     query = (
         select(
-            messages.c.seq, messages.c.job, messages.c.routine, messages.c.slot, messages.c.payload,
-            messages.c.created_at, messages.c.produced_by,
+            messages.c.seq, messages.c.job, messages.c.slot, messages.c.payload, messages.c.created_at,
+            messages.c.produced_by,
         )
         .where(messages.c.worker == worker, messages.c.seq.in_(seqs), messages.c.status == status)
         .order_by(messages.c.seq)
@@ -183,7 +189,8 @@ def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> li
 
 def job_with_id(connection: Connection, job_id: str) -> Any:
     """A job row and the public id and owner of its worker."""
-    query = select(jobs, workers.c.worker_id, workers.c.owner).join(workers, workers.c.key == jobs.c.worker)
+    columns = [jobs.c[name] for name in LIVE_JOB]
+    query = select(*columns, jobs.c.worker).join(workers, workers.c.key == jobs.c.worker)
     return connection.execute(query.where(jobs.c.job_id == job_id)).first()
 
 
