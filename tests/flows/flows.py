@@ -25,6 +25,28 @@ class Step(Routine):
             self.set_error_handler(handler)
 
 
+def taking(*slots: str, logic: Callable[..., Any] | None = None, policy: Any = None) -> Routine:
+    """A plain routine with these slots; without a policy if none is given."""
+    routine = Routine()
+    for slot in slots:
+        routine.add_slot(slot)
+    if logic is not None:
+        routine.set_logic(logic)
+    if policy is not None:
+        routine.set_activation_policy(policy)
+    return routine
+
+
+def flow_of(**routines: Routine) -> FlowRegistry:
+    """A registry with the flow `f`: these routines under these ids, not connected."""
+    flow = Flow("f")
+    for routine_id, routine in routines.items():
+        flow.add_routine(routine, routine_id)
+    registry = FlowRegistry()
+    registry.register_by_name("f", flow)
+    return registry
+
+
 def chain(*steps: Step) -> FlowRegistry:
     """A registry with the flow `f`: the steps `s0`, `s1`, … one after another."""
     flow = Flow("f")
