@@ -1,7 +1,7 @@
 """What a routine may run next: its policy applied to its slots. Takes messages from the windows; nothing else.
 
-Messages of a job that has ended are dropped on the way (the database swept them with the job's end); those of a
-paused job are handed to the engine to be parked, so that they cannot fill the window. A message that was in
+Messages of a job that has ended are dropped on the way (its end swept them in the database, and counted them out of
+the slot); those of a paused job are handed to the engine to be parked, so that they cannot fill the window. A message that was in
 flight when an owner died (a suspect) ends a run: it runs alone.
 """
 
@@ -62,11 +62,7 @@ def _purge(cell: RoutineCell, chosen: Pick) -> None:
     for queue in cell.slots.values():
         gone = [message for message in queue.items if not may_run(message.job)]
         queue.remove({message.seq for message in gone})
-        for message in gone:
-            if message.job.has_ended:
-                drop(queue)
-            else:
-                chosen.paused.append(message)
+        chosen.paused += [message for message in gone if not message.job.has_ended]
     chosen.paused_reruns += [rerun for rerun in cell.reruns if is_paused(rerun.messages)]
     cell.reruns = deque(rerun for rerun in cell.reruns if not is_paused(rerun.messages))
 
@@ -79,11 +75,6 @@ def is_paused(messages: Iterable[Message]) -> bool:
 def may_run(job: Job) -> bool:
     """False: its messages may not be taken."""
     return job.status != JobStatus.PAUSED and not job.has_ended
-
-
-def drop(queue: SlotQueue) -> None:
-    """A message that the database has settled already leaves memory."""
-    queue.waiting -= 1
 
 
 def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:

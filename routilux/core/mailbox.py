@@ -141,6 +141,7 @@ class WorkerCell:
         "definition",
         "flow",
         "flow_name",
+        "held_count",
         "idle_since",
         "is_dirty",
         "is_forgotten",
@@ -149,13 +150,13 @@ class WorkerCell:
         "key",
         "next_n",
         "next_seq",
-        "parked_count",
         "refreshed_at",
         "routines",
         "state",
         "status",
         "stored_status",
         "suspects",
+        "timed_count",
         "touched_at",
         "worker_id",
     )  # fmt: skip
@@ -178,7 +179,8 @@ class WorkerCell:
             WeakValueDictionary()
         )  # as long as a message of it is in memory
         self.routines = {rid: RoutineCell(self, compiled) for rid, compiled in flow.routines.items()}
-        self.parked_count = 0  # parked with a due time: they will come back by themselves
+        self.timed_count = 0  # parked with a due time: they will come back by themselves
+        self.held_count = 0  # parked until somebody acts: paused, unroutable
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)
         self.is_forgotten = False
         self.is_dirty = False
@@ -207,7 +209,15 @@ class WorkerCell:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.run_count or self.parked_count or self.rerun_count or self.waiting)
+        return bool(
+            self.run_count or self.timed_count or self.held_count or self.waiting or self._has_live_reruns
+        )
+
+    @property
+    def _has_live_reruns(self) -> bool:
+        """Those of jobs that have ended leave when their turn comes."""
+        routines = self.routines.values()
+        return any(not rerun.messages[0].job.has_ended for routine in routines for rerun in routine.reruns)
 
 
 class Run:

@@ -63,6 +63,11 @@ class Job:
     def has_ended(self) -> bool:
         return self.ended_at is not None
 
+    @property
+    def ends_now(self) -> bool:
+        """It ends with the commit in the making, which counts its messages out of their slots."""
+        return self.ended_at is not None and self.is_touched
+
 
 class Message:
     """One item of a slot, in memory."""

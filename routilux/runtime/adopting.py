@@ -78,7 +78,10 @@ def start(
             ownership.save_state(commit.connection, stored.key, list(_state_rows(state)))
         return True
 
-    return _load(engine, worker_id) if fenced(engine, work) else resume(engine, worker_id)
+    cell = _load(engine, worker_id) if fenced(engine, work) else resume(engine, worker_id, is_named=is_named)
+    if cell is not None:
+        engine.newest[cell.flow_name] = cell
+    return cell
 
 
 def publish(engine: Engine) -> None:
@@ -112,18 +115,25 @@ def _load(engine: Engine, worker_id: str) -> WorkerCell:
                 raise WorkerNotFoundError(worker_id)
             return keeping.load(engine, connection, stored)
 
-    cell = patiently(engine, call)
-    engine.newest[cell.flow_name] = cell
+    return patiently(engine, call)
+
+
+def resume(engine: Engine, worker_id: str, *, is_named: bool = False) -> WorkerCell | None:
+    """Run a known worker again. None: it is alive in another runtime. Raises `WorkerEndedError` if it was cancelled.
+
+    `is_named`: somebody started it by its name: it stays when its work is done, and is the newest of its flow.
+    """
+    cell = engine.by_id.get(worker_id) or _reopen(engine, worker_id)
+    if cell is not None and is_named:
+        engine.newest[cell.flow_name] = cell
+        if not cell.is_named:
+            key = cell.key
+            fenced(engine, lambda commit: ownership.name_worker(commit.connection, key))
+            cell.is_named = True
     return cell
 
 
-def resume(engine: Engine, worker_id: str) -> WorkerCell | None:
-    """Run a known worker again. None: it is alive in another runtime. Raises `WorkerEndedError` if it was cancelled."""
-    known = engine.by_id.get(worker_id)
-    if known is not None:
-        known.is_named = True
-        engine.newest[known.flow_name] = known
-        return known
+def _reopen(engine: Engine, worker_id: str) -> WorkerCell | None:
     digest_of = engine.flows.definition
 
     def work(commit: Commit) -> bool:

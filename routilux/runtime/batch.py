@@ -39,6 +39,7 @@ class Batch:
     jobs: dict[Job, WorkerCell] = field(default_factory=dict)
     workers: dict[int, WorkerCell] = field(default_factory=dict)
     planned: list[Run] = field(default_factory=list)
+    miscounted: set[WorkerCell] = field(default_factory=set)  # see `Engine.miscounted`
     receipts: list[tuple[Receipt, object]] = field(default_factory=list)
     refusals: list[tuple[Receipt, BaseException]] = field(default_factory=list)
     ended_jobs: list[Job] = field(default_factory=list)
@@ -121,6 +122,8 @@ class Batch:
         failure: Failure | None = None,
     ) -> None:
         """A parked row for a batch of messages; a row with this key is replaced."""
+        if reason in (ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
+            self.miscounted.add(cell)
         numbers = {message.job.no for message in messages}
         seqs = [message.seq for message in messages]
         key = seqs[0] if key is None else key
@@ -148,6 +151,7 @@ class Batch:
             job.has_details = True
         if job.open_count > 0:
             self.changes.swept_jobs.append((cell.key, job.no))
+            self.miscounted.add(cell)
             cell.purge_soon()
             job.open_count = 0
         job.is_touched = True

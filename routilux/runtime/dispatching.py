@@ -161,8 +161,12 @@ def unpick(cell: RoutineCell, activations: list[Activation]) -> None:
     for activation in reversed(activations):
         if activation.rerun is not None:
             cell.reruns.appendleft(activation.rerun)
-        else:
-            messages.extend(activation.messages)
+            continue
+        for message in activation.messages:
+            if not message.job.has_ended:
+                messages.append(message)
+            elif not message.job.ends_now:
+                cell.slots[message.slot].waiting -= 1
     messages.sort(key=lambda message: message.seq)
     give_back(cell, messages)
 

@@ -125,6 +125,9 @@ class Engine:
         self.reidentify: Callable[[], None] = lambda: None
         self.watch_alarm: Callable[[], object] = lambda: None
         self.published: dict[str, str] = {}  # flow -> hash of the definition that is in the database
+        self.miscounted: set[WorkerCell] = (
+            set()
+        )  # what is parked of them changed in ways that only SQL can count
         self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
         self.flush_waiters = 0
         self.due = redelivery.Due()
@@ -183,6 +186,7 @@ class Engine:
         self.in_hand = inputs
         self._commit(inputs)
         self.in_hand = []
+        keeping.recount(self)
         self._tell_watchers()
 
     def look(self) -> None:
@@ -242,7 +246,7 @@ class Engine:
                             self.note(cell)
 
     def is_flushing(self, worker: WorkerCell) -> bool:
-        return self.flush_waiters > 0 and not worker.run_count and not worker.parked_count and not self.runs
+        return self.flush_waiters > 0 and not worker.run_count and not worker.timed_count and not self.runs
 
     # one group commit
 
@@ -329,6 +333,9 @@ class Engine:
     def _deliver(self, batch: Batch) -> None:
         """It is in: runs start, callers are answered, facts are told."""
         self.convicted.clear()
+        self.miscounted |= batch.miscounted
+        if batch.changes.swept_counts:
+            keeping.count_out(self, batch)
         for run in batch.planned:
             self.runs.add(run)
             self.executor.submit(run)

@@ -59,7 +59,7 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
     cell.deaths = stored.deaths
     cell.next_seq, cell.next_n = loading.next_numbers(connection, stored)
     cell.state = loading.state_of(connection, stored.key)
-    cell.parked_count = loading.timed_count(connection, stored.key)
+    cell.timed_count, cell.held_count = loading.parked_counts(connection, stored.key)
     _load_suspects(engine, connection, cell)
     _load_slots(engine, connection, cell)
     _load_reruns(engine, connection, cell)
@@ -70,6 +70,29 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
         if routine.has_backlog:
             engine.note(routine)
     return cell
+
+
+def count_out(engine: Engine, batch: Batch) -> None:
+    """Messages that ended jobs took along wait no more; those of them that are in runs leave with their outcome."""
+    for worker, routine, slot, count in batch.changes.swept_counts:
+        cell = engine.workers.get(worker)
+        if cell is not None and routine in cell.routines and slot in cell.routines[routine].slots:
+            cell.slot(routine, slot).waiting -= count
+    ended = set(batch.ended_jobs)
+    for run in engine.runs:
+        for activation in run.activations[run.settled :] if not run.cell.worker.is_forgotten else ():
+            for message in activation.messages if activation.rerun is None else ():
+                if message.job in ended:
+                    run.cell.slots[message.slot].waiting += 1
+
+
+def recount(engine: Engine) -> None:
+    """Rows that a job took along with its end, or that wait for an operator, are counted where they are."""
+    if engine.miscounted:
+        counted, engine.miscounted = engine.miscounted, set()
+        with engine.store.read() as connection:
+            for cell in counted:
+                cell.timed_count, cell.held_count = loading.parked_counts(connection, cell.key)
 
 
 def _load_suspects(engine: Engine, connection: Connection, cell: WorkerCell) -> None:

@@ -76,7 +76,7 @@ def execute(
         if known is not None:
             if known.flow != name:
                 raise ValueError(f"worker {worker_id!r} belongs to flow {known.flow!r}, not {name!r}")
-            adopting.resume(engine, known.worker_id)
+            adopting.resume(engine, known.worker_id, is_named=True)
             engine.mine.add(known.worker_id)
             return known.worker_id
         new = worker_id or new_id()

@@ -82,7 +82,7 @@ def apply(engine: Engine, batch: Batch) -> None:
     for row, messages in found:
         cell = engine.workers.get(row.worker)
         if cell is not None and not cell.is_forgotten:
-            cell.parked_count -= 1
+            cell.timed_count -= 1
             bring_back(engine, batch, cell, row, messages)
 
 
@@ -95,6 +95,8 @@ def bring_back(
     attempt: int | None = None,
 ) -> None:
     """Parked messages come to the end of the line; what the definition no longer has is kept as unroutable."""
+    if row.due_at is None:
+        batch.miscounted.add(cell)
     if not messages:
         batch.unpark(cell, row.seq)
     elif row.routine not in cell.routines or any(
@@ -149,10 +151,12 @@ def rejoin(
 
 def hold(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
     """A batch that came due while its job is paused; a line number says that it has run before."""
+    batch.miscounted.add(cell)
     values = {**row._mapping, "due_at": None, "line": row.line or 0, "reason": str(ParkedReason.PAUSED)}
     batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)
 
 
 def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
+    batch.miscounted.add(cell)
     values = {**row._mapping, "due_at": None, "line": None, "reason": str(ParkedReason.UNROUTABLE)}
     batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)

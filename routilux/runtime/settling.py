@@ -87,7 +87,8 @@ def _succeed_alone(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outc
     if job.started_at is None:
         job.started_at = batch.now
         job.is_touched = True
-        job.status = JobStatus.RUNNING
+        if job.status == "pending":  # it may have been paused meanwhile
+            job.status = JobStatus.RUNNING
     batch.jobs[job] = worker
     for routine, slot, text in outcome.emits:
         emit(engine, batch, worker, job, routine, slot, text, n)
@@ -183,8 +184,8 @@ def _start(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
 def _consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> None:
     worker = cell.worker
     for message in activation.messages:
-        batch.changes.consumed.append((worker.key, message.seq, n))
         if not message.job.has_ended:
+            batch.changes.consumed.append((worker.key, message.seq, n))
             message.job.open_count -= 1
     _leave(batch, cell, activation)
 
@@ -200,7 +201,8 @@ def _leave(batch: Batch, cell: RoutineCell, activation: Activation) -> None:
 
 def _leave_slots(cell: RoutineCell, messages: Sequence[Message]) -> None:
     for message in messages:
-        cell.slots[message.slot].waiting -= 1
+        if not message.job.ends_now:
+            cell.slots[message.slot].waiting -= 1
 
 
 def _clear_suspects(batch: Batch, worker: WorkerCell, messages: Sequence[Message]) -> None:
@@ -335,14 +337,15 @@ def _park_for_retry(
     counted = activation.attempt if decision.kind is DecisionKind.RETRY else activation.attempt - 1
     if activation.rerun is None:
         for message in activation.messages:
-            batch.settle(worker, message.seq, MessageStatus.PARKED)
+            if not message.job.has_ended:
+                batch.settle(worker, message.seq, MessageStatus.PARKED)
         _leave(batch, cell, activation)
     batch.park(
         worker, activation.messages, cell.routine_id, ParkedReason.RETRY,
         key=activation.rerun.key if activation.rerun else None, due_at=due_at, attempt=counted, activation=n,
         policy_message=policy_text(activation), failure=failure,
     )  # fmt: skip
-    worker.parked_count += 1
+    worker.timed_count += 1
     engine.redelivery_due(due_at)
 
 
@@ -357,8 +360,8 @@ def bury(batch: Batch, cell: RoutineCell, activation: Activation, n: int | None,
     """The messages become a dead letter, their jobs fail."""
     worker = cell.worker
     for message in activation.messages:
-        batch.settle(worker, message.seq, MessageStatus.DEAD)
         if not message.job.has_ended:
+            batch.settle(worker, message.seq, MessageStatus.DEAD)
             message.job.open_count -= 1
     key = activation.rerun.key if activation.rerun else activation.messages[0].seq
     if activation.rerun is None:

@@ -47,6 +47,18 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """A question about `:rows`, a JSON array of rows."""
+
+    sqlite: TextClause
+    postgres: TextClause
+
+    def ask(self, connection: Connection, rows: Sequence[Row]) -> Sequence[Any]:
+        asked = self.sqlite if connection.dialect.name == "sqlite" else self.postgres
+        return connection.execute(asked, {"rows": orjson.dumps(rows).decode()}).all()
+
+
+@dataclass(frozen=True, slots=True)
 class Bulk:
     """One step in the words of both databases; in the texts `:rows` is a JSON array of rows."""
 

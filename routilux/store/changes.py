@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
 from routilux.store import bulk
-from routilux.store.bulk import Bulk, Row
+from routilux.store.bulk import Bulk, Query, Row
 from routilux.store.tables import activations, jobs, messages, parked, slots, traces, worker_state, workers
 
 MESSAGE = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "status", "created_at")
@@ -95,6 +95,18 @@ _SWEEP_MESSAGES = Bulk(
         " WHERE m.worker = n.worker AND m.job = n.job AND m.status IN ('waiting', 'parked')"
     ),
 )
+# How many of them wait: worker, routine, slot, count.
+_COUNT_SWEPT = Query(
+    text(
+        "SELECT worker, routine, slot, count(*) FROM routilux_messages WHERE status = 'waiting' AND (worker, job) IN"
+        " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:rows)) GROUP BY 1, 2, 3"
+    ),
+    text(
+        "SELECT m.worker, m.routine, m.slot, count(*) FROM (SELECT CAST(v ->> 0 AS bigint) AS worker,"
+        " CAST(v ->> 1 AS bigint) AS job FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)) AS n"
+        " JOIN routilux_messages AS m ON m.worker = n.worker AND m.job = n.job WHERE m.status = 'waiting' GROUP BY 1, 2, 3"
+    ),
+)
 _SWEEP_PARKED = Bulk(
     text(
         "DELETE FROM routilux_parked WHERE reason <> 'dead' AND (worker, seq, job) IN (SELECT m.worker, m.seq, m.job FROM"
@@ -146,6 +158,7 @@ class Changes:
     finished_jobs: list[Row] = field(default_factory=list)  # completed: worker, job, started, ended
     jobs: list[Row] = field(default_factory=list)
     swept_jobs: list[Row] = field(default_factory=list)
+    swept_counts: list[tuple[int, str, str, int]] = field(default_factory=list)  # found while writing
     activations: list[Row] = field(default_factory=list)
     completed: list[Row] = field(
         default_factory=list
@@ -173,8 +186,6 @@ class Changes:
             (_INSERT_ACTIVATIONS, self.activations),
             (_UPSERT_PARKED, parked_rows),
             (_DELETE_PARKED, parked_gone),
-            (_SWEEP_PARKED, self.swept_jobs),
-            (_SWEEP_MESSAGES, self.swept_jobs),
             (_INSERT_JOBS, self.new_jobs),
             (_INSERT_POSTED, self.posted_jobs),
             (_UPDATE_JOBS, self.jobs),
@@ -191,6 +202,10 @@ class Changes:
                 statement.run(connection, rows)
         if self.consumed:
             _consume(connection, self.consumed)
+        if self.swept_jobs:  # what is left of them by now
+            self.swept_counts = [tuple(row) for row in _COUNT_SWEPT.ask(connection, self.swept_jobs)]
+            _SWEEP_PARKED.run(connection, self.swept_jobs)
+            _SWEEP_MESSAGES.run(connection, self.swept_jobs)
         for worker, now, reason in self.cancelled_workers:
             for step in _CANCEL_STEPS:
                 values = (

@@ -220,14 +220,12 @@ def parked_row(connection: Connection, worker: int, seq: int) -> Any:
     return connection.execute(select(parked).where(parked.c.worker == worker, parked.c.seq == seq)).first()
 
 
-def timed_count(connection: Connection, worker: int) -> int:
-    """How many are parked with a due time."""
-    query = (
-        select(func.count())
-        .select_from(parked)
-        .where(parked.c.worker == worker, parked.c.due_at.is_not(None))
-    )
-    return connection.execute(query).scalar() or 0
+def parked_counts(connection: Connection, worker: int) -> tuple[int, int]:
+    """How many are parked with a due time, and how many until somebody acts."""
+    timed = func.count().filter(parked.c.due_at.is_not(None))
+    held = func.count().filter(parked.c.reason.in_(("paused", "unroutable")), parked.c.due_at.is_(None))
+    row = connection.execute(select(timed, held).where(parked.c.worker == worker)).one()
+    return row[0], row[1]
 
 
 def due(connection: Connection, runtime: int, now: int, most: int, without: Sequence[int] = ()) -> list[Any]:

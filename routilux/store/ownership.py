@@ -197,12 +197,17 @@ def create_worker(
     connection.execute(_CREATE_WORKER, row)
 
 
+def name_worker(connection: Connection, key: int) -> None:
+    """Somebody started it by its name: it stays when its work is done."""
+    connection.execute(update(workers).where(workers.c.key == key).values(is_named=1))
+
+
 def reopen_worker(connection: Connection, key: int, definition: str) -> None:
     """A worker that completed, or was given back, is run again."""
     connection.execute(
         update(workers)
         .where(workers.c.key == key, workers.c.status.in_(("completed", "idle", "pending", "running")))
-        .values(status="running", ended_at=None, is_named=1, definition=definition)
+        .values(status="running", ended_at=None, definition=definition)
     )
 
 

@@ -142,7 +142,7 @@ def test_a_worker_with_many_parked_retries_starts_without_them_in_memory(databas
                 break
         eventually(lambda: rows(database, "SELECT count(*) FROM routilux_activations") == [(1,)])
         (cell,) = runtime.engine.workers.values()
-        assert cell.parked_count == MANY
+        assert cell.timed_count == MANY
         assert runtime.call(lambda: (cell.rerun_count, len(cell.jobs))) in ((0, 0), (0, 1))
         fresh = post(runtime, {"n": 0})
         eventually(lambda: logic.calls[0])
