@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: demo test check bench migrate clean install
+.PHONY: demo test check bench docs migrate clean install
 
 install: $(READY)
 
@@ -29,6 +29,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+docs: $(READY)
+	$(BIN)/python -m tests.support.settled
 
 migrate: $(READY)
 	$(BIN)/routilux db upgrade $(ARGS)

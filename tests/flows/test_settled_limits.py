@@ -101,8 +101,8 @@ def test_row_32_a_runtime_has_ten_threads_unless_told_otherwise(sqlite_database:
 
 
 def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
-    """A worker is `pending` before it is started, then `running` or `idle`, `paused`, and at its end `cancelled`,
-    `completed` or `failed`."""
+    """A worker is `pending` before it is started, then `idle` or `running`, `paused` and `cancelled` by its users; one
+    without a name that is left with nothing to do is `completed`."""
     gate, begun = threading.Event(), threading.Event()
 
     def hold(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
@@ -122,7 +122,10 @@ def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
         seen.append(worker.status)
         runtime.cancel_worker("w")
         seen.append(worker.status)
+        left = runtime.exec("f").worker_id
     assert seen == ["pending", "idle", "running", "paused", "cancelled"]
+    ended = "SELECT status FROM routilux_workers WHERE worker_id = :left"
+    assert column(sqlite_database, ended, left=left) == ["completed"]
 
 
 def test_row_34_a_time_limit_is_no_limit_of_a_worker(sqlite_database: str) -> None:
