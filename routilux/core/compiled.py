@@ -34,3 +34,4 @@ class CompiledFlow:
 
     flow_id: str | None
     routines: dict[str, CompiledRoutine]
+    execution_timeout: float | None = None  # seconds that a job may be at work

@@ -205,13 +205,17 @@ class Flow:
 
     def compiled(self) -> CompiledFlow:
         """Everything looked up once; made again when the flow or a routine has changed."""
-        stamp = (id(self._error_handler), *((rid, id(r), r._version) for rid, r in self.routines.items()))
+        stamp = (
+            id(self._error_handler),
+            self.execution_timeout,
+            *((rid, id(r), r._version) for rid, r in self.routines.items()),
+        )
         if self._compiled is None or self._compiled[0] != stamp:
             routines = {
                 routine_id: self._compile(routine_id, routine)
                 for routine_id, routine in self.routines.items()
             }
-            self._compiled = (stamp, CompiledFlow(self.flow_id, routines))
+            self._compiled = (stamp, CompiledFlow(self.flow_id, routines, self.execution_timeout))
         return self._compiled[1]
 
     def _compile(self, routine_id: str, routine: Routine) -> CompiledRoutine:

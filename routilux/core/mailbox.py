@@ -229,6 +229,7 @@ class Run:
         "is_alone",
         "is_ask",
         "is_broken",
+        "running",
         "settled",
         "should_stop",
         "snapshot",
@@ -240,6 +241,9 @@ class Run:
         self.is_alone = is_alone
         self.is_ask = False  # its policy is the user's code: the executor asks it first
         self.snapshot: dict[str, list[Message]] = {}
+        self.running: tuple[Activation, float] | None = (
+            None  # what the executor is at, and since when (monotonic)
+        )
         self.settled = 0  # outcomes that the engine has taken
         self.is_broken = False  # an outcome did not go in: those after it run again
         self.should_stop = False

@@ -17,6 +17,7 @@ class Job:
 
     __slots__ = (
         "__weakref__",
+        "active_us",
         "created_at",
         "data",
         "ended_at",
@@ -29,6 +30,7 @@ class Job:
         "metadata",
         "no",
         "open_count",
+        "parked_count",
         "result",
         "routine_status",
         "started_at",
@@ -55,6 +57,8 @@ class Job:
         self.error: str | None = None
         self.started_at: int | None = None
         self.ended_at: int | None = None
+        self.active_us = 0  # at work, as far as that is measured: see `routilux.runtime.timeouts`
+        self.parked_count = 0  # so many of the open ones are parked
         self.is_new = True
         self.is_touched = False
         self.has_details = False  # data, a result, an error or the status of a routine was ever set

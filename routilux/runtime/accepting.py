@@ -135,6 +135,7 @@ def fitted(spec: Slot, text: str) -> str:
 
 def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: Post) -> None:
     job = Job(cell.next_seq, post.job_id, cell.worker_id, cell.flow_name, batch.now, post.metadata)
+    job.has_details = cell.flow.execution_timeout is not None
     cell.jobs[job.no] = job
     engine.live_jobs[job.job_id] = job
     batch.posted.add(job.job_id)

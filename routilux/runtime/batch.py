@@ -124,6 +124,9 @@ class Batch:
         """A parked row for a batch of messages; a row with this key is replaced."""
         if reason in (ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
             self.miscounted.add(cell)
+        if reason != ParkedReason.DEAD:
+            for message in messages:
+                message.job.parked_count += 1
         numbers = {message.job.no for message in messages}
         seqs = [message.seq for message in messages]
         key = seqs[0] if key is None else key
@@ -189,14 +192,14 @@ class Batch:
 def _new_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
     return (
         cell.key, job.no, job.job_id, job.flow, job.status, job.open_count, job.metadata, text_of(job.data),
-        _statuses(job), job.result, job.error, job.created_at, job.started_at, job.ended_at,
+        _statuses(job), job.result, job.error, job.created_at, job.started_at, job.ended_at, job.active_us,
     )  # fmt: skip
 
 
 def _changed_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
     return (
         cell.key, job.no, job.status, job.open_count, text_of(job.data), _statuses(job), job.result, job.error,
-        job.started_at, job.ended_at,
+        job.started_at, job.ended_at, job.active_us,
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def _job(engine: Engine, worker_id: str | None, job_id: str | None) -> tuple[Wor
                 raise JobNotFoundError(job_id)
             job = cell.jobs.get(row.job)
             if job is None or _is_history(job):
-                job = keeping.as_job(cell, row)
+                job = keeping.load_jobs(connection, cell, {row.job})[row.job]
                 engine.live_jobs[job.job_id] = job
     return cell, job
 

@@ -18,8 +18,6 @@ def checked(name: str, flow: Flow) -> None:
     for finding in flow.validate():
         if finding.startswith("Error:"):
             raise PolicyError(f"flow {name!r}: {finding.removeprefix('Error: ')}")
-    if flow.execution_timeout is not None:
-        log.warning("flow %r: execution_timeout is not enforced in this release", name)
     for routine_id, routine in flow.compiled().routines.items():
         if routine.policy is None or routine.call is None:
             missing = "activation policy" if routine.policy is None else "logic"

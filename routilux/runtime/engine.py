@@ -37,6 +37,7 @@ from routilux.runtime import (
     owning,
     redelivery,
     settling,
+    timeouts,
     trouble,
 )
 from routilux.runtime.batch import Batch, Fact
@@ -132,6 +133,7 @@ class Engine:
         self.flush_waiters = 0
         self.due = redelivery.Due()
         self.inbox = inbox.Seen()
+        self.timeouts = timeouts.Watch(clock)
         self.lease_is_good: Callable[[], bool] = lambda: True
         self.is_stopping = False
         self.is_draining = False
@@ -193,6 +195,7 @@ class Engine:
         """Reads that must see what memory sees: between two commits."""
         keeping.refill(self)
         redelivery.look(self)
+        timeouts.look(self)
         now = self.clock.monotonic()
         # the alarm rings for it; if it does not, it is the one to be mended
         if self.must_reconcile or now - self.reconciled_at > 2 * self.settings.reconcile_s:
@@ -285,6 +288,7 @@ class Engine:
             inbox.apply(self, batch, arrived, taken)
             accepting.free_unused(batch, taken)
             redelivery.apply(self, batch)
+            timeouts.apply(self, batch)
             keeping.refresh(self, batch)
             dispatching.plan(self, batch)
 

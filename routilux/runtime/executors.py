@@ -46,10 +46,13 @@ class Performer:
         try:
             overlay = Overlay(_committed(run))
             readers = self._readers(run)
-            until = self._clock.monotonic() + RUN_SECONDS
+            now = self._clock.monotonic()
+            until = now + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
+                run.running = (activation, now)
                 self._report(self._run_one(run, activation, overlay, readers))
-                if run.should_stop or self._clock.monotonic() > until:
+                now = self._clock.monotonic()
+                if run.should_stop or now > until:
                     break
         finally:
             self._report(RunEnded(run))
@@ -59,10 +62,13 @@ class Performer:
         try:
             overlay = Overlay(_committed(run))
             readers = self._readers(run)
-            until = self._clock.monotonic() + RUN_SECONDS
+            now = self._clock.monotonic()
+            until = now + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
+                run.running = (activation, now)
                 self._report(await self._run_one_async(run, activation, overlay, readers))
-                if run.should_stop or self._clock.monotonic() > until:
+                now = self._clock.monotonic()
+                if run.should_stop or now > until:
                     break
         finally:
             self._report(RunEnded(run))

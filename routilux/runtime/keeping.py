@@ -159,6 +159,9 @@ def load_jobs(connection: Connection, worker: WorkerCell, numbers: set[int]) -> 
     }
     for row in loading.jobs_with(connection, worker.key, sorted(numbers - jobs.keys())):
         jobs[row[0]] = as_job(worker, row)
+    if worker.flow.execution_timeout is not None:
+        for number, count in loading.parked_per_job(connection, worker.key, sorted(numbers)):
+            jobs[number].parked_count = count
     return jobs
 
 
@@ -166,12 +169,15 @@ def as_job(worker: WorkerCell, row: Sequence[Any]) -> Job:
     """A row of `loading.LIVE_JOB` as a live record."""
     (
         no, job_id, flow, status, open_count, metadata, data, statuses, result, error, created_at, started_at, ended_at,
-    ) = row[:13]  # fmt: skip
+        active_us,
+    ) = row[:14]  # fmt: skip
     job = Job(no, job_id, worker.worker_id, flow, created_at, metadata)
     job.status = _JOB_STATUS[status]
     job.open_count = job.stored_open_count = open_count
-    job.started_at = started_at
+    job.started_at, job.active_us = started_at, active_us
     job.is_new = False
+    if worker.flow.execution_timeout is not None:
+        job.has_details = True
     if not (data is statuses is result is error is ended_at is None):
         job.has_details = True
         job.data = loading.texts_of(data)

@@ -124,6 +124,7 @@ def move_into_line(
     batch.unpark(cell, row.seq)
     routine = cell.routines[row.routine]
     for old in messages:
+        old.job.parked_count -= 1
         seq = cell.next_seq
         cell.next_seq += 1
         batch.changes.moved.append((cell.key, old.seq, seq))
@@ -141,6 +142,8 @@ def rejoin(
     """A batch that has run before gets a line number; its row stays until it is settled."""
     line = cell.next_seq
     cell.next_seq += 1
+    for message in messages:
+        message.job.parked_count -= 1
     batch.touch_worker(cell)
     values = {
         **row._mapping, "reason": str(ParkedReason.RETRY), "due_at": None, "line": line, "attempt": attempt

@@ -17,10 +17,11 @@ from routilux.store.tables import activations, jobs, messages, parked, slots, tr
 MESSAGE = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "status", "created_at")
 JOB = (
     "worker", "job", "job_id", "flow", "status", "open_count", "metadata", "data", "routine_status", "result", "error",
-    "created_at", "started_at", "ended_at",
+    "created_at", "started_at", "ended_at", "active_us",
 )  # fmt: skip
 JOB_CHANGE = (
     "worker", "job", "status", "open_count", "data", "routine_status", "result", "error", "started_at", "ended_at",
+    "active_us",
 )  # fmt: skip
 POSTED_JOB = ("worker", "job", "job_id", "flow", "metadata", "created_at")
 ACTIVATION = (

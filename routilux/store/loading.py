@@ -154,7 +154,7 @@ def window(
 # What a live record of a job is made of, in this order.
 LIVE_JOB = (
     "job", "job_id", "flow", "status", "open_count", "metadata", "data", "routine_status", "result", "error", "created_at",
-    "started_at", "ended_at",
+    "started_at", "ended_at", "active_us",
 )  # fmt: skip
 _LIVE_JOB = ", ".join(LIVE_JOB)
 _JOBS_OF = {
@@ -185,6 +185,14 @@ def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> li
     """Job rows by number."""
     values = {"worker": worker, "numbers": orjson.dumps(numbers).decode()}
     return list(connection.execute(_JOBS_OF[connection.dialect.name], values).all())
+
+
+def parked_per_job(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
+    """(job, how many of its messages are parked) of those jobs that have any."""
+    query = select(messages.c.job, func.count()).where(
+        messages.c.worker == worker, messages.c.job.in_(numbers), messages.c.status == "parked"
+    )
+    return list(connection.execute(query.group_by(messages.c.job)))
 
 
 def job_with_id(connection: Connection, job_id: str) -> Any:

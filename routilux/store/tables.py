@@ -185,6 +185,13 @@ jobs = Table(
     _instant("created_at", "when it was posted", nullable=False),
     _instant("started_at", "commit of its first activation's start"),
     _instant("ended_at", "when it ended"),
+    Column(
+        "active_us",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="µs at work as of its last change; kept where the flow has an execution_timeout",
+    ),
     comment="One request travelling through one worker from start to end",
     sqlite_with_rowid=False,
 )

@@ -287,6 +287,13 @@ def _create_work_tables() -> None:
             comment="commit of its first activation's start (µs since 1970 UTC)",
         ),
         sa.Column("ended_at", sa.BigInteger(), comment="when it ended (µs since 1970 UTC)"),
+        sa.Column(
+            "active_us",
+            sa.BigInteger(),
+            nullable=False,
+            server_default=sa.text("0"),
+            comment="µs at work as of its last change; kept where the flow has an execution_timeout",
+        ),
         comment="One request travelling through one worker from start to end",
         sqlite_with_rowid=False,
     )

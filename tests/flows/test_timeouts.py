@@ -1,0 +1,128 @@
+"""`Flow(execution_timeout=…)`: per job, from its first activation, without the time in which it could not run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from routilux import ErrorHandler, Flow, FlowRegistry, RetryLater, Runtime, get_current_job
+from tests.flows.flows import Step, post, running
+from tests.support.looking import column, rows
+from tests.support.waiting import eventually
+
+
+def timed(seconds: float | None, *steps: Step) -> FlowRegistry:
+    flow = Flow("f", execution_timeout=seconds)
+    for i, step in enumerate(steps):
+        flow.add_routine(step, f"s{i}")
+        if i:
+            flow.connect(f"s{i - 1}", "output", f"s{i}", "input")
+    registry = FlowRegistry()
+    registry.register_by_name("f", flow)
+    return registry
+
+
+class Slow:
+    """Logic that holds on until it is let go, or its job has ended."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.saw_the_end: list[bool] = []
+
+    def __call__(self, step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        job = get_current_job()
+        assert job is not None
+        while not self.go.wait(0.01) and not job.is_cancelled() and job.status == "running":
+            pass
+        self.saw_the_end.append(not self.go.is_set())
+        step.emit("output", n=1)
+
+
+def test_a_job_that_takes_too_long_fails_in_its_first_activation(database: str) -> None:
+    slow = Slow()
+    with running(database, timed(0.3, Step(slow), Step(lambda *_: None))) as runtime:
+        job = post(runtime, {})
+        assert job.wait(20)
+        assert (job.status, job.error) == (
+            "failed",
+            "TimeoutError: at work longer than the execution_timeout of 0.3 s",
+        )
+        eventually(lambda: column(database, "SELECT status FROM routilux_activations") == ["discarded"])
+        assert slow.saw_the_end == [True]
+        slow.go.set()
+        assert post(runtime, {}).wait(10)  # the next job has time of its own
+    assert rows(database, "SELECT status, count(*) FROM routilux_jobs GROUP BY 1 ORDER BY 1") == [
+        ("completed", 1),
+        ("failed", 1),
+    ]
+
+
+def test_the_time_of_all_its_activations_counts_and_idle_workers_are_not_failed(database: str) -> None:
+    def a_while(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        job = get_current_job()
+        assert job is not None
+        began = time.monotonic()
+        while time.monotonic() - began < 0.5 and job.status == "running":
+            threading.Event().wait(0.01)
+        step.emit("output", n=1)
+
+    with running(database, timed(1.2, *(Step(a_while) for _ in range(4)))) as runtime:
+        job = post(runtime, {})
+        assert job.wait(20)
+        assert job.status == "failed"
+        (done,) = column(database, "SELECT count(*) FROM routilux_activations WHERE status = 'completed'")
+        assert 1 <= done < 4
+        assert runtime.exec("f", worker_id="w").status in ("idle", "running")
+
+
+def test_time_in_which_it_is_paused_or_waits_for_a_retry_does_not_count(database: str) -> None:
+    tries: list[int] = []
+
+    def later(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise RetryLater(0.6)
+        step.emit("output", n=1)
+
+    registry = timed(0.5, Step(later, handler=ErrorHandler("retry")), Step(lambda *_: None))
+    with running(database, registry) as runtime:
+        retried = post(runtime, {})
+        waiting = post(runtime, {}, delay=1.0)
+        paused = post(runtime, {}, delay=0.2)
+        runtime.pause_job(paused.job_id)
+        assert retried.wait(20)
+        assert waiting.wait(20)
+        assert (retried.status, waiting.status, paused.status) == ("completed", "completed", "paused")
+        runtime.resume_job(paused.job_id)
+        assert paused.wait(20)
+        assert paused.status == "completed"
+
+
+def test_the_time_is_kept_over_a_restart_and_stands_still_while_nobody_can_run_it(database: str) -> None:
+    begun = threading.Event()
+
+    def some(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        begun.set()
+        threading.Event().wait(0.5)
+        step.emit("output", n=1)
+
+    slow = Slow()
+    registry = timed(0.9, Step(some), Step(slow))
+    with running(database, registry) as runtime:
+        job = post(runtime, {})
+        assert begun.wait(10)
+        runtime.pause_worker("w")  # what runs finishes
+        eventually(lambda: "s1" in column(database, "SELECT routine FROM routilux_messages"))
+        assert not job.wait(0.8)
+    (kept,) = column(database, "SELECT active_us FROM routilux_jobs")
+    assert 0.3e6 < kept < 0.9e6
+    with Runtime(1, database=database, registry=registry) as runtime:
+        runtime.exec("f", worker_id="w")
+        again = runtime.get_job(job.job_id)
+        assert again is not None
+        assert not again.wait(0.8)
+        runtime.resume_worker("w")
+        assert again.wait(20)
+        assert again.status == "failed"
+        eventually(lambda: slow.saw_the_end == [True])
