@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Delete, Insert, Update
 
 from routilux.core.activation import Outcome, jobs_of
+from routilux.core.mailbox import WorkerCell
+from routilux.core.message import Activation
 from routilux.errors import WriteError
 from routilux.runtime.batch import Batch
 from routilux.store.store import Commit, TransactionEnded
@@ -19,7 +21,8 @@ from routilux.store.store import Commit, TransactionEnded
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
-LOCK_WAIT_MS = 250
+# For a stranger's lock the group waits this long; for one that was there before, or a second one, hardly at all.
+LOCK_WAIT_MS, KNOWN_LOCK_WAIT_MS = 250, 20
 _DML = (Insert, Update, Delete)
 
 
@@ -45,10 +48,11 @@ class Own:
     writes: tuple[tuple[Any, Any], ...]
     is_gone: bool  # its run is broken or its worker forgotten: it is dropped
     is_late: bool  # its jobs have ended
+    was_locked: bool  # a stranger's lock sent it away before
     may_end_jobs: bool
 
 
-def _own(outcome: Outcome) -> Own:
+def _own(engine: Engine, outcome: Outcome) -> Own:
     run = outcome.run
     jobs, worker = jobs_of(outcome.activation), run.cell.worker
     return Own(
@@ -58,19 +62,26 @@ def _own(outcome: Outcome) -> Own:
         tuple(outcome.writes),
         run.is_broken or worker.is_forgotten,
         all(job.has_ended for job in jobs),
+        bool(engine.lock_tries) and locked_key(worker, outcome.activation) in engine.lock_tries,
         outcome.failure is not None or outcome.job_end is not None,
     )
+
+
+def locked_key(worker: WorkerCell, activation: Activation) -> tuple[int, int]:
+    """The parked row that it has, or would have."""
+    key = activation.messages[0].seq if activation.rerun is None else activation.rerun.key
+    return worker.key, key
 
 
 def execute(engine: Engine, commit: Commit, batch: Batch, reported: list[Outcome]) -> tuple[int, ...]:
     """Run what will go in; fills `batch.own_errors` and `batch.skipped`. Returns a digest to compare a resend with."""
     if batch.own is None:
-        batch.own = [_own(outcome) for outcome in reported]
+        batch.own = [_own(engine, outcome) for outcome in reported]
     batch.own_errors.clear()
     batch.skipped.clear()
     if not any(own.writes for own in batch.own):
         return ()
-    commit.limit_lock_wait(LOCK_WAIT_MS)
+    commit.limit_lock_wait(KNOWN_LOCK_WAIT_MS if any(own.was_locked for own in batch.own) else LOCK_WAIT_MS)
     if batch.is_split or not _together(commit, batch, batch.own):
         batch.skipped.clear()
         _one_by_one(engine, commit, batch, batch.own)
@@ -104,6 +115,8 @@ def _one_by_one(engine: Engine, commit: Commit, batch: Batch, owns: list[Own]) -
         if error is not None:
             batch.own_errors[own.key] = error
             doom.add(own)
+            if engine.is_lock_timeout(error):
+                commit.limit_lock_wait(KNOWN_LOCK_WAIT_MS)
 
 
 class _Doom:

@@ -19,12 +19,13 @@ from routilux.core.retry import Decision, DecisionKind, decide
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus, ParkedReason
 from routilux.core.worker_state import added
 from routilux.runtime.batch import Batch, Fact
+from routilux.runtime.owning import locked_key
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
-# a stranger holds a lock that an own statement needs: the activation steps aside this long, no attempt counted
-LOCK_PAUSE_US = 1_000_000
+# a stranger holds a lock that an own statement needs: the activation steps aside, no attempt counted
+LOCK_PAUSES_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 _STATUS = {
     DecisionKind.CONTINUE: ActivationStatus.ERROR_CONTINUED,
     DecisionKind.SKIP: ActivationStatus.SKIPPED,
@@ -50,6 +51,8 @@ def settle(engine: Engine, batch: Batch, outcome: Outcome) -> None:
     if batch.own_errors and id(outcome) in batch.own_errors:
         outcome.fail(batch.own_errors[id(outcome)])
         run.is_broken = run.should_stop = True
+    elif engine.lock_tries:
+        engine.lock_tries.pop(locked_key(worker, activation), None)
     run.settled += 1
     n = _number(batch, worker)
     if outcome.failure is None and activation.rerun is None and len(activation.messages) == 1:
@@ -316,8 +319,11 @@ def _fail(
 def _decide(
     engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, failure: Failure
 ) -> Decision:
+    key = locked_key(cell.worker, activation)
     if engine.is_lock_timeout(failure.error):
-        return Decision(DecisionKind.LATER, due_at=(batch.now + LOCK_PAUSE_US) / 1e6)
+        tries = engine.lock_tries[key] = engine.lock_tries.get(key, 0) + 1
+        pause_s = LOCK_PAUSES_S[min(tries, len(LOCK_PAUSES_S)) - 1]
+        return Decision(DecisionKind.LATER, due_at=batch.now / 1e6 + pause_s)
     handler = cell.compiled.error_handler
     return decide(failure.error, activation.attempt, handler, batch.now / 1e6, random=random.random)
 

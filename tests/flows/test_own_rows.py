@@ -10,7 +10,10 @@ from sqlalchemy.pool import NullPool
 
 from routilux import ErrorHandler, Flow, FlowRegistry, Routine
 from routilux.errors import WriteError
+from routilux.store.store import Commit
 from tests.flows.flows import Step, chain, post, running
+from tests.support.looking import column
+from tests.support.waiting import eventually
 
 metadata = MetaData()
 parents = Table("parents", metadata, Column("n", Integer, primary_key=True))
@@ -92,6 +95,42 @@ def test_an_error_text_with_u0000_and_a_lone_surrogate_is_stored(tables: str) ->
         job = post(runtime, {})
         assert job.wait(10)
         assert job.error == "ValueError: a\\x00b\\ud800c"
+
+
+def test_many_that_wait_for_one_strangers_lock_hold_the_group_up_once(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waiting its 250 ms in every commit would stop everybody."""
+    waits: list[int] = []
+    limit = Commit.limit_lock_wait
+
+    def noted(commit: Commit, milliseconds: int | None) -> None:
+        if milliseconds is not None:
+            waits.append(milliseconds)
+        limit(commit, milliseconds)
+
+    monkeypatch.setattr(Commit, "limit_lock_wait", noted)
+    engine = create_engine(postgres_database, poolclass=NullPool)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        connection.execute(insert(parents), [{"n": 1}, {"n": 2}])
+
+    def change(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        step.write(parents.update().where(parents.c.n == 1).values(n=1))
+
+    step = Step(change)
+    step.set_concurrency(4)
+    registry = chain(step)
+    with running(postgres_database, registry) as runtime, engine.connect() as stranger:
+        stranger.execute(select(parents).where(parents.c.n == 1).with_for_update())
+        jobs = runtime.post_many("f", "s0", "input", [{"n": n} for n in range(8)], worker_id="w")
+        in_line = "SELECT count(*) FROM routilux_activations WHERE status = 'retrying'"
+        eventually(lambda: column(postgres_database, in_line)[0] >= 24, timeout=30)
+        stranger.rollback()
+        assert all(job.wait(20) for job in jobs)
+        assert runtime.engine.lock_tries == {}
+    assert waits.count(250) <= 8 + 1 < waits.count(20)
+    engine.dispose()
 
 
 def test_a_strangers_row_lock_holds_up_one_activation_and_no_other_worker(postgres_database: str) -> None:
