@@ -31,10 +31,10 @@ def test_old_bug_07_a_worker_failed_when_its_flow_s_time_was_over(sqlite_databas
     """The time limit of a flow is not one of its workers: one that has lived longer, idle or restarted, runs the next
     job."""
     registry = chain(Step(count))
-    registry.resolve("f").execution_timeout = 0.5
+    registry.resolve("f").execution_timeout = 1.0
     with running(sqlite_database, registry) as runtime:
         assert post(runtime, {}).wait(10)
-        assert post(runtime, {}, delay=0.6).wait(10)
+        assert post(runtime, {}, delay=1.1).wait(10)
     with running(sqlite_database, registry) as runtime:
         worker, job = runtime.post("f", "s0", "input", {}, "w")
         assert job.wait(10)

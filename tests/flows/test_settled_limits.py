@@ -128,15 +128,27 @@ def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
     assert column(sqlite_database, ended, left=left) == ["completed"]
 
 
-def test_row_34_a_time_limit_is_no_limit_of_a_worker(sqlite_database: str) -> None:
-    """`execution_timeout` is None unless given, and limits jobs: a worker that is older takes and finishes jobs."""
+def test_row_34_a_time_limit_is_one_of_jobs(sqlite_database: str) -> None:
+    """`execution_timeout` is None unless given and limits each job: one that takes longer fails, and its worker, by then
+    older than that, takes and finishes the next."""
+    gate = threading.Event()
+
+    def hold(step: Step, slot_data: Any, worker_state: Any) -> None:
+        if slot_data["input"][0].get("hold"):
+            assert gate.wait(20)
+
     assert Flow("f").execution_timeout is None
-    registry = chain(Step(nothing))
-    registry.resolve("f").execution_timeout = 0.5
+    registry = chain(Step(hold))
+    registry.resolve("f").execution_timeout = 1.0
     with running(sqlite_database, registry) as runtime:
-        worker, job = runtime.post("f", "s0", "input", {}, "w", delay=0.6)
-        assert job.wait(10)
-        assert (job.status, worker.status) == ("completed", "idle")
+        long = post(runtime, {"hold": True})
+        assert long.wait(20)
+        assert long.status == "failed"
+        assert "TimeoutError" in str(long.error)
+        gate.set()
+        worker, short = runtime.post("f", "s0", "input", {}, "w")
+        assert short.wait(10)
+        assert (short.status, worker.status) == ("completed", "idle")
 
 
 def test_row_35_workers_and_jobs_are_paused_resumed_and_cancelled(sqlite_database: str) -> None:

@@ -61,7 +61,7 @@ ROWS = {
     31: Subject("the watermark", "monitoring, the queue status of live slots"),
     32: Subject("parameters of `Runtime`"),
     33: Subject("words for the status of a worker"),
-    34: Subject("what a time limit limits", "time limits, ending a job that is over its own"),
+    34: Subject("what a time limit limits"),
     35: Subject("pause, resume and cancel", "HTTP API, its routes"),
     36: Subject("how long a pause lasts"),
     37: Subject("setting breakpoints", "breakpoints"),
