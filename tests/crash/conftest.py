@@ -52,3 +52,11 @@ def third_zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 @pytest.fixture
 def acknowledged(tmp_path: Path) -> Path:
     return tmp_path / "acknowledged"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Kills by phase, also of a run that is quiet."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "kills":
+                terminalreporter.write_line(f"kills survived: {value}")

@@ -48,10 +48,11 @@ def test_killed_at_any_instant_everything_is_done_once(
         else:
             lost += 1
     _finish(zygote, shop, acknowledged, number, seed)
-    print(
-        f"\n{shop.partition(':')[0]}: {counted.total()} kills survived, seed {seed}: {dict(counted)}; {lost} did not count"
+    phases = ", ".join(f"{phase} {counted[phase]}" for phase in COUNTED)
+    record_property(
+        "kills",
+        f"{shop.partition(':')[0]} {counted.total()} ({phases}), {lost} more did not count, seed {seed}",
     )
-    record_property("kills", dict(counted))
 
 
 def _plans(choose: random.Random) -> list[str | None]:

@@ -155,8 +155,9 @@ def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
         assert getattr(core, name) is getattr(routilux, name)
     for name in ("immediate", "all_slots_ready", "batch_size", "time_interval", "custom"):
         assert getattr(policies, f"{name}_policy") is getattr(routilux, f"{name}_policy")
-    with pytest.raises(ImportError, match=r"WorkerState.*JobContext"):
-        exec("from routilux import JobState")
+    for module in ("routilux", "routilux.job_state"):
+        with pytest.raises(ImportError, match=r"WorkerState.*JobContext"):
+            exec(f"from {module} import JobState")
 
 
 def test_row_07_a_flow_is_registered_before_it_is_used(sqlite_database: str) -> None:
