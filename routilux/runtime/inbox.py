@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("routilux")
 MOST = 1000
 LOOK_S = 0.02  # my own commits change the WAL too: not after each of them
+HOT_S, LOOK_WHILE_HOT_S = (
+    5.0,
+    0.05,
+)  # Postgres: who has just posted may post again; else once a second will do
 
 _LOOK = text(
     "SELECT i.id, i.flow, i.worker_id, i.job_id, w.key, w.owner, r.state AS owner_state, w.status FROM routilux_inbox AS i"
@@ -42,6 +46,7 @@ class Seen:
         self.must_look = True
         self.token: object = None
         self.looked_at = 0.0
+        self.hot_until = 0.0
 
     def forget(self) -> None:
         """Look again before anything is taken."""
@@ -50,18 +55,26 @@ class Seen:
 
 
 def look(engine: Engine) -> None:
-    """Find rows, if there is a sign of any: SQLite, another process has written; Postgres, it is time."""
+    """Find rows, if there is a sign of any: SQLite, another process has written; Postgres, it is time.
+
+    On Postgres that is once a second, and 20 times a second for a while after something was found.
+    """
     seen = engine.inbox
     now = engine.clock.monotonic()
     if engine.store.database.is_sqlite and now - seen.looked_at >= LOOK_S:
         seen.looked_at = now
         seen.token, changed = engine.store.database.changed_since(seen.token)
         seen.must_look = seen.must_look or changed
+    elif now < seen.hot_until and now - seen.looked_at >= LOOK_WHILE_HOT_S:
+        seen.must_look = True
     if seen.must_look and not seen.ids:
         seen.must_look = False
+        seen.looked_at = now
         with engine.store.read() as connection:
             _find(engine, connection)
         seen.must_look = len(seen.ids) == MOST
+        if seen.ids:
+            seen.hot_until = now + HOT_S
 
 
 def _find(engine: Engine, connection: Connection) -> None:
