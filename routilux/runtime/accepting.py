@@ -26,8 +26,8 @@ from routilux.errors import (
     WorkerNotFoundError,
 )
 from routilux.runtime.batch import Batch
+from routilux.runtime.effects import emit
 from routilux.runtime.inputs import Post, PostIn
-from routilux.runtime.settling import emit
 from routilux.store.store import Commit
 
 if TYPE_CHECKING:

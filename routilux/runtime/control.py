@@ -22,7 +22,7 @@ from routilux.errors import (
     WorkerEndedError,
     WorkerNotFoundError,
 )
-from routilux.runtime import accepting, keeping, redelivery, settling
+from routilux.runtime import accepting, effects, keeping, redelivery
 from routilux.runtime.batch import Batch
 from routilux.runtime.inputs import Receipt, SignalIn
 from routilux.store import loading
@@ -174,7 +174,7 @@ def _replace_state(
     engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
 ) -> None:
     cell = _worker(engine, worker_id)
-    settling.replace_state(batch, cell, body["routine"], body["texts"])
+    effects.replace_state(batch, cell, body["routine"], body["texts"])
     batch.touch_worker(cell)
 
 
@@ -182,7 +182,7 @@ def _increment_state(
     engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
 ) -> None:
     cell = _worker(engine, worker_id)
-    settling.change_state(batch, cell, Increment(body["routine"], body["key"], body["by"]))
+    effects.change_state(batch, cell, Increment(body["routine"], body["key"], body["by"]))
     batch.touch_worker(cell)
 
 

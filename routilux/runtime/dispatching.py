@@ -15,7 +15,7 @@ from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, TimeIntervalPolicy
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import ProcessDiedError
-from routilux.runtime import settling
+from routilux.runtime import failing
 from routilux.runtime.batch import Batch
 
 if TYPE_CHECKING:
@@ -123,11 +123,11 @@ def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick)
     first = chosen.activations[0]
     cause = engine.verdicts.pop((cell.worker.key, first.seqs[0]), None)
     if cause is not None:
-        settling.fail_unrun(engine, batch, cell, first, cause)
+        failing.fail_unrun(engine, batch, cell, first, cause)
         return True
     deaths = first.rerun.deaths if first.rerun is not None else max(m.deaths or 0 for m in first.messages)
     if deaths >= engine.settings.deaths:
-        settling.bury_unrun(batch, cell, first, ProcessDiedError(deaths))
+        failing.bury_unrun(batch, cell, first, ProcessDiedError(deaths))
         return True
     return False
 

@@ -29,6 +29,7 @@ from routilux.runtime import (
     accepting,
     adopting,
     control,
+    counting,
     dispatching,
     housekeeping,
     ids,
@@ -60,7 +61,6 @@ from routilux.store.store import Commit, Fenced, InboxRow, Store
 log = logging.getLogger("routilux")
 
 MOST_INPUTS = 4096
-SLOTS_EVERY_US = 1_000_000
 
 
 class Executor(Protocol):
@@ -191,7 +191,7 @@ class Engine:
         self.in_hand = inputs
         self._commit(inputs)
         self.in_hand = []
-        keeping.recount(self)
+        counting.recount(self)
         self._tell_watchers()
 
     def look(self) -> None:
@@ -292,7 +292,7 @@ class Engine:
             accepting.free_unused(batch, taken)
             redelivery.apply(self, batch)
             timeouts.apply(self, batch)
-            keeping.refresh(self, batch)
+            counting.refresh(self, batch)
             dispatching.plan(self, batch)
 
         asks = (
@@ -342,7 +342,7 @@ class Engine:
         self.convicted.clear()
         self.miscounted |= batch.miscounted
         if batch.changes.swept_counts:
-            keeping.count_out(self, batch)
+            counting.count_out(self, batch)
         for run in batch.planned:
             self.runs.add(run)
             self.executor.submit(run)
@@ -409,7 +409,7 @@ class Engine:
         return [run.in_flight() for run in (*self.runs, *batch.planned)]
 
     def refresh_slots(self, batch: Batch, worker: WorkerCell) -> None:
-        keeping.write_slots(batch, worker)
+        counting.write_slots(batch, worker)
 
     def redelivery_due(self, due_at: int) -> None:
         self.due.expect(due_at)

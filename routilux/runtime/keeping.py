@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
 log = logging.getLogger("routilux")
-SLOTS_EVERY_US = 1_000_000
 _JOB_STATUS = {str(status): status for status in JobStatus}
 MOST_RERUNS = 1000
 
@@ -70,29 +69,6 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
         if routine.has_backlog:
             engine.note(routine)
     return cell
-
-
-def count_out(engine: Engine, batch: Batch) -> None:
-    """Messages that ended jobs took along wait no more; those of them that are in runs leave with their outcome."""
-    for worker, routine, slot, count in batch.changes.swept_counts:
-        cell = engine.workers.get(worker)
-        if cell is not None and routine in cell.routines and slot in cell.routines[routine].slots:
-            cell.slot(routine, slot).waiting -= count
-    ended = set(batch.ended_jobs)
-    for run in engine.runs:
-        for activation in run.activations[run.settled :] if not run.cell.worker.is_forgotten else ():
-            for message in activation.messages if activation.rerun is None else ():
-                if message.job in ended:
-                    run.cell.slots[message.slot].waiting += 1
-
-
-def recount(engine: Engine) -> None:
-    """Rows that a job took along with its end, or that wait for an operator, are counted where they are."""
-    if engine.miscounted:
-        counted, engine.miscounted = engine.miscounted, set()
-        with engine.store.read() as connection:
-            for cell in counted:
-                cell.timed_count, cell.held_count = loading.parked_counts(connection, cell.key)
 
 
 def _load_suspects(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
@@ -221,44 +197,6 @@ def refill(engine: Engine) -> None:
             if not routine.worker.is_forgotten and queue.wants_more:
                 _fill(connection, routine, queue)
                 engine.note(routine)
-
-
-def refresh(engine: Engine, batch: Batch) -> None:
-    """About once a second: counters of slots and workers that did something. A start reads only what waits."""
-    for worker in batch.workers.values():
-        if batch.now - worker.refreshed_at >= SLOTS_EVERY_US:
-            worker.refreshed_at = batch.now
-            write_slots(batch, worker)
-            write_worker(batch, worker)
-
-
-def write_slots(batch: Batch, worker: WorkerCell) -> None:
-    for routine in worker.routines.values():
-        for queue in routine.slots.values():
-            batch.changes.slots[worker.key, routine.routine_id, queue.name] = (
-                worker.key,
-                routine.routine_id,
-                queue.name,
-                queue.waiting,
-                _low_seq(routine, queue),
-                routine.last_fired_at,
-                batch.now,
-            )
-
-
-def _low_seq(routine: RoutineCell, queue: SlotQueue) -> int:
-    """No waiting message of the slot has a smaller seq."""
-    running = [
-        message.seq
-        for run in routine.runs
-        for activation in run.activations[run.settled :]
-        for message in activation.messages
-        if message.slot == queue.name
-    ]
-    candidates = [*running, *([queue.items[0].seq] if queue.items else [])]
-    if queue.has_more:
-        candidates.append(queue.loaded_to + 1)
-    return min(candidates, default=routine.worker.next_seq)
 
 
 def write_worker(

@@ -1,0 +1,188 @@
+"""What one outcome does to memory and to the rows of a commit: messages, state, jobs, history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from routilux.core import payload
+from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, Replace, jobs_of
+from routilux.core.choosing import IMMEDIATE
+from routilux.core.mailbox import RoutineCell, WorkerCell
+from routilux.core.message import Activation, Job, Message
+from routilux.core.states import ActivationStatus, JobStatus
+from routilux.core.worker_state import added
+from routilux.runtime.batch import Batch, Fact
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+
+
+def emit(
+    engine: Engine,
+    batch: Batch,
+    worker: WorkerCell,
+    job: Job,
+    routine: str,
+    slot: str,
+    text: str,
+    produced_by: int | None,
+) -> None:
+    """A new message joins the line of a slot; it is dispatched only after the commit. The job is touched by the caller."""
+    seq = worker.next_seq
+    worker.next_seq = seq + 1
+    job.open_count += 1
+    batch.changes.messages.append(
+        (worker.key, seq, job.no, routine, slot, text, produced_by, "waiting", batch.now)
+    )
+    cell = worker.routines[routine]
+    cell.slots[slot].push(seq, job, text, batch.now, produced_by)
+    cell.is_asked = False
+    if job.status == "paused":
+        cell.needs_purge = True
+    if not cell.is_ready:
+        engine.note(cell)
+
+
+def change_state(batch: Batch, worker: WorkerCell, change: Replace | Increment) -> None:
+    rows = batch.changes.state
+    current = worker.state.get(change.routine)
+    if isinstance(change, Increment):
+        if not current and change.key != "":
+            rows[worker.key, change.routine, ""] = None  # no longer an empty state
+        current = worker.state.setdefault(change.routine, {})
+        current[change.key] = rows[worker.key, change.routine, change.key] = added(
+            current.get(change.key), change.by
+        )
+        return
+    replace_state(batch, worker, change.routine, change.texts)
+
+
+def replace_state(batch: Batch, worker: WorkerCell, routine: str, texts: dict[str, str]) -> None:
+    """The state of a routine is now exactly this; only keys that changed become rows."""
+    rows = batch.changes.state
+    current = worker.state.get(routine)
+    for key, text in texts.items():
+        if current is None or current.get(key) != text:
+            rows[worker.key, routine, key] = text
+    for key in current or ():
+        if key not in texts:
+            rows[worker.key, routine, key] = None
+    if not texts:
+        rows[worker.key, routine, ""] = ""  # marks an empty state, which is not an absent one
+    elif not current and "" not in texts:
+        rows[worker.key, routine, ""] = None
+    worker.state[routine] = dict(texts)
+
+
+def change_job(batch: Batch, worker: WorkerCell, job: Job, edit: JobSet | JobIncrement) -> None:
+    if isinstance(edit, JobSet):
+        job.data[edit.key] = edit.text
+    else:
+        job.data[edit.key] = added(job.data.get(edit.key), edit.by)
+    job.is_touched = job.has_details = True
+    batch.touch(worker, job)
+
+
+def live_jobs(activation: Activation) -> list[Job]:
+    """Its jobs that have not ended."""
+    if len(activation.messages) == 1:
+        job = activation.messages[0].job
+        return [] if job.has_ended else [job]
+    return [job for job in jobs_of(activation) if not job.has_ended]
+
+
+def start_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
+    for job in live_jobs(activation):
+        if job.started_at is None:
+            job.started_at = batch.now
+            job.is_touched = True
+        if job.status == JobStatus.PENDING:
+            job.status = JobStatus.RUNNING
+        batch.touch(worker, job)
+
+
+def consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> None:
+    worker = cell.worker
+    for message in activation.messages:
+        if not message.job.has_ended:
+            batch.changes.consumed.append((worker.key, message.seq, n))
+            message.job.open_count -= 1
+    leave(batch, cell, activation)
+
+
+def leave(batch: Batch, cell: RoutineCell, activation: Activation) -> None:
+    """The messages are no longer waiting; marks that were kept for them go."""
+    if activation.rerun is not None:
+        batch.unpark(cell.worker, activation.rerun.key)
+        return
+    leave_slots(cell, activation.messages)
+    clear_suspects(batch, cell.worker, activation.messages)
+
+
+def leave_slots(cell: RoutineCell, messages: Sequence[Message]) -> None:
+    for message in messages:
+        if not message.job.ends_now:
+            cell.slots[message.slot].waiting -= 1
+
+
+def clear_suspects(batch: Batch, worker: WorkerCell, messages: Sequence[Message]) -> None:
+    for message in messages:
+        if message.deaths is not None:
+            message.deaths = None
+            worker.suspects.pop(message.seq, None)
+            batch.unpark(worker, message.seq)
+
+
+def close_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
+    """A job of which nothing waits, is parked or is being handled is completed."""
+    for job in live_jobs(activation):
+        if job.open_count == 0:
+            batch.end_job(worker, job, JobStatus.COMPLETED)
+
+
+def record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: ActivationStatus) -> None:
+    worker = cell.worker
+    text = None if outcome.activation.policy_message is IMMEDIATE else policy_text(outcome.activation)
+    batch.add_activation(worker, n, cell.routine_id, outcome, status, text)
+    for i, trace in enumerate(outcome.traces or ()):
+        batch.changes.traces.append(
+            (
+                worker.key,
+                n,
+                i,
+                outcome.activation.job.no,
+                trace.kind,
+                trace.routine,
+                trace.action,
+                trace.details,
+                trace.at,
+            )
+        )
+    if not batch.wants_facts:
+        return
+    failure = outcome.failure
+    batch.facts.append(
+        Fact(
+            "activation.committed",
+            {
+                "worker_id": worker.worker_id, "job_id": outcome.activation.job.job_id, "routine_id": cell.routine_id,
+                "attempt": outcome.activation.attempt, "status": str(status), "error": failure and failure.text,
+            },
+        )
+    )  # fmt: skip
+
+
+def policy_text(activation: Activation) -> str | None:
+    """The policy message as it is stored."""
+    if activation.reason_text is None and activation.policy_message is not None:
+        activation.reason_text = payload.encode(activation.policy_message, root="policy_message")
+    return activation.reason_text
+
+
+def next_number(batch: Batch, worker: WorkerCell) -> int:
+    n = worker.next_n
+    worker.next_n += 1
+    worker.deaths = 0
+    batch.workers[worker.key] = worker
+    return n
