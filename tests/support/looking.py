@@ -22,4 +22,5 @@ def column(url: str, query: str, **parameters: Any) -> list[Any]:
 def stored(url: str) -> dict[str, int]:
     """How many rows there are of everything that a post could leave behind."""
     names = ("messages", "jobs", "job_keys", "inbox", "parked", "workers")
-    return {name: rows(url, f"SELECT count(*) FROM routilux_{name}")[0][0] for name in names}
+    counts = ", ".join(f"(SELECT count(*) FROM routilux_{name})" for name in names)
+    return dict(zip(names, rows(url, f"SELECT {counts}")[0], strict=True))
