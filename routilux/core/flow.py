@@ -45,7 +45,14 @@ class Flow:
     first activation; None (default): no limit.
     """
 
-    def __init__(self, flow_id: str | None = None, execution_timeout: float | None = None) -> None:
+    def __init__(
+        self, flow_id: str | None = None, execution_timeout: float | None = None, **removed: object
+    ) -> None:
+        if removed:
+            raise RemovedNameError(
+                f"Flow({', '.join(removed)}=…)",
+                "Runtime(thread_pool_size=…) says how many run at once, Routine.set_concurrency() how many of one routine",
+            )
         if flow_id is not None:
             check_name(flow_id, "flow_id")
         if execution_timeout is not None:

@@ -15,7 +15,7 @@ from routilux.core.mailbox import Run, WorkerCell
 from routilux.core.message import Job, Message
 from routilux.core.states import JobStatus, ParkedReason
 from routilux.runtime.inputs import Receipt
-from routilux.store.changes import Changes
+from routilux.store.changes import PARKED, Changes
 from routilux.store.loading import text_of
 
 if TYPE_CHECKING:
@@ -134,6 +134,13 @@ class Batch:
             cell.key, key, numbers.pop() if len(numbers) == 1 else 0, routine, reason, due_at, line, str(seqs), attempt,
             deaths, activation, policy_message, failure and failure.type, failure and failure.text, self.now,
         )  # fmt: skip
+
+    def still_parks(self, cell: WorkerCell, key: int, reason: ParkedReason) -> bool:
+        """Whether a row that the database has parked for this reason is so after this commit, as far as is decided."""
+        if (cell.key, key) not in self.changes.parked:
+            return True
+        row = self.changes.parked[cell.key, key]
+        return row is not None and row[PARKED.index("reason")] == reason
 
     def unpark(self, cell: WorkerCell, key: int) -> None:
         self.changes.parked[cell.key, key] = None

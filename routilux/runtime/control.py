@@ -149,6 +149,8 @@ def _resume_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
     with engine.store.read() as connection:
         rows = loading.parked_of_job(connection, cell.key, job.no, ParkedReason.PAUSED)
         for row in [*rows, *loading.parked_of_job(connection, cell.key, 0, ParkedReason.PAUSED)]:
+            if not batch.still_parks(cell, row.seq, ParkedReason.PAUSED):
+                continue  # somebody else resumes it with this very commit
             messages = keeping.parked_messages(connection, cell, orjson.loads(row.seqs))
             redelivery.bring_back(engine, batch, cell, row, messages)
 

@@ -6,7 +6,9 @@ Nothing is asserted. The machine is noisy: read medians and ratios taken in one 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -123,14 +125,40 @@ def main() -> None:
                 rows.append(_row(kind, figure, values))
                 print(rows[-1], flush=True)
         server.remove()
-    target = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
+    root = Path(__file__).resolve().parents[2]
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    where = {
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    target = root / "docs" / "benchmarks"
     target.mkdir(parents=True, exist_ok=True)
-    (target / "latest.json").write_text(
-        json.dumps(
-            {"machine": platform.platform(), "python": platform.python_version(), "rows": rows}, indent=1
-        )
-        + "\n"
-    )
+    (target / "latest.json").write_text(json.dumps({**where, "rows": rows}, indent=1) + "\n")
+    (target / "latest.md").write_text(_page(where, rows))
+
+
+def _page(where: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "# Measured by `make bench`",
+        "",
+        "Written by the last run; the raw rows are in `latest.json`. The machine is shared and noisy: read medians and"
+        " ratios taken in one run.",
+        "",
+        ", ".join(f"{name} {value}" for name, value in where.items()),
+        "",
+        "| database | figure | median | min | max | p99 | n |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {row['database']} | {row['figure']} | {row['median']} | {row['min']} | {row['max']} | {row['p99']} | {row['n']} |"
+            for row in rows
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _row(kind: str, figure: str, values: list[Any]) -> dict[str, Any]:

@@ -219,6 +219,26 @@ def test_what_a_paused_job_emits_waits_too(database: str) -> None:
         assert (job.status, sorted(seen.items)) == ("completed", [7, 8, 9])
 
 
+def test_two_that_resume_a_job_at_once_bring_its_messages_back_once(database: str) -> None:
+    seen = Seen()
+    registry = chain(Step(seen))
+    with running(database, registry) as runtime:
+        job = post(runtime, {"n": 1}, delay=0.2)
+        runtime.pause_job(job.job_id)
+        eventually(lambda: column(database, "SELECT reason FROM routilux_parked") == ["paused"])
+
+        def both() -> None:  # between two commits, so that they go into one
+            for _ in range(2):
+                apply = controls.ask(runtime.engine, "resume_job", "w", job.job_id, {})
+                runtime.engine.inputs.put(Request(apply))
+
+        runtime.call(both)
+        assert job.wait(10)
+        assert runtime.wait_until_all_jobs_finished(10)
+        assert rows(database, "SELECT status, open_count FROM routilux_jobs") == [("completed", 0)]
+    assert seen.items == [1]
+
+
 def test_a_batch_that_failed_waits_while_any_of_its_jobs_is_paused(database: str) -> None:
     seen: list[Any] = []
 

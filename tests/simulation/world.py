@@ -23,12 +23,12 @@ from routilux.core.flow import Flow
 from routilux.core.mailbox import RoutineCell, Run
 from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
-from routilux.runtime import adopting, takeover
+from routilux.runtime import adopting, control, takeover
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.clock import ManualClock
 from routilux.runtime.engine import Engine
 from routilux.runtime.executors import Performer
-from routilux.runtime.inputs import Input, Post, PostIn, Receipt
+from routilux.runtime.inputs import Input, Post, PostIn, Receipt, Request
 from routilux.runtime.known_flows import KnownFlows
 from routilux.runtime.owning import refusal
 from routilux.runtime.settings import Settings
@@ -51,6 +51,7 @@ class World:
 
     seed: int
     path: Path
+    has_operator: bool = False  # somebody cancels, pauses and resumes jobs
     trace: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,6 +62,8 @@ class World:
         self.registry.register_by_name("f", self._flow())
         schema.upgrade(f"sqlite:///{self.path}")
         self.posted: dict[str, dict[str, Any]] = {}
+        self.asked: list[tuple[str, str, Receipt]] = []
+        self.cancelled: set[str] = set()  # acknowledged
         self.acknowledged: set[str] = set()
         self.receipts: list[tuple[str, Receipt]] = []
         self.crash_in: int | None = None
@@ -160,14 +163,17 @@ class World:
         self.store.drop_connection()
         self.crash_in = self.lose_in = None
         self.receipts.clear()
+        self.asked.clear()
         self._start()
 
     # turns
 
     def turn(self) -> None:
-        kind = self.random.choices(
-            ["post", "perform", "step", "clock", "crash", "crash_at", "lose"], [3, 8, 8, 1, 0.3, 0.6, 0.3]
-        )[0]
+        kinds = ["post", "perform", "step", "clock", "crash", "crash_at", "lose"]
+        weights = [3, 8, 8, 1, 0.3, 0.6, 0.3]
+        if self.has_operator:
+            kinds, weights = [*kinds, "operate"], [*weights, 2]
+        kind = self.random.choices(kinds, weights)[0]
         getattr(self, f"_{kind}" if kind != "crash" else "crash")()
 
     def _post(self) -> None:
@@ -185,6 +191,18 @@ class World:
         self.engine.inputs.put(PostIn("f", "w", "split", "in", [post], receipt))
         self.receipts.append((job_id, receipt))
         self.trace.append(f"post {job_id}")
+
+    def _operate(self) -> None:
+        if self.posted:
+            verb = self.random.choice(["cancel_job", "pause_job", "resume_job"])
+            self._ask(verb, self.random.choice([*self.posted]))
+
+    def _ask(self, verb: str, job_id: str) -> None:
+        """What it is refused for (ended, not accepted yet) is as good as not asked."""
+        receipt = Receipt()
+        self.engine.inputs.put(Request(control.ask(self.engine, verb, "w", job_id, {}), receipt))
+        self.asked.append((verb, job_id, receipt))
+        self.trace.append(f"{verb} {job_id}")
 
     def _perform(self) -> None:
         """One thread runs a run, maybe stopped early."""
@@ -207,6 +225,9 @@ class World:
         for job_id, receipt in self.receipts:
             if receipt.is_done and receipt.error is None:
                 self.acknowledged.add(job_id)
+        for verb, job_id, receipt in self.asked:
+            if verb == "cancel_job" and receipt.is_done and receipt.error is None:
+                self.cancelled.add(job_id)
 
     def _clock(self) -> None:
         self.clock.advance(self.random.choice([0.1, 1.0, 6.0, 3600.0]))
@@ -222,6 +243,9 @@ class World:
         self.crash_in = self.lose_in = None
         for job_id in self.posted:
             self._send(job_id)
+            if self.has_operator:
+                self._step()
+                self._ask("resume_job", job_id)
         self.engine.flush_waiters = 1
         for _ in range(3000):
             self._step()
@@ -254,10 +278,14 @@ class World:
 
     def check(self, connection: Connection) -> None:
         """What must hold at the end, by plain SQL."""
-        statuses = Counter(connection.exec_driver_sql("SELECT status FROM routilux_jobs").scalars())
-        assert statuses == Counter({"completed": len(self.posted)}), statuses
+        statuses = dict(connection.exec_driver_sql("SELECT job_id, status FROM routilux_jobs").all())  # type: ignore[arg-type]
+        assert statuses.keys() == self.posted.keys()
+        gone = {job_id for job_id, status in statuses.items() if status == "cancelled"}
+        assert self.cancelled <= gone if self.has_operator else not gone, (self.cancelled, gone)
+        assert set(statuses.values()) <= {"completed", "cancelled"}, statuses
         left = connection.exec_driver_sql(
-            "SELECT count(*) FROM routilux_messages WHERE status <> 'consumed'"
+            "SELECT count(*) FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job"
+            " WHERE m.status <> 'consumed' AND NOT (m.status = 'cancelled' AND j.status = 'cancelled')"
         ).scalar()
         assert left == 0, f"{left} messages are not consumed"
         assert connection.exec_driver_sql("SELECT count(*) FROM routilux_parked").scalar() == 0
@@ -266,12 +294,12 @@ class World:
         ).scalar()
         assert opened == 0
         for routine in ("split", "left", "right", "join", "batch"):
-            self._check_state(connection, routine)
+            self._check_state(connection, routine, gone)
         assert self.acknowledged <= set(
             connection.exec_driver_sql("SELECT job_id FROM routilux_jobs").scalars()
         )
 
-    def _check_state(self, connection: Connection, routine: str) -> None:
+    def _check_state(self, connection: Connection, routine: str, gone: set[str]) -> None:
         """State is what the completed activations of the routine left, in their order."""
         import orjson
 
@@ -295,7 +323,8 @@ class World:
         assert [sorted(seen) for seen in state["seen"]] == [sorted(seen) for seen in consumed]
         if routine != "batch":
             each = Counter(seen[0] for seen in consumed)
-            assert set(each) == {post["id"] for post in self.posted.values()}
+            some = {self.posted[job_id]["id"] for job_id in gone}
+            assert {post["id"] for post in self.posted.values()} - some <= set(each)
             assert set(each.values()) == {1}, f"{routine}: an effect counted twice"
 
 
@@ -345,9 +374,9 @@ def _lost() -> OperationalError:
     return OperationalError("COMMIT", {}, error)
 
 
-def play(seed: int, path: Path, turns: int = 120) -> World:
+def play(seed: int, path: Path, turns: int = 120, *, has_operator: bool = False) -> World:
     """One world from one seed, to its end, checked."""
-    world = World(seed, path)
+    world = World(seed, path, has_operator)
 
     with world.store.commit() as commit:
         engine = commit.connection.engine

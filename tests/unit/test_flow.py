@@ -334,3 +334,9 @@ def test_the_builder_goes_on_with_warnings_and_stops_at_errors() -> None:
     builder.add_routine(BadLogic(), "bad")
     with pytest.raises(DefinitionError, match="routine 'bad'"):
         builder.build()
+
+
+@pytest.mark.parametrize("name", ["execution_strategy", "max_workers"])
+def test_settings_of_an_older_flow_say_what_there_is_instead(name: str) -> None:
+    with pytest.raises(RemovedNameError, match=rf"Flow\({name}=…\) is gone: Runtime\(thread_pool_size=…\)"):
+        Flow("f", **{name: 1})  # type: ignore[arg-type]
