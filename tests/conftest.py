@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine
 
 from tests.support.postgres import PostgresServer
 from tests.support.shared_suites import BACKENDS, SharedSuites
@@ -20,14 +22,6 @@ def postgres_server() -> Iterator[PostgresServer]:
     server = PostgresServer().start()
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="session")
-def _template(postgres_server: PostgresServer) -> str:
-    from routilux.store.schema import upgrade
-
-    upgrade(postgres_server.create_database(TEMPLATE))
-    return TEMPLATE
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +41,58 @@ def empty_postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(name)
 
 
+class Spare:
+    """Migrated databases, the next one made while a test runs, over one connection: a fresh one costs more than the copy."""
+
+    def __init__(self, server: PostgresServer, template: str) -> None:
+        self._server = server
+        self._template = template
+        # the server may be killed and started again by a test
+        self._admin = create_engine(
+            server.url(), isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True
+        )
+        self._background = ThreadPoolExecutor(1)
+        self._next = self._background.submit(self._create)
+
+    def _run(self, statement: str) -> None:
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    def _create(self) -> str:
+        name = f"t_{uuid4().hex}"
+        self._run(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        return self._server.url(name)
+
+    def take(self) -> str:
+        url = self._next.result()
+        self._next = self._background.submit(self._create)
+        return url
+
+    def give_back(self, url: str) -> None:
+        name = url.rpartition("/")[2]
+        self._background.submit(self._run, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        self._background.shutdown()
+        self._admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def _spare(postgres_server: PostgresServer) -> Iterator[Spare]:
+    from routilux.store.schema import upgrade
+
+    upgrade(postgres_server.create_database(TEMPLATE))
+    spare = Spare(postgres_server, TEMPLATE)
+    yield spare
+    spare.close()
+
+
 @pytest.fixture
-def postgres_database(postgres_server: PostgresServer, _template: str) -> Iterator[str]:
+def postgres_database(_spare: Spare) -> Iterator[str]:
     """The URL of a new, migrated Postgres database."""
-    name = f"t_{uuid4().hex}"
-    yield postgres_server.create_database(name, _template)
-    postgres_server.drop_database(name)
+    url = _spare.take()
+    yield url
+    _spare.give_back(url)
 
 
 @pytest.fixture
