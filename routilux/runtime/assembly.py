@@ -38,7 +38,7 @@ log = logging.getLogger("routilux")
 # Python looks for cycles after so many new containers; messages in the windows are long-lived and have none, and
 # looking at them again and again took a fifth of the time.
 PYTHONS_YOUNG, YOUNG_OBJECTS = 2_000, 10_000
-SWITCH_INTERVAL_S = 0.0002  # at the default 5 ms a commit waits that long for each busy thread
+SWITCH_INTERVAL_S = 0.001  # at the default 5 ms a commit waits that long, per statement, for each busy thread
 
 
 @dataclass(slots=True)
