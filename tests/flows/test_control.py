@@ -223,7 +223,7 @@ def test_two_that_resume_a_job_at_once_bring_its_messages_back_once(database: st
     seen = Seen()
     registry = chain(Step(seen))
     with running(database, registry) as runtime:
-        job = post(runtime, {"n": 1}, delay=0.2)
+        job = post(runtime, {"n": 1}, delay=1.0)
         runtime.pause_job(job.job_id)
         eventually(lambda: column(database, "SELECT reason FROM routilux_parked") == ["paused"])
 

@@ -202,14 +202,14 @@ def test_what_comes_due_while_its_worker_is_paused_waits_for_the_resume(database
 
 def test_what_comes_due_while_its_job_is_paused_waits_for_the_resume(database: str) -> None:
     logic = FailsFirst()
-    registry = retrying(logic, 0.3)
+    registry = retrying(logic, 1.0)  # long enough to pause both before they come due
     with running(database, registry) as runtime:
         retry = post(runtime, {"n": 1})
         eventually(lambda: parked_count(database) == 1)
-        delayed = post(runtime, {"n": 2}, delay=0.1)
+        delayed = post(runtime, {"n": 2}, delay=1.0)
         runtime.pause_job(retry.job_id)
         runtime.pause_job(delayed.job_id)
-        other = post(runtime, {"n": 3}, delay=0.4)
+        other = post(runtime, {"n": 3}, delay=1.3)
         assert other.wait(10)  # so the two have come due
         assert [retry.status, delayed.status] == ["paused", "paused"]
         assert logic.calls == {1: 1, 3: 2}

@@ -89,7 +89,7 @@ def test_time_in_which_it_is_paused_or_waits_for_a_retry_does_not_count(database
     with running(database, registry) as runtime:
         retried = post(runtime, {})
         waiting = post(runtime, {}, delay=1.0)
-        paused = post(runtime, {}, delay=0.2)
+        paused = post(runtime, {}, delay=1.0)
         runtime.pause_job(paused.job_id)
         assert retried.wait(20)
         assert waiting.wait(20)
