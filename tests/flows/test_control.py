@@ -247,7 +247,7 @@ def test_a_batch_that_failed_waits_while_any_of_its_jobs_is_paused(database: str
         if len(seen) == 1:
             raise ValueError("not yet")
 
-    handler = ErrorHandler("retry", retry_delay=0.3)
+    handler = ErrorHandler("retry", retry_delay=1.0)
     registry = chain(Step(first_fails, policy=batch_size_policy(2), handler=handler))
     with running(database, registry) as runtime:
         one, two = runtime.post_many(*GOOD, [{"n": 1}, {"n": 2}], worker_id="w")

@@ -186,7 +186,7 @@ def test_a_retry_of_a_job_that_was_cancelled_never_fires(database: str) -> None:
 
 def test_what_comes_due_while_its_worker_is_paused_waits_for_the_resume(database: str) -> None:
     logic = FailsFirst()
-    with running(database, retrying(logic, 0.2)) as runtime:
+    with running(database, retrying(logic, 1.0)) as runtime:
         retry = post(runtime, {"n": 1})
         eventually(lambda: parked_count(database) == 1)
         runtime.pause_worker("w")
@@ -265,7 +265,7 @@ def test_what_waited_comes_back_to_the_end_of_the_line(database: str) -> None:
         order.append(slot_data["input"][0]["n"])
 
     with running(database, chain(Step(note))) as runtime:
-        first = post(runtime, {"n": 1}, delay=0.2)
+        first = post(runtime, {"n": 1}, delay=1.0)
         runtime.pause_worker("w")
         rest = [post(runtime, {"n": n}) for n in (2, 3)]
         eventually(lambda: parked_count(database) == 0)

@@ -216,7 +216,7 @@ def test_many_posts_go_in_together_and_all_complete(database: str) -> None:
 
 def test_a_delayed_post_waits_and_is_pending(database: str) -> None:
     with running(database, chain(Step(count))) as runtime:
-        job = post(runtime, {}, delay=0.3)
+        job = post(runtime, {}, delay=1.0)
         assert job.status == "pending"
         late = post(runtime, {}, at=datetime.now(UTC) + timedelta(hours=1))
         past = post(runtime, {}, at=datetime.now(UTC) - timedelta(hours=1))
