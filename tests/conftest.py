@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine
 
 from tests.support.postgres import PostgresServer
 from tests.support.shared_suites import BACKENDS, SharedSuites
@@ -42,39 +41,26 @@ def empty_postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 class Spare:
-    """Migrated databases, the next one made while a test runs, over one connection: a fresh one costs more than the copy."""
+    """Migrated databases, the next one made while a test runs."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server
         self._template = template
-        # the server may be killed and started again by a test
-        self._admin = create_engine(
-            server.url(), isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True
-        )
         self._background = ThreadPoolExecutor(1)
-        self._next = self._background.submit(self._create)
+        self._next = self._create()
 
-    def _run(self, statement: str) -> None:
-        with self._admin.connect() as connection:
-            connection.exec_driver_sql(statement)
-
-    def _create(self) -> str:
-        name = f"t_{uuid4().hex}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE {self._template}")
-        return self._server.url(name)
+    def _create(self) -> Future[str]:
+        return self._background.submit(self._server.create_database, f"t_{uuid4().hex}", self._template)
 
     def take(self) -> str:
-        url = self._next.result()
-        self._next = self._background.submit(self._create)
+        url, self._next = self._next.result(), self._create()
         return url
 
     def give_back(self, url: str) -> None:
-        name = url.rpartition("/")[2]
-        self._background.submit(self._run, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._background.submit(self._server.drop_database, url.rpartition("/")[2])
 
     def close(self) -> None:
         self._background.shutdown()
-        self._admin.dispose()
 
 
 @pytest.fixture(scope="session")

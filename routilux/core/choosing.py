@@ -97,7 +97,7 @@ def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
         chosen.activations.append(
             Activation(
                 rerun.messages,
-                _newest(rerun.messages),
+                newest(rerun.messages),
                 rerun.attempt + 1,
                 None if rerun.policy_message is None else payload.decode(rerun.policy_message),
                 rerun,
@@ -117,7 +117,8 @@ def _first(cell: RoutineCell) -> SlotQueue | None:
     return first
 
 
-def _newest(messages: Sequence[Message]) -> Job:
+def newest(messages: Sequence[Message]) -> Job:
+    """The job that an activation over these runs under."""
     return max((message.job for message in messages), key=lambda job: job.no)
 
 
@@ -165,7 +166,7 @@ def _repeat(
             else:
                 _take_suspects(cell, chosen, messages, reason, now)
             return
-        chosen.activations.append(Activation(messages, _newest(messages), 1, reason))
+        chosen.activations.append(Activation(messages, newest(messages), 1, reason))
 
 
 def _take_suspects(
@@ -176,7 +177,7 @@ def _take_suspects(
         cell.wake_at = not_before
         give_back(cell, messages)
         return
-    chosen.activations.append(Activation(messages, _newest(messages), 1, reason))
+    chosen.activations.append(Activation(messages, newest(messages), 1, reason))
     chosen.is_alone = True
 
 

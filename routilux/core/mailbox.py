@@ -148,6 +148,7 @@ class WorkerCell:
         "is_named",
         "jobs",
         "key",
+        "lock_tries",
         "next_n",
         "next_seq",
         "refreshed_at",
@@ -182,6 +183,7 @@ class WorkerCell:
         self.timed_count = 0  # parked with a due time: they will come back by themselves
         self.held_count = 0  # parked until somebody acts: paused, unroutable
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)
+        self.lock_tries: dict[int, int] = {}  # parked row -> how often a stranger's lock was in its way
         self.is_forgotten = False
         self.is_dirty = False
         self.refreshed_at = 0

@@ -108,9 +108,7 @@ def _check(cell: WorkerCell, entry: PostIn, taken: dict[str, tuple[str | None, s
         if known is not None and post.fingerprint != known[1]:
             raise IdempotencyConflictError(post.job_id)
     queue = cell.slot(entry.routine, entry.slot)
-    if (
-        entry.inbox_id is not None
-    ):  # its limit was checked at the door, from counters: here it is acknowledged
+    if entry.inbox_id is not None:  # acknowledged already: its limit was checked at the door, from counters
         for post in entry.posts:
             post.payload = fitted(queue.spec, post.payload)
         return
@@ -135,7 +133,6 @@ def fitted(spec: Slot, text: str) -> str:
 
 def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: Post) -> None:
     job = Job(cell.next_seq, post.job_id, cell.worker_id, cell.flow_name, batch.now, post.metadata)
-    job.has_details = cell.flow.execution_timeout is not None
     cell.jobs[job.no] = job
     engine.live_jobs[job.job_id] = job
     batch.posted.add(job.job_id)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from routilux.core.activation import Failure, Outcome
 from routilux.core.mailbox import Run, WorkerCell
 from routilux.core.message import Job, Message
-from routilux.core.states import JobStatus, ParkedReason
+from routilux.core.states import JobStatus, MessageStatus, ParkedReason
 from routilux.runtime.inputs import Receipt
 from routilux.store.changes import PARKED, Changes
 from routilux.store.loading import text_of
@@ -52,9 +52,8 @@ class Batch:
     inbox_ids: tuple[int, ...] | None = None  # rows that the first try took
     own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
-    needs_commit: bool = False
     is_split: bool = (
-        False  # an own statement ended the transaction: one savepoint per activation from the start
+        False  # an own statement ended the transaction: from the start one savepoint per activation
     )
     wants_facts: bool = False  # somebody has subscribed
 
@@ -80,8 +79,8 @@ class Batch:
             )
         )
 
-    def settle(self, cell: WorkerCell, seq: int, status: str, consumed_by: int | None = None) -> None:
-        self.changes.settled.append((cell.key, seq, status, consumed_by))
+    def settle(self, cell: WorkerCell, seq: int, status: MessageStatus) -> None:
+        self.changes.settled.append((cell.key, seq, status))
 
     def add_activation(
         self, cell: WorkerCell, n: int, routine: str, outcome: Outcome, status: str, reason: str | None
@@ -169,31 +168,35 @@ class Batch:
         self.ended_jobs.append(job)
 
     def finish(self) -> None:
-        """Turn touched jobs and workers into rows. Called once, after the last decision."""
-        changes = self.changes
+        """Turn touched jobs into rows. Called once, after the last decision."""
         for job, cell in self.jobs.items():
             if job.is_new:
-                if job.status == "pending" and job.open_count == 1 and not job.has_details:
-                    changes.posted_jobs.append(
-                        (cell.key, job.no, job.job_id, job.flow, job.metadata, job.created_at)
-                    )
-                else:
-                    changes.new_jobs.append(_new_job(cell, job))
+                self._add_job(cell, job)
             elif job.is_touched or job.open_count != job.stored_open_count:
-                if job.has_details:
-                    changes.jobs.append(_changed_job(cell, job))
-                elif job.status == "completed":
-                    changes.finished_jobs.append((cell.key, job.no, job.started_at, job.ended_at))
-                elif job.status == "running":
-                    changes.started_jobs.append((cell.key, job.no, job.open_count, job.started_at))
-                else:
-                    changes.jobs.append(_changed_job(cell, job))
+                self._change_job(cell, job)
             job.is_new = job.is_touched = False
             job.stored_open_count = job.open_count
 
+    def _add_job(self, cell: WorkerCell, job: Job) -> None:
+        if job.status == JobStatus.PENDING and job.open_count == 1 and not job.has_details:
+            self.changes.posted_jobs.append(
+                (cell.key, job.no, job.job_id, job.flow, job.metadata, job.created_at)
+            )
+        else:
+            self.changes.new_jobs.append(_new_job(cell, job))
+
+    def _change_job(self, cell: WorkerCell, job: Job) -> None:
+        is_plain = not job.has_details and cell.flow.execution_timeout is None
+        if is_plain and job.status == JobStatus.COMPLETED:
+            self.changes.finished_jobs.append((cell.key, job.no, job.started_at, job.ended_at))
+        elif is_plain and job.status == JobStatus.RUNNING:
+            self.changes.started_jobs.append((cell.key, job.no, job.open_count, job.started_at))
+        else:
+            self.changes.jobs.append(_changed_job(cell, job))
+
     @property
     def is_empty(self) -> bool:
-        return self.changes.is_empty and not self.planned and not self.needs_commit
+        return self.changes.is_empty and not self.planned
 
 
 def _new_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:

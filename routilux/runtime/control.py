@@ -205,6 +205,7 @@ def _retry_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
             _reopen(engine, batch, cell, message.job)
         if status == MessageStatus.DEAD:
             message.job.open_count += 1
+            message.job.parked_count += 1
             batch.settle(cell, message.seq, MessageStatus.PARKED)
     redelivery.bring_back(engine, batch, cell, row, messages, attempt=0)
 

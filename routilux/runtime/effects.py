@@ -10,7 +10,7 @@ from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, R
 from routilux.core.choosing import IMMEDIATE
 from routilux.core.mailbox import RoutineCell, WorkerCell
 from routilux.core.message import Activation, Job, Message
-from routilux.core.states import ActivationStatus, JobStatus
+from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
 from routilux.core.worker_state import added
 from routilux.runtime.batch import Batch, Fact
 
@@ -33,12 +33,12 @@ def emit(
     worker.next_seq = seq + 1
     job.open_count += 1
     batch.changes.messages.append(
-        (worker.key, seq, job.no, routine, slot, text, produced_by, "waiting", batch.now)
+        (worker.key, seq, job.no, routine, slot, text, produced_by, MessageStatus.WAITING, batch.now)
     )
     cell = worker.routines[routine]
     cell.slots[slot].push(seq, job, text, batch.now, produced_by)
     cell.is_asked = False
-    if job.status == "paused":
+    if job.status == JobStatus.PAUSED:
         cell.needs_purge = True
     if not cell.is_ready:
         engine.note(cell)
@@ -102,6 +102,19 @@ def start_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None
         batch.touch(worker, job)
 
 
+def take_effects(engine: Engine, batch: Batch, cell: RoutineCell, job: Job, n: int, outcome: Outcome) -> None:
+    """What logic that succeeded wants: messages, state, job data."""
+    worker = cell.worker
+    for routine, slot, text in outcome.emits:
+        emit(engine, batch, worker, job, routine, slot, text, n)
+    for change in outcome.state:
+        change_state(batch, worker, change)
+    for edit in outcome.job:
+        change_job(batch, worker, job, edit)
+    if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
+        job.is_touched = True
+
+
 def consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> None:
     worker = cell.worker
     for message in activation.messages:
@@ -116,14 +129,10 @@ def leave(batch: Batch, cell: RoutineCell, activation: Activation) -> None:
     if activation.rerun is not None:
         batch.unpark(cell.worker, activation.rerun.key)
         return
-    leave_slots(cell, activation.messages)
-    clear_suspects(batch, cell.worker, activation.messages)
-
-
-def leave_slots(cell: RoutineCell, messages: Sequence[Message]) -> None:
-    for message in messages:
+    for message in activation.messages:
         if not message.job.ends_now:
             cell.slots[message.slot].waiting -= 1
+    clear_suspects(batch, cell.worker, activation.messages)
 
 
 def clear_suspects(batch: Batch, worker: WorkerCell, messages: Sequence[Message]) -> None:

@@ -108,9 +108,6 @@ class Engine:
         self.verdicts: dict[
             tuple[int, int], BaseException
         ] = {}  # (worker, first seq) -> why its commit is refused
-        self.lock_tries: dict[
-            tuple[int, int], int
-        ] = {}  # (worker, parked row) -> how often a lock was in its way
         self.careful = 0  # so many outcomes go one per commit, to find out which of them is refused
         self.newest: dict[str, WorkerCell] = {}
         self.mine: set[str] = set()  # workers that this Runtime object started: they stay while it lives

@@ -16,12 +16,12 @@ from typing import Any
 
 from routilux.core import context, payload
 from routilux.core.activation import ActivationContext, Outcome, Readers, slot_data
+from routilux.core.choosing import may_run, newest
 from routilux.core.mailbox import Run
-from routilux.core.message import Activation, Message
+from routilux.core.message import Activation
 from routilux.core.overlay import Overlay, Scope
 from routilux.core.policies import evaluate
 from routilux.core.slot import SlotDataPoint
-from routilux.core.states import JobStatus
 from routilux.errors import PolicyError
 from routilux.runtime.clock import Clock
 from routilux.runtime.inputs import Input, RunEnded
@@ -81,10 +81,10 @@ class Performer:
 
     def _ask(self, run: Run, overlay: Overlay, readers: Readers) -> Activation | None:
         """Ask a user's policy. None: it declines; an error in it is reported as the failure of what it was shown."""
-        messages = {m.seq: m for items in run.snapshot.values() for m in items if _may_run(m)}
+        messages = {m.seq: m for items in run.snapshot.values() for m in items if may_run(m.job)}
         if not messages:
             return None
-        shown = Activation(list(messages.values()), _newest(list(messages.values())))
+        shown = Activation(list(messages.values()), newest(list(messages.values())))
         compiled = run.cell.compiled
         probe = ActivationContext(
             compiled,
@@ -116,7 +116,7 @@ class Performer:
             if not taken:
                 return None
             return Activation(
-                taken, _newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
+                taken, newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
             )
         except Exception as error:  # the user's policy: its failure is data, like that of logic
             now = self._clock.now_us()
@@ -204,14 +204,6 @@ def _committed(run: Run) -> Callable[[Scope], dict[str, str] | None]:
         return None if job is None else job.data
 
     return read
-
-
-def _may_run(message: Message) -> bool:
-    return not message.job.has_ended and message.job.status != JobStatus.PAUSED
-
-
-def _newest(messages: list[Message]) -> Any:
-    return max((message.job for message in messages), key=lambda job: job.no)
 
 
 class ThreadExecutor:

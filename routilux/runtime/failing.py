@@ -12,11 +12,9 @@ from routilux.core.retry import Decision, DecisionKind, decide
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus, ParkedReason
 from routilux.runtime.batch import Batch
 from routilux.runtime.effects import (
-    clear_suspects,
     close_jobs,
     consume,
     leave,
-    leave_slots,
     live_jobs,
     next_number,
     policy_text,
@@ -62,9 +60,9 @@ def fail(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outco
 def _decide(
     engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, failure: Failure
 ) -> Decision:
-    key = locked_key(cell.worker, activation)
     if engine.is_lock_timeout(failure.error):
-        tries = engine.lock_tries[key] = engine.lock_tries.get(key, 0) + 1
+        lock_tries, key = cell.worker.lock_tries, locked_key(activation)
+        tries = lock_tries[key] = lock_tries.get(key, 0) + 1
         pause_s = LOCK_PAUSES_S[min(tries, len(LOCK_PAUSES_S)) - 1]
         return Decision(DecisionKind.LATER, due_at=batch.now / 1e6 + pause_s)
     handler = cell.compiled.error_handler
@@ -88,7 +86,7 @@ def _park_for_retry(
         for message in activation.messages:
             if not message.job.has_ended:
                 batch.settle(worker, message.seq, MessageStatus.PARKED)
-        leave(batch, cell, activation)
+    leave(batch, cell, activation)
     batch.park(
         worker, activation.messages, cell.routine_id, ParkedReason.RETRY,
         key=activation.rerun.key if activation.rerun else None, due_at=due_at, attempt=counted, activation=n,
@@ -106,9 +104,7 @@ def bury(batch: Batch, cell: RoutineCell, activation: Activation, n: int | None,
             batch.settle(worker, message.seq, MessageStatus.DEAD)
             message.job.open_count -= 1
     key = activation.rerun.key if activation.rerun else activation.messages[0].seq
-    if activation.rerun is None:
-        leave_slots(cell, activation.messages)
-        clear_suspects(batch, worker, activation.messages)
+    leave(batch, cell, activation)
     batch.park(
         worker, activation.messages, cell.routine_id, ParkedReason.DEAD, key=key, attempt=activation.attempt,
         activation=n, policy_message=policy_text(activation), failure=failure,

@@ -133,10 +133,11 @@ def load_jobs(connection: Connection, worker: WorkerCell, numbers: set[int]) -> 
         for number in numbers
         if (job := worker.jobs.get(number)) is not None and not job.has_ended
     }
-    for row in loading.jobs_with(connection, worker.key, sorted(numbers - jobs.keys())):
+    missing = sorted(numbers - jobs.keys())
+    for row in loading.jobs_with(connection, worker.key, missing):
         jobs[row[0]] = as_job(worker, row)
-    if worker.flow.execution_timeout is not None:
-        for number, count in loading.parked_per_job(connection, worker.key, sorted(numbers)):
+    if missing and worker.flow.execution_timeout is not None:
+        for number, count in loading.parked_per_job(connection, worker.key, missing):
             jobs[number].parked_count = count
     return jobs
 
@@ -152,8 +153,6 @@ def as_job(worker: WorkerCell, row: Sequence[Any]) -> Job:
     job.open_count = job.stored_open_count = open_count
     job.started_at, job.active_us = started_at, active_us
     job.is_new = False
-    if worker.flow.execution_timeout is not None:
-        job.has_details = True
     if not (data is statuses is result is error is ended_at is None):
         job.has_details = True
         job.data = loading.texts_of(data)

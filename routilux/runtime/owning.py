@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Delete, Insert, Update
 
 from routilux.core.activation import Outcome, jobs_of
-from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Activation
 from routilux.errors import WriteError
 from routilux.runtime.batch import Batch
@@ -52,7 +51,7 @@ class Own:
     may_end_jobs: bool
 
 
-def _own(engine: Engine, outcome: Outcome) -> Own:
+def _own(outcome: Outcome) -> Own:
     run = outcome.run
     jobs, worker = jobs_of(outcome.activation), run.cell.worker
     return Own(
@@ -62,21 +61,20 @@ def _own(engine: Engine, outcome: Outcome) -> Own:
         tuple(outcome.writes),
         run.is_broken or worker.is_forgotten,
         all(job.has_ended for job in jobs),
-        bool(engine.lock_tries) and locked_key(worker, outcome.activation) in engine.lock_tries,
+        locked_key(outcome.activation) in worker.lock_tries,
         outcome.failure is not None or outcome.job_end is not None,
     )
 
 
-def locked_key(worker: WorkerCell, activation: Activation) -> tuple[int, int]:
+def locked_key(activation: Activation) -> int:
     """The parked row that it has, or would have."""
-    key = activation.messages[0].seq if activation.rerun is None else activation.rerun.key
-    return worker.key, key
+    return activation.messages[0].seq if activation.rerun is None else activation.rerun.key
 
 
 def execute(engine: Engine, commit: Commit, batch: Batch, reported: list[Outcome]) -> tuple[int, ...]:
     """Run what will go in; fills `batch.own_errors` and `batch.skipped`. Returns a digest to compare a resend with."""
     if batch.own is None:
-        batch.own = [_own(engine, outcome) for outcome in reported]
+        batch.own = [_own(outcome) for outcome in reported]
     batch.own_errors.clear()
     batch.skipped.clear()
     if not any(own.writes for own in batch.own):

@@ -145,21 +145,24 @@ def rejoin(
     for message in messages:
         message.job.parked_count -= 1
     batch.touch_worker(cell)
-    values = {
-        **row._mapping, "reason": str(ParkedReason.RETRY), "due_at": None, "line": line, "attempt": attempt
-    }  # fmt: skip
-    batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)
+    _rewrite(batch, cell, row, ParkedReason.RETRY, line, attempt=attempt)
     keeping.add_rerun(engine, cell, row, messages, line, attempt)
 
 
 def hold(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
     """A batch that came due while its job is paused; a line number says that it has run before."""
     batch.miscounted.add(cell)
-    values = {**row._mapping, "due_at": None, "line": row.line or 0, "reason": str(ParkedReason.PAUSED)}
-    batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)
+    _rewrite(batch, cell, row, ParkedReason.PAUSED, row.line or 0)
 
 
 def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
     batch.miscounted.add(cell)
-    values = {**row._mapping, "due_at": None, "line": None, "reason": str(ParkedReason.UNROUTABLE)}
+    _rewrite(batch, cell, row, ParkedReason.UNROUTABLE, None)
+
+
+def _rewrite(
+    batch: Batch, cell: WorkerCell, row: Row[Any], reason: ParkedReason, line: int | None, **more: Any
+) -> None:
+    """A parked row that waits for no time any more."""
+    values = {**row._mapping, "reason": str(reason), "due_at": None, "line": line, **more}
     batch.changes.parked[cell.key, row.seq] = tuple(values[name] for name in PARKED)

@@ -14,17 +14,15 @@ from routilux.core.message import Activation
 from routilux.core.states import ActivationStatus, JobStatus
 from routilux.runtime.batch import Batch
 from routilux.runtime.effects import (
-    change_job,
-    change_state,
     clear_suspects,
     close_jobs,
     consume,
-    emit,
     leave,
     live_jobs,
     next_number,
     record,
     start_jobs,
+    take_effects,
 )
 from routilux.runtime.failing import fail
 from routilux.runtime.owning import locked_key
@@ -48,8 +46,8 @@ def settle(engine: Engine, batch: Batch, outcome: Outcome) -> None:
     if batch.own_errors and id(outcome) in batch.own_errors:
         outcome.fail(batch.own_errors[id(outcome)])
         run.is_broken = run.should_stop = True
-    elif engine.lock_tries:
-        engine.lock_tries.pop(locked_key(worker, activation), None)
+    elif worker.lock_tries:
+        worker.lock_tries.pop(locked_key(activation), None)
     run.settled += 1
     n = next_number(batch, worker)
     if outcome.failure is None and activation.rerun is None and len(activation.messages) == 1:
@@ -87,17 +85,10 @@ def _succeed_alone(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outc
     if job.started_at is None:
         job.started_at = batch.now
         job.is_touched = True
-        if job.status == "pending":  # it may have been paused meanwhile
+        if job.status == JobStatus.PENDING:  # it may have been paused meanwhile
             job.status = JobStatus.RUNNING
     batch.jobs[job] = worker
-    for routine, slot, text in outcome.emits:
-        emit(engine, batch, worker, job, routine, slot, text, n)
-    for change in outcome.state:
-        change_state(batch, worker, change)
-    for edit in outcome.job:
-        change_job(batch, worker, job, edit)
-    if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
-        job.is_touched = True
+    take_effects(engine, batch, cell, job, n, outcome)
     batch.changes.consumed.append((worker.key, message.seq, n))
     job.open_count -= 1
     cell.slots[message.slot].waiting -= 1
@@ -123,14 +114,7 @@ def _succeed(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: O
         activation.job if not activation.job.has_ended else max(live_jobs(activation), key=lambda job: job.no)
     )
     start_jobs(batch, worker, activation)
-    for routine, slot, text in outcome.emits:
-        emit(engine, batch, worker, job, routine, slot, text, n)
-    for change in outcome.state:
-        change_state(batch, worker, change)
-    for edit in outcome.job:
-        change_job(batch, worker, job, edit)
-    if job.routine_status.pop(cell.routine_id, None) is not None:
-        job.is_touched = True
+    take_effects(engine, batch, cell, job, n, outcome)
     consume(batch, cell, activation, n)
     record(batch, cell, n, outcome, ActivationStatus.COMPLETED)
     end = outcome.job_end

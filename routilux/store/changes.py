@@ -39,7 +39,7 @@ SLOT = ("worker", "routine", "slot", "waiting", "low_seq", "last_fired_at", "ref
 WORKER_CHANGE = ("key", "status", "next_seq", "next_n", "deaths", "reason", "started_at", "ended_at")
 
 _INSERT_MESSAGES = bulk.insert(messages, MESSAGE)
-_SETTLE_MESSAGES = bulk.update(messages, ("worker", "seq"), ("status", "consumed_by"))
+_SETTLE_MESSAGES = bulk.update(messages, ("worker", "seq"), ("status",))
 _INSERT_JOBS = bulk.insert(jobs, JOB)
 _UPDATE_JOBS = bulk.update(jobs, ("worker", "job"), JOB_CHANGE[2:])
 _INSERT_ACTIVATIONS = bulk.insert(activations, ACTIVATION)
@@ -150,7 +150,7 @@ class Changes:
     """Rows by statement; each list holds tuples in the order of the columns named above."""
 
     messages: list[Row] = field(default_factory=list)
-    settled: list[Row] = field(default_factory=list)  # worker, seq, status, consumed_by
+    settled: list[Row] = field(default_factory=list)  # worker, seq, status
     consumed: list[tuple[int, int, int]] = field(default_factory=list)  # worker, seq, consumed_by
     moved: list[Row] = field(default_factory=list)
     new_jobs: list[Row] = field(default_factory=list)

@@ -196,10 +196,9 @@ def parked_per_job(connection: Connection, worker: int, numbers: Sequence[int]) 
 
 
 def job_with_id(connection: Connection, job_id: str) -> Any:
-    """A job row and the public id and owner of its worker."""
+    """A row of `LIVE_JOB`, and the key of its worker."""
     columns = [jobs.c[name] for name in LIVE_JOB]
-    query = select(*columns, jobs.c.worker).join(workers, workers.c.key == jobs.c.worker)
-    return connection.execute(query.where(jobs.c.job_id == job_id)).first()
+    return connection.execute(select(*columns, jobs.c.worker).where(jobs.c.job_id == job_id)).first()
 
 
 def parked_in_line(connection: Connection, worker: int) -> list[Any]:

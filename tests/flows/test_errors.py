@@ -24,7 +24,7 @@ from routilux import (
 )
 from routilux.activation_policies import batch_size_policy
 from routilux.store import history
-from tests.flows.flows import Step, chain, post, running
+from tests.flows.flows import Step, chain, flow_of, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
@@ -50,16 +50,6 @@ class Calls:
     @property
     def count(self) -> int:
         return len(self.seen)
-
-
-def side_by_side(**steps: Routine) -> FlowRegistry:
-    """A registry with the flow `f`: routines that are not connected."""
-    flow = Flow("f")
-    for name, step in steps.items():
-        flow.add_routine(step, name)
-    registry = FlowRegistry()
-    registry.register_by_name("f", flow)
-    return registry
 
 
 def routine_status(runtime: Runtime, job_id: str) -> dict[str, str]:
@@ -139,7 +129,7 @@ def test_continue_and_skip_consume_the_message_and_the_job_goes_on(
 
 def test_a_job_whose_only_message_went_wrong_completes_and_its_routine_says_how(database: str) -> None:
     always = Calls(ValueError("no"), ValueError("no"))
-    registry = side_by_side(
+    registry = flow_of(
         goes_on=Step(always, handler=ErrorHandler("continue")),
         skips=Step(always, handler=ErrorHandler("skip")),
     )
@@ -291,7 +281,7 @@ STRATEGIES = ["stop", "continue", "skip", "retry"]
 
 def test_retry_later_counts_no_attempt_whatever_the_strategy(database: str) -> None:
     calls = {name: Calls(RetryLater(0.05, "busy"), RetryLater(timedelta(seconds=0.3))) for name in STRATEGIES}
-    registry = side_by_side(
+    registry = flow_of(
         **{name: Step(calls[name], handler=ErrorHandler(name, max_retries=0)) for name in STRATEGIES}
     )
     with running(database, registry) as runtime:
@@ -309,7 +299,7 @@ def test_retry_later_counts_no_attempt_whatever_the_strategy(database: str) -> N
 
 def test_give_up_is_a_dead_letter_at_once_whatever_the_strategy(database: str) -> None:
     calls = Calls(*[GiveUp("hopeless")] * 4)
-    registry = side_by_side(**{name: Step(calls, handler=ErrorHandler(name, **SOON)) for name in STRATEGIES})
+    registry = flow_of(**{name: Step(calls, handler=ErrorHandler(name, **SOON)) for name in STRATEGIES})
     with running(database, registry) as runtime:
         jobs = [runtime.post("f", name, "input", {"n": 1}, "w").job for name in STRATEGIES]
         assert all(job.wait(10) for job in jobs)
@@ -389,7 +379,7 @@ def test_a_critical_routine_retries_and_then_fails_the_job_an_optional_one_does_
     critical, optional = Step(calls), Step(calls)
     critical.set_as_critical(max_retries=1, retry_delay=0.05)
     optional.set_as_optional()
-    with running(database, side_by_side(s0=critical, s1=optional)) as runtime:
+    with running(database, flow_of(s0=critical, s1=optional)) as runtime:
         first = post(runtime, {})
         assert first.wait(10)
         second = runtime.post("f", "s1", "input", {}, "w").job
@@ -437,7 +427,7 @@ def test_async_logic_is_retried_like_any_other(database: str) -> None:
             if len(calls) < 3:
                 raise OSError("down")
 
-    with running(database, side_by_side(s0=Fetch())) as runtime:
+    with running(database, flow_of(s0=Fetch())) as runtime:
         job = post(runtime, {"n": 1})
         assert job.wait(10)
         assert job.status == "completed"

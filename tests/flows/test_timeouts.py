@@ -6,20 +6,15 @@ import threading
 import time
 from typing import Any
 
-from routilux import ErrorHandler, Flow, FlowRegistry, RetryLater, Runtime, get_current_job
-from tests.flows.flows import Step, post, running
+from routilux import ErrorHandler, FlowRegistry, RetryLater, Runtime, get_current_job
+from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
 
-def timed(seconds: float | None, *steps: Step) -> FlowRegistry:
-    flow = Flow("f", execution_timeout=seconds)
-    for i, step in enumerate(steps):
-        flow.add_routine(step, f"s{i}")
-        if i:
-            flow.connect(f"s{i - 1}", "output", f"s{i}", "input")
-    registry = FlowRegistry()
-    registry.register_by_name("f", flow)
+def timed(seconds: float, *steps: Step) -> FlowRegistry:
+    registry = chain(*steps)
+    registry.resolve("f").execution_timeout = seconds
     return registry
 
 

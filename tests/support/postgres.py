@@ -23,7 +23,6 @@ from typing import Any
 
 import psutil
 from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 SETTINGS = {
     "max_connections": "100",
@@ -53,6 +52,8 @@ class PostgresServer:
         self._data = self.home / "data"
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        # kept: a fresh backend takes longer to copy a database than the copy; asked first, as the server may be restarted
+        self._admin = create_engine(self.url(), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         atexit.register(self.remove)
         self._run(
             "initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"
@@ -160,8 +161,7 @@ class PostgresServer:
         self.start()
 
     def execute(self, *statements: str) -> None:
-        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-        with engine.connect() as connection:
+        with self._admin.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
@@ -176,6 +176,7 @@ class PostgresServer:
         """Ends the server and deletes its data; in a forked child, which inherits the atexit hook, nothing."""
         if os.getpid() != self._starter:
             return
+        self._admin.dispose()
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.home, ignore_errors=True)
 
