@@ -29,6 +29,7 @@ from routilux import (
 )
 from routilux.activation_policies import batch_size_policy
 from routilux.core.mailbox import WINDOW
+from routilux.runtime import adopting
 from routilux.runtime import control as controls
 from routilux.runtime.inputs import Request
 from tests.flows.flows import Step, chain, post, running
@@ -154,7 +155,10 @@ def test_a_worker_goes_from_pending_to_idle_to_running_and_back(database: str) -
     assert column(database, "SELECT status FROM routilux_workers") == ["idle"]
 
 
-def test_a_recovered_worker_that_nobody_named_is_completed_when_its_work_is_done(database: str) -> None:
+def test_a_recovered_worker_that_nobody_named_is_completed_when_its_work_is_done(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adopting, "CLOSE_AFTER_S", 0.5)
     gate = Gate()
     registry = chain(Step(gate))
     runtime = Runtime(1, database=database, registry=registry)
