@@ -109,13 +109,13 @@ class RoutineCell:
         "worker",
     )  # fmt: skip
 
-    def __init__(self, worker: WorkerCell, compiled: CompiledRoutine) -> None:
+    def __init__(self, worker: WorkerCell, compiled: CompiledRoutine, window: int = WINDOW) -> None:
         self.worker = worker
         self.compiled = compiled
         self.routine_id = compiled.routine_id
         policy = compiled.policy
         size = policy.size if isinstance(policy, BatchSizePolicy) and isinstance(policy.size, int) else 0
-        self.slots = {name: SlotQueue(slot, max(WINDOW, 2 * size)) for name, slot in compiled.slots.items()}
+        self.slots = {name: SlotQueue(slot, max(window, 2 * size)) for name, slot in compiled.slots.items()}
         self.reruns: deque[Rerun] = deque()
         self.runs: list[Run] = []
         self.is_ready = False
@@ -163,7 +163,14 @@ class WorkerCell:
     )  # fmt: skip
 
     def __init__(
-        self, key: int, worker_id: str, flow_name: str, flow: CompiledFlow, *, is_named: bool
+        self,
+        key: int,
+        worker_id: str,
+        flow_name: str,
+        flow: CompiledFlow,
+        *,
+        is_named: bool,
+        window: int = WINDOW,
     ) -> None:
         self.key = key
         self.worker_id = worker_id
@@ -179,7 +186,7 @@ class WorkerCell:
         self.jobs: WeakValueDictionary[int, Job] = (
             WeakValueDictionary()
         )  # as long as a message of it is in memory
-        self.routines = {rid: RoutineCell(self, compiled) for rid, compiled in flow.routines.items()}
+        self.routines = {rid: RoutineCell(self, compiled, window) for rid, compiled in flow.routines.items()}
         self.timed_count = 0  # parked with a due time: they will come back by themselves
         self.held_count = 0  # parked until somebody acts: paused, unroutable
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)

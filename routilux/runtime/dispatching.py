@@ -10,7 +10,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from routilux.core.choosing import Pick, give_back, pick
-from routilux.core.mailbox import WINDOW, RoutineCell, Run
+from routilux.core.mailbox import RoutineCell, Run
 from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, TimeIntervalPolicy
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
@@ -97,7 +97,7 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
         and isinstance(cell.compiled.policy, AllSlotsReadyPolicy)
         and cell.compiled.policy.by_job
     ):
-        _widen(cell)
+        _widen(cell, engine.settings.window)
     for queue in cell.slots.values():
         if queue.wants_more:
             engine.low.add((cell, queue))
@@ -109,11 +109,11 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
         _start(engine, batch, cell, chosen)
 
 
-def _widen(cell: RoutineCell) -> None:
+def _widen(cell: RoutineCell, by: int) -> None:
     """No job of the windows has all its partners: they may be further back, so the windows grow until one is found."""
     for queue in cell.slots.values():
         if queue.has_more:
-            queue.window = 4 * len(queue.items) + WINDOW
+            queue.window = 4 * len(queue.items) + by
 
 
 def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> bool:

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from routilux.core import context, payload
@@ -43,6 +43,11 @@ class Performer:
 
     def perform(self, run: Run) -> None:
         """Run its activations in this thread until they end, or the engine or the time asks to stop."""
+        for _ in self.stepwise(run):
+            pass
+
+    def stepwise(self, run: Run) -> Iterator[None]:
+        """The same, halting after each activation."""
         try:
             overlay = Overlay(_committed(run))
             readers = self._readers(run)
@@ -51,6 +56,7 @@ class Performer:
             for activation in self._activations(run, overlay, readers):
                 run.running = (activation, now)
                 self._report(self._run_one(run, activation, overlay, readers))
+                yield
                 now = self._clock.monotonic()
                 if run.should_stop or now > until:
                     break

@@ -51,7 +51,12 @@ class NotMine(Exception):
 def load(engine: Engine, connection: Connection, stored: StoredWorker) -> WorkerCell:
     """A worker that I own, with the first window of each slot and what has come back into line."""
     cell = WorkerCell(
-        stored.key, stored.worker_id, stored.flow, engine.flows.get(stored.flow), is_named=stored.is_named
+        stored.key,
+        stored.worker_id,
+        stored.flow,
+        engine.flows.get(stored.flow),
+        is_named=stored.is_named,
+        window=engine.settings.window,
     )
     cell.status = stored.status if stored.status == WorkerStatus.PAUSED else WorkerStatus.RUNNING
     cell.stored_status = stored.status
@@ -74,7 +79,9 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
 def _load_suspects(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
     now = engine.clock.now_us()
     for row in loading.suspects(connection, cell.key):
-        cell.suspects[row.seq] = (row.deaths, now + death_pause_us(engine, row.deaths))
+        pause_us = death_pause_us(engine, row.deaths)
+        # no pause is no time: the wall clock may be set back before it has come
+        cell.suspects[row.seq] = (row.deaths, now + pause_us if pause_us else 0)
 
 
 def death_pause_us(engine: Engine, deaths: int) -> int:
@@ -217,6 +224,11 @@ def forget(engine: Engine, worker: WorkerCell) -> None:
     for routine in worker.routines.values():
         for run in routine.runs:
             run.should_stop = run.is_broken = True
+    for job in list(
+        worker.jobs.values()
+    ):  # somebody may still hold it; a verb must not change what nobody writes
+        if engine.live_jobs.get(job.job_id) is job:
+            del engine.live_jobs[job.job_id]
     if engine.lone_cell is not None and engine.lone_cell.worker is worker:
         engine.lone_cell = None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from routilux.core.mailbox import WINDOW
+
 MIB = 1024 * 1024
 
 
@@ -15,6 +17,7 @@ class Settings:
     poll_s: float = 0.05  # how often the engine looks up when nothing wakes it
     reconcile_s: float = 1.0  # how often it looks for dead runtimes, ownerless workers, due rows
     max_payload_bytes: int = MIB
+    window: int = WINDOW  # so many waiting messages of a slot are held in memory
     post_timeout_s: float = 30.0  # a post that is not acknowledged by then is in doubt
     deaths: int = 3  # so many deaths while running alone make a dead letter
     death_pause_s: tuple[float, ...] = (0.0, 5.0, 20.0)  # before a suspect runs again, by deaths while alone

@@ -175,39 +175,39 @@ class Commit:
     def own_together(self, groups: Sequence[Group]) -> bool:
         """Run the own statements of many activations in one savepoint. False: nothing of it is there.
 
-        Raises `TransactionEnded` when a statement ended the transaction, the error itself when the connection is
-        gone.
+        Raises `TransactionEnded` when a statement ended the transaction, the error itself when it passes, like a full
+        disk: then it is nobody's fault, and the whole commit is tried again.
         """
+        return self._in_savepoint(groups) is None
+
+    def own_alone(self, group: Group) -> BaseException | None:
+        """Run those of one activation in a savepoint of their own; the error that undid them, if any. Raises as above."""
+        return self._in_savepoint([group])
+
+    def _in_savepoint(self, groups: Sequence[Group]) -> BaseException | None:
+        has_run = False
         try:
             with self.connection.begin_nested():
                 for group in groups:
                     self._run(group)
                 self._check_constraints()
+                has_run = True
         except TransactionEnded:
             raise
         except Exception as error:
-            if classify(error) is Failure.LOST:
-                raise
-            if not self.is_open:
-                raise TransactionEnded from error
-            return False
-        return True
-
-    def own_alone(self, group: Group) -> BaseException | None:
-        """Run those of one activation in a savepoint of their own; the error that undid them, if any. Raises as above."""
-        try:
-            with self.connection.begin_nested():
-                self._run(group)
-                self._check_constraints()
-        except TransactionEnded:
-            raise
-        except Exception as error:
-            if classify(error) is Failure.LOST:
+            if has_run or self._passes(error):  # RELEASE failed: SQLAlchemy has not rolled the savepoint back
                 raise
             if not self.is_open:
                 raise TransactionEnded from error
             return error
         return None
+
+    def _passes(self, error: BaseException) -> bool:
+        """Postgres: an own statement that waits for a stranger's lock is tried later, the rest of the commit goes on."""
+        kind = classify(error)
+        return kind in (Failure.LOST, Failure.FULL, Failure.READ_ONLY) or (
+            kind is Failure.RETRY and self._dialect == "sqlite"
+        )
 
     def limit_lock_wait(self, milliseconds: int | None) -> None:
         """Postgres: how long the next statements may wait for a stranger's lock; None: as the connection has it."""

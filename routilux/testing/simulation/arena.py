@@ -1,0 +1,160 @@
+"""The file that a simulated world lives in, and everything that can befall a write transaction on it.
+
+One file serves world after world: emptied in between, with its connections kept, since opening them costs more than
+most worlds. Every write of the real store passes `_transaction` and `_before_statement`; that is where accidents are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, create_engine, event
+from sqlalchemy.exc import OperationalError
+
+from routilux.store import schema
+from routilux.store.database import Database
+from routilux.store.store import Store
+
+
+class Crash(BaseException):
+    """The process is gone at this statement. No handler of the engine may catch it."""
+
+
+Statement = tuple[str, Any]
+Who = tuple[int | None, int]  # the runtime that commits, and when it began to
+
+
+class Arena:
+    """A migrated SQLite file with a `Database` for each simulated process."""
+
+    def __init__(self, tables: MetaData | None, processes: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="routilux-simulation-")
+        self.path = Path(self._folder.name) / "world.db"
+        url = f"sqlite:///{self.path}"
+        schema.upgrade(url)
+        if tables is not None:
+            engine = create_engine(url)
+            tables.create_all(engine)
+            engine.dispose()
+        self.databases = [Database.open(url, durability="process_crash") for _ in range(processes)]
+        self.stores = [Store(database) for database in self.databases]
+        self.reader = sqlite3.connect(
+            self.path, isolation_level=None
+        )  # of the model: it shares nothing with the engine
+        self._lander = sqlite3.connect(self.path, isolation_level=None)
+        self._tables = _tables_of(self.reader)
+        shared = self.databases[0]._shared
+        assert shared is not None
+        self._shared, self._begin = shared, shared.transaction
+        shared.transaction = self._transaction  # type: ignore[method-assign]
+        event.listen(shared._engine, "before_cursor_execute", self._before_statement)
+        self.reset(lambda: (None, 0), lambda who: None)
+
+    def reset(self, who: Callable[[], Who], committed: Callable[[Who], None]) -> None:
+        """An empty world. `committed` is called after every commit with what `who` said when it was sent."""
+        self.fails_in: int | None = None  # statements until `failure` happens
+        self.failure: BaseException = Crash()
+        self.lost_answer: str | None = (
+            None  # "not in", "in", "late", "late, and …": what becomes of the next group commit
+        )
+        self.commits = 0
+        self._pending: tuple[Who, list[Statement]] | None = None
+        self._sent: list[Statement] = []
+        self._committed: Callable[[Who], None] = lambda who: None
+        self._who = who
+        for store in self.stores:
+            store._writer.before_commit = self._before_commit
+            store._writer.after_commit = self._after_commit
+            store.drop_connection()
+        self._lander.execute("BEGIN IMMEDIATE")
+        for name in self._tables:
+            self._lander.execute(f'DELETE FROM "{name}"')
+        self._lander.execute("COMMIT")
+        self._committed = committed
+
+    def close(self) -> None:
+        event.remove(self._shared._engine, "before_cursor_execute", self._before_statement)
+        self._shared.transaction = self._begin  # type: ignore[method-assign]
+        self.reader.close()
+        self._lander.close()
+        for database in self.databases:
+            database.close()
+        self._folder.cleanup()
+
+    def calm(self) -> None:
+        """No more accidents."""
+        self.fails_in = self.lost_answer = None
+
+    # what a write transaction passes
+
+    @contextlib.contextmanager
+    def _transaction(self, synchronous: str, timeout_s: float) -> Iterator[Connection]:
+        self.land()
+        self._sent = []
+        with self._begin(synchronous, timeout_s) as connection:
+            yield connection
+        self.commits += 1
+        self._committed(self._who())
+
+    def land(self) -> None:
+        """A commit whose answer was lost reaches the database now, before whoever writes next: as a server's would."""
+        if self._pending is not None:
+            (who, statements), self._pending = self._pending, None
+            self._lander.execute("BEGIN IMMEDIATE")
+            for statement, parameters in statements:
+                with contextlib.suppress(
+                    sqlite3.IntegrityError
+                ):  # it failed the first time, too: an own statement
+                    self._lander.execute(statement, parameters)
+            self._lander.execute("COMMIT")
+            self._committed(who)
+
+    def _before_statement(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> None:
+        if self.fails_in is not None:
+            self.fails_in -= 1
+            if self.fails_in <= 0:
+                self.fails_in = None
+                raise self.failure
+        if not statement.startswith(("BEGIN", "SELECT", "PRAGMA")):
+            self._sent.extend((statement, row) for row in (parameters if many else [parameters]))
+
+    def _before_commit(self, connection: Connection) -> None:
+        if self.fails_in is not None:  # COMMIT is a statement as well
+            self.fails_in -= 1
+            if self.fails_in <= 0:
+                self.fails_in = None
+                raise self.failure
+        if self.lost_answer is not None and self.lost_answer != "in":
+            fate, self.lost_answer = self.lost_answer, None
+            if fate != "not in":
+                self._pending = (self._who(), self._sent)
+            if fate not in ("not in", "late"):
+                raise Crash
+            raise database_error(sqlite3.SQLITE_CANTOPEN, "the answer is lost")
+
+    def _after_commit(self) -> None:
+        if self.lost_answer == "in":
+            self.lost_answer = None
+            raise database_error(sqlite3.SQLITE_CANTOPEN, "the answer is lost")
+
+
+def database_error(code: int, text: str) -> OperationalError:
+    """What SQLAlchemy raises for an error of the driver."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return OperationalError("a statement", {}, error)
+
+
+def _tables_of(connection: sqlite3.Connection) -> list[str]:
+    """Those that a world fills: everything but the version of the schema."""
+    found = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name NOT LIKE 'sqlite_%' OR name = 'sqlite_sequence')"
+    )
+    return [name for (name,) in found if "version" not in name]

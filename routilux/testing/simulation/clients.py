@@ -1,0 +1,125 @@
+"""Those who want something of a world: who posts, in a runtime's process or outside of it, and who operates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from routilux.runtime import control, outbox
+from routilux.runtime.accepting import fingerprint
+from routilux.runtime.door import encode_payload
+from routilux.runtime.inputs import Post, PostIn, Receipt, Request
+from routilux.testing.simulation.process import Process
+
+if TYPE_CHECKING:
+    from routilux.testing.simulation.world import World
+
+DELAYS_S = (0, 0, 0, 0.5, 20, 4000)
+VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
+
+
+class Clients:
+    """Steps are methods; each takes the number that decides what is left open."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._asked: list[tuple[Process, str, str, Receipt]] = []  # of whom, verb, job, answer
+
+    def post(self, number: int) -> None:
+        """A new job, now or later."""
+        world = self._world
+        count = len(world.model.posted)
+        if count < world.scene.most_jobs:
+            world.model.posted[f"j{count}"] = world.scene.data(count)
+            self._send(f"j{count}", number, DELAYS_S[number // 5 % len(DELAYS_S)])
+
+    def post_again(self, number: int) -> None:
+        """Somebody who is not sure posts the same once more."""
+        if self._world.model.posted:
+            self._send(f"j{number % len(self._world.model.posted)}", number // 2)
+
+    def operate(self, number: int) -> None:
+        """An operator cancels, pauses or resumes a job. What it is refused for is as good as not asked."""
+        process = self._world.alive(number)
+        if process is not None and self._world.model.posted:
+            verb = VERBS[number // 3 % len(VERBS)]
+            for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
+                self._ask(process, verb, f"j{number // 17 % len(self._world.model.posted)}")
+
+    def insist(self) -> None:
+        """Whoever has no answer posts again, and jobs that were paused are resumed."""
+        world = self._world
+        unsure = (
+            world.model.posted.keys() - world.model.acknowledged - {job_id for _, _, job_id, _ in self._asked}
+        )
+        for job_id in sorted(unsure):
+            self._send(job_id, 0)
+        paused = [job_id for job_id, status in world.model.jobs.items() if status == "paused"]
+        for process in world.running():
+            for job_id in paused:
+                self._ask(process, "resume_job", job_id)
+
+    @property
+    def are_waiting(self) -> bool:
+        """Something that was accepted is not a job yet, or a job is still to be resumed."""
+        model = self._world.model
+        return bool(self._asked or model.posted.keys() - model.jobs.keys() or "paused" in model.jobs.values())
+
+    def take_answers(self) -> None:
+        model = self._world.model
+        for entry in list(self._asked):
+            _, verb, job_id, receipt = entry
+            if receipt.is_done:
+                self._asked.remove(entry)
+                if receipt.error is None and verb == "post":
+                    model.acknowledged.add(job_id)
+                elif receipt.error is None and verb == "cancel_job":
+                    model.cancelled.add(job_id)
+
+    def forget(self, process: Process) -> None:
+        """It is dead: nobody waits for its answers any more."""
+        self._asked = [entry for entry in self._asked if entry[0] is not process]
+
+    def _send(self, job_id: str, number: int, delay_s: float = 0) -> None:
+        world = self._world
+        flow, (routine, slot) = world.scene.flow, world.scene.entry
+        text = encode_payload(None, world.model.posted[job_id], 1 << 20)
+        due_at = world.clock.now_us() + round(delay_s * 1e6) if delay_s else None
+        post = Post(job_id, text, None, due_at, fingerprint(flow, routine, slot, text))
+        worker_id = self._worker_of(job_id)
+        process = world.alive(number)
+        when = f", due in {delay_s:g} s" if delay_s else ""
+        if process is not None and worker_id in process.engine.by_id and number % 3:
+            receipt = Receipt()
+            process.engine.inputs.put(PostIn(flow, worker_id, routine, slot, [post], receipt))
+            self._asked.append((process, "post", job_id, receipt))
+            world.say(f"process {process.number} posts {job_id} to its worker {worker_id}{when}")
+        elif process is not None:
+            world.say(f"process {process.number} posts {job_id} for the owner of {worker_id}{when}")
+            world.act(process, lambda: self._post_outside(process, (flow, routine, slot), post, worker_id))
+
+    def _post_outside(
+        self, process: Process, names: tuple[str, str, str], post: Post, worker_id: str
+    ) -> None:
+        """Through the inbox."""
+        try:
+            outbox.post_to_owner(process, names, [post], worker_id)  # type: ignore[arg-type]
+        except Exception:  # the client is told so, and posts again at the end
+            return
+        self._world.model.acknowledged.add(post.job_id)
+
+    def _ask(self, process: Process, verb: str, job_id: str) -> None:
+        world, worker_id = self._world, self._worker_of(job_id)
+        if worker_id in process.engine.by_id:
+            world.counts["operate"] += 1
+            receipt = Receipt()
+            process.engine.inputs.put(
+                Request(control.ask(process.engine, verb, worker_id, job_id, {}), receipt)
+            )
+            self._asked.append((process, verb, job_id, receipt))
+            if verb == "cancel_job":
+                world.model.asked_to_cancel.add(job_id)
+            world.say(f"process {process.number}: {verb} {job_id}")
+
+    def _worker_of(self, job_id: str) -> str:
+        workers = self._world.workers()
+        return workers[int(job_id[1:]) % len(workers)]

@@ -1,0 +1,245 @@
+"""One simulated runtime process: the real engine, store and lease, without a thread. The world moves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from routilux.core.activation import Outcome, Readers
+from routilux.core.error_handler import ErrorStrategy
+from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.message import Activation
+from routilux.core.overlay import Overlay
+from routilux.core.registry import FlowRegistry
+from routilux.errors import LeaseLostError, RuntimeShutDownError
+from routilux.runtime import adopting, takeover, trouble
+from routilux.runtime.committing import PASSING
+from routilux.runtime.engine import MOST_INPUTS, Engine
+from routilux.runtime.executors import Performer
+from routilux.runtime.handles import execution_history, traces
+from routilux.runtime.inputs import Input
+from routilux.runtime.known_flows import KnownFlows
+from routilux.runtime.leases import Lease
+from routilux.runtime.owning import refusal
+from routilux.runtime.settings import Settings
+from routilux.store.database import Database
+from routilux.store.failures import classify
+from routilux.store.store import Fenced, Store
+from routilux.testing.simulation.clock import HostClock
+
+LEASE_S = 9.0
+MOST_TRIES = 20  # no accident lasts that long
+
+
+class Injected(Exception):
+    """What the simulator lets logic fail with."""
+
+
+class Broken(BaseException):
+    """The engine met an error that it has no business to meet."""
+
+
+class Process:
+    """A runtime with the flows of one release. `threads`: runs that may be under way at a time."""
+
+    def __init__(
+        self, number: int, database: Database, store: Store, clock: HostClock, registry: FlowRegistry, *,
+        threads: int, settings: Settings, watch: Callable[[Process, Run, Activation, Outcome | None], None],
+    ) -> None:  # fmt: skip
+        self.number = number
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.is_paused = False
+        self.fails_next = False  # the next activation that would be retried fails after its logic
+        self.active: list[tuple[Run, Iterator[None]]] = []
+        self._watch = watch
+        self._executor = _Executor(threads)
+        self._flows = KnownFlows(registry)
+        self.lease = _Lease(database, clock)
+        self.engine = Engine(store, clock, settings, self._executor, self._flows, lambda facts: None)
+        self._performer = _Performer(self)
+        engine = self.engine
+        engine.clock_is_real = False
+        engine.pause = lambda seconds: None  # type: ignore[method-assign]
+        engine.gives_up = lambda pause_s: False  # type: ignore[method-assign]
+        engine.report_trouble = self._trouble  # type: ignore[method-assign]
+        engine.lease_is_good = lambda: self.lease.is_good
+        engine.reidentify = self._register
+        engine.reconcile = self._reconcile
+
+    def start(self) -> None:
+        """What a runtime does before its threads run."""
+        self._register()
+        for name in self._flows.names():
+            self._flows.prepare(name)
+        adopting.publish(self.engine)
+        self.engine.must_reconcile = True
+
+    @property
+    def key(self) -> int:
+        return self.engine.runtime_key
+
+    def now_us(self) -> int:
+        return self.clock.now_us()
+
+    def _trouble(self, error: BaseException, attempt: int) -> None:
+        if attempt > MOST_TRIES:
+            raise Broken(f"one thing is tried for ever: {error}")
+
+    def _register(self) -> None:
+        self.lease.drop_sign()
+        self.engine.runtime_key = self.lease.register()
+        self.engine.commit_n = 0
+
+    def _reconcile(self) -> None:
+        engine = self.engine
+        engine.inbox.must_look = True
+        engine.due.expect_soon()
+        if self.lease.is_dead:
+            trouble.lose_identity(engine)
+        else:
+            adopting.publish(engine)
+            takeover.run_once(engine, self.lease)
+
+    def turn(self, most: int = MOST_INPUTS) -> None:
+        """What the engine's thread does with up to `most` inputs. Raises `Broken`."""
+        engine = self.engine
+        try:
+            engine.look()
+            engine.step(engine.inputs.take(most))
+        except Fenced:
+            trouble.fenced(engine)
+        except (RuntimeShutDownError, LeaseLostError) as error:
+            raise Broken("the engine gave up") from error
+        except Exception as error:
+            if classify(error) not in PASSING:
+                raise Broken(f"{type(error).__name__}: {error}") from error
+            trouble.heal(engine, error, 1)
+
+    def renew(self) -> None:
+        """A heartbeat; one that fails is tried again with the next."""
+        try:
+            self.lease.renew()
+        except DBAPIError:
+            self.lease._unbroken_since = self.clock.monotonic()
+
+    @property
+    def is_busy(self) -> bool:
+        """Logic runs, or could run now."""
+        return bool(self.active or self._executor.queue)
+
+    def perform(self, choice: int) -> str | None:
+        """One thread runs one more activation; None: there is nothing to run."""
+        while self._executor.queue:
+            run = self._executor.queue.popleft()
+            self.active.append((run, self._performer.stepwise(run)))
+        if not self.active:
+            return None
+        run, steps = self.active[choice % len(self.active)]
+        if next(steps, self) is self:
+            self.active.remove((run, steps))
+            return f"{run.cell.routine_id} gives its thread back"
+        return run.cell.routine_id
+
+    def next_times(self) -> list[int]:
+        """When something of it comes due, µs of the wall clock."""
+        engine = self.engine
+        times = [engine.wakes[0][0]] if engine.wakes else []
+        return times if engine.due.next_at is None else [*times, engine.due.next_at]
+
+    def die(self) -> None:
+        """SIGKILL: the kernel frees its locks, nothing else happens."""
+        self.lease.drop_sign()
+
+    # what the performer tells
+
+    def before(self, run: Run, activation: Activation) -> None:
+        self._watch(self, run, activation, None)
+
+    def after(self, run: Run, activation: Activation, outcome: Outcome, overlay: Overlay) -> None:
+        handler = run.cell.compiled.error_handler
+        is_retried = handler is not None and handler.strategy == ErrorStrategy.RETRY
+        if self.fails_next and is_retried and outcome.failure is None:
+            assert handler is not None
+            if activation.attempt <= handler.max_retries and issubclass(
+                Injected, handler.retryable_exceptions
+            ):
+                self.fails_next = False
+                overlay.undo()
+                outcome.fail(Injected("injected by the simulator"))
+        self._watch(self, run, activation, outcome)
+
+
+class _Executor:
+    """Room for so many runs; they wait until the world performs them."""
+
+    def __init__(self, threads: int) -> None:
+        self.queue: deque[Run] = deque()
+        self._threads = threads
+        self._taken = 0
+
+    def has_room(self, cell: RoutineCell) -> bool:
+        return self._taken < self._threads
+
+    @property
+    def is_full(self) -> bool:
+        return self._taken >= self._threads
+
+    def take(self, run: Run) -> None:
+        self._taken += 1
+
+    def give(self, run: Run) -> None:
+        self._taken -= 1
+
+    def submit(self, run: Run) -> None:
+        self.queue.append(run)
+
+
+class _Performer(Performer):
+    """The real one, one activation at a time."""
+
+    def __init__(self, process: Process) -> None:
+        def report(entry: Input) -> None:
+            process.engine.inputs.put(entry)
+
+        super().__init__(process.clock, report, self._readers_of)
+        self._process = process
+
+    def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+        self._process.before(run, activation)
+        if run.cell.compiled.is_async:
+            outcome = asyncio.run(self._run_one_async(run, activation, overlay, readers))
+        else:
+            outcome = super()._run_one(run, activation, overlay, readers)
+        self._process.after(run, activation, outcome, overlay)
+        return outcome
+
+    def _readers_of(self, run: Run) -> Readers:
+        worker, process = run.cell.worker, self._process
+        return Readers(
+            process.clock.now_us,
+            lambda: list(worker.state),
+            lambda routine: execution_history(process.store, worker.worker_id, routine),
+            lambda job_id: traces(process.store, job_id),
+            refusal,
+            process.settings.max_payload_bytes,
+        )
+
+
+class _Lease(Lease):
+    """The real one on the simulated clock."""
+
+    def __init__(self, database: Database, clock: HostClock) -> None:
+        super().__init__(database, clock, LEASE_S, "simulated")
+        self._host = clock
+
+    def clock_us(self, connection: Connection) -> int:
+        return self._host.boot_us()
+
+
+__all__ = ["LEASE_S", "Broken", "Injected", "Process"]

@@ -1,0 +1,355 @@
+"""A world: processes on one database, moved by a plan of steps. The same plan makes the same world."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from routilux.core.activation import Outcome
+from routilux.core.mailbox import Run
+from routilux.core.message import Activation
+from routilux.core.registry import FlowRegistry
+from routilux.runtime import adopting
+from routilux.runtime.committing import PASSING
+from routilux.runtime.settings import Settings
+from routilux.store.failures import classify
+from routilux.testing.simulation.arena import Arena, Crash, Who, database_error
+from routilux.testing.simulation.clients import Clients
+from routilux.testing.simulation.clock import HostClock
+from routilux.testing.simulation.model import Model, Violation
+from routilux.testing.simulation.process import LEASE_S, Broken, Process
+
+Step = tuple[str, int]  # what happens, and the number that decides the rest of it
+MOST_ROUNDS = 300
+HOUR_S = 3600.0
+LONG_S = 30.0  # beyond this nobody counts heartbeats
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is simulated. `releases`: registries with the flow, the oldest first; a deploy moves on to the next."""
+
+    flow: str
+    releases: Sequence[FlowRegistry]
+    entry: tuple[str, str]
+    data: Callable[[int], dict[str, Any]]
+    may_fail: bool
+    most_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a seed has chosen of a world before its first step."""
+
+    processes: int
+    workers: int
+    threads: int
+    window: int
+    deaths: int
+
+
+class World:
+    """Steps are methods; each takes the number that decides what is left open."""
+
+    def __init__(self, scene: Scene, shape: Shape, arena: Arena) -> None:
+        self.scene, self.shape, self.arena = scene, shape, arena
+        self.clock = HostClock()
+        self.trace: list[str] = []
+        self.counts = Counter[str]()
+        self.processes: list[Process | None] = [None] * shape.processes
+        self._release = 0
+        self._acting: Process | None = None
+        self._began_us = self.clock.wall_us
+        compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
+        self.model = Model(arena.reader, compiled, scene.may_fail)
+        self.clients = Clients(self)
+        arena.reset(self._who, self._committed)
+        self.start(0)
+
+    def play(self, plan: Sequence[Step]) -> None:
+        """Raises `Violation`."""
+        for kind, number in plan:
+            getattr(self if hasattr(self, kind) else self.clients, kind)(number)
+        self._finish()
+
+    # what all steps share
+
+    def say(self, text: str) -> None:
+        self.trace.append(text)
+
+    def act(self, process: Process, call: Callable[[], object]) -> None:
+        """A process does something to the database, and may die of it."""
+        self._acting, self._began_us = process, self.clock.wall_us
+        try:
+            call()
+        except Crash:
+            self.say(f"process {process.number} dies at that statement")
+            self.clients.take_answers()
+            self._bury(process)
+        except Broken as error:
+            raise Violation("P11", f"the engine of process {process.number}: {error}") from error
+        finally:
+            self._acting = None
+            self.clients.take_answers()
+
+    def alive(self, number: int) -> Process | None:
+        """One that runs; which, the number says."""
+        running = [process for process in self.running() if not process.is_paused]
+        return running[number % len(running)] if running else None
+
+    def workers(self) -> list[str]:
+        return [f"w{number}" for number in range(self.shape.workers)]
+
+    def running(self) -> list[Process]:
+        """Those that are there, stopped ones among them."""
+        return [process for process in self.processes if process is not None]
+
+    def _who(self) -> Who:
+        return (None if self._acting is None else self._acting.key), self._began_us
+
+    def _committed(self, who: Who) -> None:
+        self.model.look(*who, self.clock.wall_us)
+
+    # processes come and go
+
+    def start(self, number: int) -> None:
+        """A process starts where there is none, with the release of the day."""
+        free = [i for i, process in enumerate(self.processes) if process is None]
+        if not free:
+            return
+        place = free[number % len(free)]
+        settings = Settings(deaths=self.shape.deaths, death_pause_s=(0.0, 5.0), window=self.shape.window)
+        process = self.processes[place] = Process(
+            place, self.arena.databases[place], self.arena.stores[place], self.clock,
+            self.scene.releases[self._release], threads=self.shape.threads, settings=settings, watch=self._watch,
+        )  # fmt: skip
+        self.say(f"process {place} starts, release {self._release}")
+        self.act(process, lambda: self._begin(process))
+
+    def _begin(self, process: Process) -> None:
+        """A program starts its workers by name. One that cannot reach its database ends, and is started again some day."""
+        try:
+            process.start()
+            for worker_id in self.workers():
+                self._claim(process, worker_id)
+        except Exception as error:
+            if classify(error) not in PASSING:
+                raise
+            raise Crash from error
+
+    def _claim(self, process: Process, worker_id: str) -> None:
+        with process.store.read() as connection:
+            query = "SELECT 1 FROM routilux_workers WHERE worker_id = ?"
+            is_known = connection.exec_driver_sql(query, (worker_id,)).first() is not None
+        if is_known:
+            adopting.resume(process.engine, worker_id, is_named=True)
+        else:
+            adopting.start(process.engine, self.scene.flow, worker_id, is_named=True, state={})
+        process.engine.mine.add(worker_id)
+
+    def _bury(self, process: Process) -> None:
+        process.die()
+        self.clients.forget(process)
+        self.processes[process.number] = None
+
+    def crash(self, number: int) -> None:
+        process = self.alive(number)
+        if process is not None:
+            self.counts["crash"] += 1
+            self.say(f"process {process.number} is killed")
+            self._bury(process)
+
+    def pause(self, number: int) -> None:
+        """A process stops for a while: a debugger, SIGSTOP, a machine that swaps."""
+        process = self.alive(number)
+        if process is not None:
+            self.counts["pause"] += 1
+            process.is_paused = True
+            self.say(f"process {process.number} stops")
+
+    def long_pause(self, number: int) -> None:
+        """A process stops for longer than its lease; the others find it dead; then it goes on as if nothing were."""
+        process = self.alive(number)
+        if process is None:
+            return
+        self.pause(number)
+        self._pass(LONG_S)
+        for other in self.running():
+            if not other.is_paused:
+                self.say(f"process {other.number} looks for dead ones")
+                other.engine.must_reconcile = True
+                self.act(other, other.turn)
+        if process in self.processes:
+            process.is_paused = False
+            self.say(f"process {process.number} goes on")
+
+    def go_on(self, number: int) -> None:
+        paused = [process for process in self.running() if process.is_paused]
+        if paused:
+            process = paused[number % len(paused)]
+            process.is_paused = False
+            self.say(f"process {process.number} goes on")
+
+    def deploy(self, number: int) -> None:
+        """The next release: a process is replaced by one that has it, others follow as they start."""
+        if self._release + 1 < len(self.scene.releases):
+            self.counts["deploy"] += 1
+            self._release += 1
+            self.say(f"release {self._release} is out")
+            self.crash(number)
+            self.start(number)
+
+    # what befalls write transactions
+
+    def crash_at(self, number: int) -> None:
+        """Whoever comes to it dies before one of the next statements, COMMIT among them."""
+        self._arm(number, "crash", Crash())
+
+    def busy(self, number: int) -> None:
+        self._arm(number, "busy", database_error(sqlite3.SQLITE_BUSY, "database is locked"))
+
+    def disk_full(self, number: int) -> None:
+        self._arm(number, "disk_full", database_error(sqlite3.SQLITE_FULL, "database or disk is full"))
+
+    def io_error(self, number: int) -> None:
+        self._arm(number, "io_error", database_error(sqlite3.SQLITE_IOERR, "disk I/O error"))
+
+    def _arm(self, number: int, kind: str, error: BaseException) -> None:
+        self.counts[kind] += 1
+        self.arena.fails_in, self.arena.failure = 1 + number % 14, error
+        self.say(f"{kind} is to come at statement {self.arena.fails_in}")
+
+    def lost_answer(self, number: int) -> None:
+        self.counts["lost_answer"] += 1
+        self.arena.lost_answer = ("not in", "in", "late", "late, and its process is gone")[number % 4]
+        self.say(f"the answer of the next commit is to be lost; it is {self.arena.lost_answer}")
+
+    # work
+
+    def step(self, number: int) -> None:
+        """An engine takes a turn with some of what has come in."""
+        process = self.alive(number)
+        if process is not None:
+            most = (1, 2, 5, 100)[number // 7 % 4]
+            self.say(f"engine {process.number} takes up to {most} of {len(process.engine.inputs)} inputs")
+            self.act(process, lambda: process.turn(most))
+
+    def take_over(self, number: int) -> None:
+        """The reconciler's turn comes."""
+        process = self.alive(number)
+        if process is not None:
+            self.say(f"process {process.number} looks for dead ones")
+            process.engine.must_reconcile = True
+            self.act(process, process.turn)
+
+    def perform(self, number: int) -> None:
+        """A thread runs one activation, and may be asked to stop after it."""
+        process = self.alive(number)
+        if process is not None and process.is_busy:
+            for run, _ in process.active:
+                run.should_stop = run.should_stop or number // 11 % 8 == 0
+            self.act(
+                process, lambda: self.say(f"process {process.number} runs {process.perform(number // 3)}")
+            )
+
+    def logic_error(self, number: int) -> None:
+        """The next activation that would be retried fails, after all that its logic does."""
+        process = self.alive(number)
+        if process is not None:
+            process.fails_next = True
+
+    def _watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
+        worker = run.cell.worker.key
+        if outcome is None:
+            self.model.before_logic(activation, worker)
+            return
+        if outcome.failure is not None:
+            self.counts["logic_error"] += 1
+        self.model.after_logic(worker, run.cell.routine_id, activation, outcome)
+
+    # time
+
+    def clock_tick(self, number: int) -> None:
+        """Time passes; heartbeats of those who run go on."""
+        self._pass((0.1, 1.0, 3.0, 6.0, LONG_S)[number % 5])
+
+    def _pass(self, seconds: float) -> None:
+        self.say(f"{seconds:g} s pass")
+        beat = LEASE_S / 3 if seconds <= LONG_S else seconds
+        while seconds > 0:
+            self.clock.advance(min(seconds, beat))
+            seconds -= beat
+            for process in self.running():
+                if not process.is_paused:
+                    self._renew(process)
+
+    def _renew(self, process: Process) -> None:
+        self.act(process, process.renew)
+
+    def clock_step(self, number: int) -> None:
+        """The wall clock is set, by hours either way."""
+        self.counts["clock_step"] += 1
+        seconds = (-2 * HOUR_S, -60.0, 60.0, HOUR_S, 26 * HOUR_S)[number % 5]
+        self.say(f"the wall clock is set by {seconds:g} s")
+        self.clock.step(seconds)
+
+    def suspend(self, number: int) -> None:
+        """The host sleeps: everybody's lease is over when it wakes."""
+        self.counts["suspend"] += 1
+        self.say("the host sleeps for an hour")
+        self.clock.sleep(HOUR_S)
+
+    # the end
+
+    def _finish(self) -> None:
+        """No more accidents: whoever is not sure posts again, and all of it must come to its end."""
+        self.say("no more accidents")
+        self.arena.calm()
+        self.arena.land()
+        for process in self.running():
+            process.is_paused = process.fails_next = False
+        self.start(0)
+        for _ in range(3):  # a lease and more: whoever is dead is found out
+            for process in self.running():
+                self._run_out(process)
+            self._pass(LEASE_S)
+        self.model.check_waiting()
+        for _ in range(MOST_ROUNDS):
+            self.clients.insist()
+            for process in self.running():
+                self._run_out(process)
+            if not self._has_more():
+                break
+        self.model.check_end()
+
+    def _run_out(self, process: Process) -> None:
+        """Until nothing more of it can run without the time going on."""
+        process.engine.flush_waiters = 1
+        process.engine.must_reconcile = True
+        self._renew(process)
+        self.act(process, process.turn)
+        quiet = 0
+        for _ in range(MOST_ROUNDS):
+            self.act(process, process.turn)  # sees what the reconciler has taken
+            quiet += 1
+            while process.is_busy:
+                self.act(process, lambda: process.perform(0))
+                quiet = 0
+            if quiet >= 2 and not process.engine.can_run():  # the first turn may flush what is gathered
+                return
+        raise Violation("P11", f"the engine of process {process.number} has something to run, and does not")
+
+    def _has_more(self) -> bool:
+        """Work that can still be done; if it waits for a time, that time comes."""
+        if any(process.engine.can_run() for process in self.running()):
+            return True
+        if self.clients.are_waiting:
+            self._pass(1.0)
+            return True
+        due = [at for process in self.running() for at in process.next_times()]
+        if due:
+            self._pass(min(600.0, max(1.0, (min(due) - self.clock.wall_us) / 1e6)))
+        return bool(due)

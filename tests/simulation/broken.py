@@ -1,0 +1,292 @@
+"""Engines that are broken on purpose, each in one way that a design could be wrong in. The simulation must catch them all.
+
+Each takes pytest's `monkeypatch` and breaks the real engine until the test is over. The docstring says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from routilux.core.mailbox import SlotQueue
+from routilux.runtime import accepting, adopting, dispatching, engine, inbox, keeping, owning, takeover
+from routilux.runtime.batch import Batch
+from routilux.runtime.committing import GroupCommit
+from routilux.runtime.leases import Lease
+from routilux.store import loading, ownership
+from routilux.store.changes import Changes
+from routilux.store.store import Commit
+from routilux.testing.simulation import FAULTS
+
+
+def no_fence(patch: pytest.MonkeyPatch) -> None:
+    """A runtime that was declared dead goes on committing."""
+    patch.setattr(Commit, "fence", lambda self, runtime: None)
+
+
+def looks_a_lost_commit_up(patch: pytest.MonkeyPatch) -> None:
+    """After a lost answer it reads whether the commit is in, and sends it as a new one if it is not (yet)."""
+    wait = GroupCommit._wait
+
+    def looking(self: GroupCommit, error: BaseException, attempt: int) -> None:
+        wait(self, error, attempt)
+        if self._was_sent:
+            with self._engine.store.read() as connection:
+                is_in = Commit(connection).went_in(self._engine.runtime_key, self._engine.commit_n)
+            if not is_in:
+                self._engine.commit_n += 1
+
+    patch.setattr(GroupCommit, "_wait", looking)
+
+
+def inbox_by_watermark(patch: pytest.MonkeyPatch) -> None:
+    """It reads inbox rows above the highest number it has seen, as if numbers came in order and were not used again."""
+    find = inbox._find
+
+    def above(self: Any, connection: Any) -> None:
+        find(self, connection)
+        seen = self.inbox
+        top = getattr(self, "watermark", 0)
+        seen.ids = [number for number in seen.ids if number > top]
+        self.watermark = max([top, *seen.ids])
+
+    patch.setattr(inbox, "_find", above)
+
+
+def decides_before_own_statements(patch: pytest.MonkeyPatch) -> None:
+    """Outcomes are decided as if their own statements had gone in; errors of those are found too late and dropped."""
+    execute = owning.execute
+
+    def blind(self: Any, commit: Any, batch: Batch, reported: Any) -> Any:
+        execute(self, commit, batch, reported)
+        batch.own_errors.clear()
+        batch.skipped.clear()
+        return ()
+
+    patch.setattr(engine.owning, "execute", blind)
+
+
+def retries_every_error_as_it_is(patch: pytest.MonkeyPatch) -> None:
+    """A commit that the database refuses is sent again unchanged, for ever."""
+
+    def run(self: GroupCommit) -> None:
+        attempt = 0
+        while True:
+            try:
+                return self._try()
+            except engine.Fenced:
+                raise
+            except Exception as error:
+                if type(error).__name__ == "AlreadyIn":
+                    return None
+                attempt += 1
+                self._wait(error, attempt)
+
+    patch.setattr(GroupCommit, "run", run)
+
+
+def paused_messages_fill_the_window(patch: pytest.MonkeyPatch) -> None:
+    """Messages of a paused job stay in the line: a window full of them hides what could run."""
+
+    def keep(batch: Batch, cell: Any, chosen: Any) -> None:
+        for message in chosen.paused:
+            cell.slots[message.slot].give_back([message])
+        cell.reruns.extend(chosen.paused_reruns)
+
+    patch.setattr(dispatching, "_park_paused", keep)
+
+
+def loads_before_it_takes(patch: pytest.MonkeyPatch) -> None:
+    """A take-over reads what waits before the commit that the dead owner still had in flight has landed."""
+
+    def adopt(self: Any) -> int:
+        with self.store.read() as connection:
+            keys = ownership.ownerless(connection, self.flows.names(), self.clock.now_us(), adopting.MOST)
+        for key in keys:
+            adopting._load_key(self, key)
+            if not adopting._take(self, key):
+                keeping.forget(self, self.workers[key])
+        return len(keys)
+
+    def run_once(self: Any, lease: Lease) -> int:
+        taken = adopting.adopt(self)
+        for row in takeover._suspected(self, lease):
+            with self.store.read() as connection:
+                owned = connection.execute(
+                    text("SELECT key FROM routilux_workers WHERE owner = :dead"), {"dead": row.key}
+                )
+                keys = [key for (key,) in owned]
+            for key in keys:
+                adopting._load_key(self, key)
+            if takeover._declare_dead(self, lease, row):
+                for key in keys:
+                    if not adopting._take(self, key):
+                        keeping.forget(self, self.workers[key])
+                taken += len(keys)
+        return taken
+
+    patch.setattr(adopting, "adopt", adopt)
+    patch.setattr(takeover, "run_once", run_once)
+
+
+def counts_retries_in_memory(patch: pytest.MonkeyPatch) -> None:
+    """How often something was tried is known to the process that tried, and to nobody after it."""
+    _tries: dict[tuple[int, int], int] = {}
+    park, add = Batch.park, keeping.add_rerun
+
+    def forgetful(self: Batch, cell: Any, messages: Any, routine: str, reason: Any, **more: Any) -> None:
+        _tries[id(cell), messages[0].seq] = more.get("attempt", 0)
+        park(self, cell, messages, routine, reason, **{**more, "attempt": 0})
+
+    def remembered(self: Any, cell: Any, row: Any, messages: Any, line: int, attempt: int) -> None:
+        add(self, cell, row, messages, line, _tries.get((id(cell), messages[0].seq), 0))
+
+    patch.setattr(Batch, "park", forgetful)
+    patch.setattr(keeping, "add_rerun", remembered)
+
+
+def delivers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
+    """Logic starts on messages while their commit is still on its way."""
+    plan = dispatching.plan
+
+    def hasty(self: Any, batch: Batch) -> None:
+        plan(self, batch)
+        self.executor.queue.extend(batch.planned)
+        self.runs.update(batch.planned)
+        batch.planned.clear()
+
+    patch.setattr(engine.dispatching, "plan", hasty)
+
+
+def retries_a_second_early(patch: pytest.MonkeyPatch) -> None:
+    """A due time is written a second too early."""
+    parked = Batch.park
+
+    def early(self: Batch, *rest: Any, **more: Any) -> None:
+        if more.get("due_at") is not None:
+            more["due_at"] -= 1_000_000
+        parked(self, *rest, **more)
+
+    patch.setattr(Batch, "park", early)
+
+
+def sends_nothing_the_second_time(patch: pytest.MonkeyPatch) -> None:
+    """After a lost answer only the number of the commit is sent again, without its rows."""
+    write = Changes.write
+    written: set[int] = set()
+
+    def once(self: Changes, connection: Any) -> None:
+        if id(self) not in written:
+            written.clear()
+            written.add(id(self))
+            write(self, connection)
+
+    patch.setattr(Changes, "write", once)
+
+
+def forgets_state_on_take_over(patch: pytest.MonkeyPatch) -> None:
+    """A worker that changes hands begins with an empty state."""
+    patch.setattr(loading, "state_of", lambda connection, worker: {})
+
+
+def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
+    """A post is answered when it is accepted into a batch."""
+    accept = accepting.accept
+
+    def eager(self: Any, batch: Batch, entry: Any, taken: Any) -> None:
+        accept(self, batch, entry, taken)
+        for receipt, value in batch.receipts:
+            receipt.resolve(value)
+
+    patch.setattr(engine.accepting, "accept", eager)
+
+
+def takes_a_living_owners_worker(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks becomes the owner."""
+    patch.setattr(ownership, "_TAKE", text("UPDATE routilux_workers SET owner = :me WHERE key = :worker"))
+
+
+def takes_inbox_rows_of_others(patch: pytest.MonkeyPatch) -> None:
+    """It deletes inbox rows without asking whether their worker is still its own."""
+    find = inbox._find
+
+    def all_of_them(self: Any, connection: Any) -> None:
+        find(self, connection)
+        for row in connection.execute(text("SELECT id, flow, worker_id FROM routilux_inbox")):
+            self.inbox.workers.setdefault(row.id, (row.flow, row.worker_id))
+        self.inbox.ids = list(self.inbox.workers)
+
+    patch.setattr(inbox, "_find", all_of_them)
+    patch.setattr(inbox, "_is_mine", lambda self, flow, worker_id: True)
+
+
+def resumes_twice_in_one_commit(patch: pytest.MonkeyPatch) -> None:
+    """Two operators who resume one job in one commit bring its messages back twice (found by an earlier simulation)."""
+    patch.setattr(Batch, "still_parks", lambda self, cell, key, reason: True)
+
+
+def gives_back_out_of_order(patch: pytest.MonkeyPatch) -> None:
+    """What a join took from the middle of the line returns to its head, and the low mark passes it (found likewise)."""
+
+    def give_back(self: SlotQueue, messages: Any) -> None:
+        returned = sorted(messages, key=lambda message: message.seq)
+        self.held_bytes += sum(len(message.payload) for message in returned)
+        self.items = deque([*returned, *self.items])
+
+    patch.setattr(SlotQueue, "give_back", give_back)
+
+
+def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
+    """A savepoint whose RELEASE fails is taken for one that was rolled back (found by this simulation)."""
+
+    def together(self: Commit, groups: Any) -> bool:
+        try:
+            with self.connection.begin_nested():
+                for group in groups:
+                    self._run(group)
+        except Exception:
+            return False
+        return True
+
+    patch.setattr(Commit, "own_together", together)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEngine:
+    """`scene` and `faults`: what brings it out soonest; with all faults it takes longer."""
+
+    breaks: Callable[[pytest.MonkeyPatch], None]
+    scene: str = "diamond"
+    faults: tuple[str, ...] = tuple(FAULTS)
+
+
+BROKEN = {
+    engine.breaks.__name__: engine
+    for engine in (
+        BrokenEngine(no_fence, faults=("pause",)),
+        BrokenEngine(looks_a_lost_commit_up, faults=("lost_answer", "operate")),
+        BrokenEngine(inbox_by_watermark, faults=()),
+        BrokenEngine(decides_before_own_statements, faults=()),
+        BrokenEngine(retries_every_error_as_it_is, faults=()),
+        BrokenEngine(paused_messages_fill_the_window, faults=("operate",)),
+        BrokenEngine(loads_before_it_takes, faults=("lost_answer",)),
+        BrokenEngine(counts_retries_in_memory, faults=("logic_error", "crash")),
+        BrokenEngine(delivers_before_it_commits, faults=("pause",)),
+        BrokenEngine(retries_a_second_early, faults=("logic_error",)),
+        BrokenEngine(sends_nothing_the_second_time, faults=("lost_answer", "busy")),
+        BrokenEngine(forgets_state_on_take_over, faults=("crash",)),
+        BrokenEngine(acknowledges_before_it_commits, faults=("crash",)),
+        BrokenEngine(takes_a_living_owners_worker, faults=()),
+        BrokenEngine(takes_inbox_rows_of_others, faults=("crash",)),
+        BrokenEngine(resumes_twice_in_one_commit, faults=("operate",)),
+        BrokenEngine(gives_back_out_of_order, faults=("crash",)),
+        BrokenEngine(keeps_savepoints_that_fail, faults=("busy",)),
+    )
+}
+
+__all__ = ["BROKEN"]

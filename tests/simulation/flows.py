@@ -1,0 +1,145 @@
+"""Flows that have between them every way in which messages are joined, gathered, retried, written and ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, Table, Text, insert
+
+from routilux import ErrorHandler, Flow, Routine
+from routilux.activation_policies import (
+    all_slots_ready_policy,
+    batch_size_policy,
+    immediate_policy,
+    time_interval_policy,
+)
+from routilux.core import get_current_job
+from routilux.testing import End
+
+tables = MetaData()
+accounts = Table("accounts", tables, Column("number", Integer, primary_key=True))
+ledger = Table(
+    "ledger",
+    tables,
+    Column("entry", Integer, primary_key=True),
+    Column("routine", Text, nullable=False),
+    Column("job", Integer, CheckConstraint("job >= 0"), nullable=False),
+    Column("account", Integer, ForeignKey("accounts.number", deferrable=True, initially="DEFERRED")),
+)
+
+# of the row that `audit` writes for a job
+REFUSALS = {0: "at once", 2: "by COMMIT", 3: "with its transaction", 6: "by COMMIT"}
+
+
+def routine(
+    name: str,
+    slots: list[str],
+    events: list[str],
+    *,
+    policy: Any = None,
+    retries: bool = False,
+    books: bool = False,
+) -> Routine:
+    """Passes its first item on, remembers in its state what it saw; `books`: and in a row of the user's own."""
+    made = Routine()
+    for slot in slots:
+        made.add_slot(slot)
+    for event in events:
+        made.add_event(event)
+
+    def logic(slot_data: dict[str, list[Any]], policy_message: Any, worker_state: Any) -> None:
+        items = [item for taken in slot_data.values() for item in taken]
+        state = worker_state.get_routine_state(name) or {"count": 0, "seen": []}
+        worker_state.update_routine_state(
+            name, {"count": state["count"] + 1, "seen": [*state["seen"], [item["id"] for item in items]]}
+        )
+        worker_state.increment("all", "activations")
+        job = get_current_job()
+        assert job is not None
+        job.increment(name)
+        if books:
+            number = items[0]["id"]
+            refusal = REFUSALS.get(number) if name == "audit" else None
+            row = {"routine": name, "job": -1 if refusal in ("at once", "with its transaction") else number}
+            statement = insert(ledger).values(**row, account=99 if refusal == "by COMMIT" else None)
+            made.write(
+                statement.prefix_with("OR ROLLBACK") if refusal == "with its transaction" else statement
+            )
+        for event in events:
+            made.emit(event, id=items[0]["id"])
+
+    made.set_logic(logic)
+    made.set_activation_policy(policy or immediate_policy())
+    if retries:
+        made.set_error_handler(ErrorHandler("retry", max_retries=10, retry_delay=5.0, retry_backoff=1.0))
+    return made
+
+
+def diamond() -> Flow:
+    """Fan-out, a join by job, a batch; retries, own rows, and own rows that the database refuses."""
+    flow = Flow("diamond")
+    flow.add_routine(routine("split", ["in"], ["a", "b"]), "split")
+    flow.add_routine(routine("left", ["in"], ["out"], retries=True), "left")
+    flow.add_routine(routine("right", ["in"], ["out"], retries=True, books=True), "right")
+    flow.add_routine(routine("join", ["l", "r"], ["out"], policy=all_slots_ready_policy(by_job=True)), "join")
+    flow.add_routine(routine("batch", ["in"], [], policy=batch_size_policy(3)), "batch")
+    audit = routine("audit", ["in"], [], books=True)
+    audit.set_error_handler(ErrorHandler("continue"))
+    flow.add_routine(audit, "audit")
+    for source, event, target, slot in [
+        ("split", "a", "left", "in"), ("split", "b", "right", "in"), ("left", "out", "join", "l"),
+        ("right", "out", "join", "r"), ("join", "out", "batch", "in"), ("split", "b", "audit", "in"),
+    ]:  # fmt: skip
+        flow.connect(source, event, target, slot)
+    return flow
+
+
+def gathering() -> Flow:
+    """What fires by time, pairs by position, a batch that is flushed after a while; each retried."""
+    flow = Flow("gathering")
+
+    flow.add_routine(routine("first", ["in"], ["a", "b"], retries=True, books=True), "first")
+    flow.add_routine(
+        routine("pairs", ["x", "y"], ["out"], policy=all_slots_ready_policy(), retries=True), "pairs"
+    )
+    flow.add_routine(routine("late", ["in"], [], policy=time_interval_policy(10.0), retries=True), "late")
+    flow.add_routine(
+        routine(
+            "some", ["in"], ["out"], policy=batch_size_policy(4, max_wait=30.0), retries=True, books=True
+        ),
+        "some",
+    )
+    for source, event, target, slot in [
+        ("first", "a", "pairs", "x"), ("first", "b", "pairs", "y"), ("pairs", "out", "some", "in"), ("some", "out", "late", "in"),
+    ]:  # fmt: skip
+        flow.connect(source, event, target, slot)
+    return flow
+
+
+def grown() -> list[Flow]:
+    """`diamond`, then a release of it that has one routine more behind the batch."""
+    after = diamond()
+    after.add_routine(routine("report", ["in"], []), "report")
+    after.routines["join"].add_event("more")
+    after.connect("join", "out", "report", "in")
+    return [diamond(), after]
+
+
+def check_ledger(end: End) -> None:
+    """One row for each activation that is in, and none for others."""
+    booked = sorted(end.rows("SELECT routine, job FROM ledger"))
+    done = end.rows(
+        "SELECT a.routine, json_extract(m.payload, '$.id') FROM routilux_activations AS a JOIN routilux_messages AS m"
+        " ON m.worker = a.worker AND m.seq = (SELECT min(CAST(value AS integer)) FROM json_each('[' || a.seqs || ']'))"
+        " WHERE a.status = 'completed' AND a.routine IN ('right', 'first', 'some', 'audit') AND m.slot = 'in'"
+    )
+    assert booked == sorted(done), f"own rows {booked}, activations {sorted(done)}"
+
+
+SCENES: dict[str, dict[str, Any]] = {
+    "diamond": {"flow": diamond, "entry": ("split", "in"), "tables": tables, "check": check_ledger},
+    "gathering": {"flow": gathering, "entry": ("first", "in"), "tables": tables, "check": check_ledger},
+    "grown": {"flow": grown, "entry": ("split", "in"), "tables": tables, "check": check_ledger},
+}
+
+__all__ = ["SCENES"]
