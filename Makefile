@@ -37,4 +37,4 @@ migrate: $(READY)
 	$(BIN)/routilux db upgrade $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-peers build dist *.egg-info

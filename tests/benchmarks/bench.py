@@ -52,7 +52,7 @@ class Bench:
 
     def scaled(self, count: int, quick: int | None = None) -> int:
         """A tenth, or `quick`, with --quick."""
-        return (quick or max(1, count // 10)) if self.is_quick else count
+        return (quick or -(-count // 10)) if self.is_quick else count
 
     @property
     def server(self) -> PostgresServer:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from routilux import Flow, FlowRegistry, Routine
 from routilux.activation_policies import immediate_policy
 
 Item = dict[str, Any]
+Values = Mapping[str, float]  # metric -> value of one run
 
 
 def payload(number: int, size: int = 130) -> Item:
@@ -92,3 +93,9 @@ def one_stage(routine: Routine | None = None) -> Flow:
     flow = Flow("one_stage")
     flow.add_routine(routine or Sink(), "only")
     return flow
+
+
+def check(holds: object, what: str) -> None:
+    """A figure of work that was not done is none."""
+    if not holds:
+        raise RuntimeError(what)

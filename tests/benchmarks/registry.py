@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import idle, latency, posting, throughput
+from tests.benchmarks import busy, growth, idle, latency, posting, throughput
 from tests.benchmarks.figure import Figure
 
-FIGURES: tuple[Figure, ...] = (*throughput.figures(), *posting.figures(), *latency.figures(), *idle.figures())
+FIGURES: tuple[Figure, ...] = tuple(
+    figure for group in (throughput, posting, latency, idle, busy, growth) for figure in group.figures()
+)
 
 
 def select(only: list[str], *, is_full: bool) -> list[Figure]:
@@ -15,9 +17,8 @@ def select(only: list[str], *, is_full: bool) -> list[Figure]:
     """
     for word in only:
         if not any(figure.name.startswith(word) for figure in FIGURES):
-            raise SystemExit(
-                f"no figure begins with {word!r}; there are: {', '.join(f.name for f in FIGURES)}"
-            )
+            names = ", ".join(figure.name for figure in FIGURES)
+            raise SystemExit(f"no figure begins with {word!r}; there are: {names}")
     return [
         figure
         for figure in FIGURES

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.benchmarks import plot, results, table
 from tests.benchmarks.bench import ROOT, Bench, Skipped
-from tests.benchmarks.figure import Figure, Values, judge
+from tests.benchmarks.figure import Figure, Role, Values, judge
 from tests.benchmarks.registry import FIGURES, select
 
 RUNS = 5
@@ -35,7 +35,7 @@ def main() -> None:
     with Bench(is_quick=asked.quick) as bench:
         for number, figure in enumerate(figures, 1):
             print(f"[{number}/{len(figures)} {time.monotonic() - begun:5.0f} s] {figure.title}", flush=True)
-            runs, notes = measure(bench, figure, asked.runs)
+            runs, notes = measure(bench, figure, asked.runs, with_peers=asked.peers)
             if any(runs.values()):
                 results.merge(asked.out, figure, runs, where, notes)
                 write(asked.out)
@@ -45,12 +45,13 @@ def main() -> None:
     print(f"written to {asked.out} after {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def measure(bench: Bench, figure: Figure, count: int) -> tuple[results.Runs, list[str]]:
+def measure(bench: Bench, figure: Figure, count: int, *, with_peers: bool) -> tuple[results.Runs, list[str]]:
     """All runs of a figure, in turns. A series that fails is left out from then on, with a note."""
-    runs: results.Runs = {series.name: [] for series in figure.series}
+    chosen = [series for series in figure.series if with_peers or series.role is not Role.PEER]
+    runs: results.Runs = {series.name: [] for series in chosen}
     notes: dict[str, str] = {}
     for number in range(count):
-        for series in figure.series:
+        for series in chosen:
             if series.name in notes or (series.is_once and number):
                 continue
             try:
@@ -85,6 +86,12 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="one short run of each, written to build/benchmarks"
     )
     parser.add_argument("--resume", action="store_true", help="leave out what was measured at this commit")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        default=os.environ.get("BENCH_PEERS") == "1",
+        help="also other systems, as BENCH_PEERS=1 does",
+    )
     parser.add_argument(
         "--full",
         action="store_true",

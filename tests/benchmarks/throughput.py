@@ -22,9 +22,9 @@ def three_stages(database: str, jobs: int, on_begin: Callable[[], None] = lambda
         on_begin()
         begun = time.perf_counter()
         runtime.post_many("three_stages", "first", "input", items)
-        check(runtime.wait_until_all_jobs_finished(WAIT_S), "the jobs did not end")
+        flows.check(runtime.wait_until_all_jobs_finished(WAIT_S), "the jobs did not end")
         took = time.perf_counter() - begun
-        check(worker.get_routine_state("third") == {"count": jobs}, "the state is wrong")
+        flows.check(worker.get_routine_state("third") == {"count": jobs}, "the state is wrong")
     return {"jobs": jobs / took}
 
 
@@ -37,14 +37,8 @@ def drain(database: str, jobs: int, on_begin: Callable[[], None] = lambda: None)
         on_begin()
         begun = time.perf_counter()
         runtime.resume_worker(worker.worker_id)
-        check(runtime.wait_until_all_jobs_finished(WAIT_S), "the jobs did not end")
+        flows.check(runtime.wait_until_all_jobs_finished(WAIT_S), "the jobs did not end")
         return {"jobs": jobs / (time.perf_counter() - begun)}
-
-
-def check(holds: object, what: str) -> None:
-    """A figure of work that was not done is none."""
-    if not holds:
-        raise RuntimeError(what)
 
 
 def figures() -> list[Figure]:
@@ -85,7 +79,7 @@ def _drain(kind: str) -> Figure:
         goals: tuple[Target, ...] = (Target("jobs", 20_000),)
         share = 0.6
     else:
-        goals = (Target("jobs", 16_000), Target("jobs", 1, of="PgQueuer", is_strict=True))
+        goals = (Target("jobs", 16_000), Target("jobs", 1, of=peers.PGQUEUER, is_strict=True))
         share = 0.4
     limit = replay.limit(kind, drain, JOBS)
     return Figure(
