@@ -16,8 +16,8 @@ from tests.benchmarks.bench import POSTGRES, SQLITE, Bench
 from tests.benchmarks.figure import OURS, Figure, Metric, Role, Series, Target, Values
 from tests.benchmarks.flows import Item
 
-JOBS = 3_000
-COMMITS = 40
+JOBS = 1_500
+COMMITS = 20
 BUSY_THREADS = 4
 ROUNDS = 2_000  # of pure Python in each stage: about 0.1 ms
 NOTES = Table("notes", MetaData(), Column("id", Integer, primary_key=True), Column("stage", Text))
@@ -64,7 +64,7 @@ def commits(database: str, count: int, busy_threads: int) -> Values:
     taken: list[float] = []
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         worker = runtime.exec("one_stage")
-        runtime.pause_worker(worker.worker_id)  # so that posts are all that is committed
+        runtime.pause_worker(str(worker.worker_id))  # so that posts are all that is committed
         real = runtime.store.commit
 
         @contextlib.contextmanager

@@ -37,12 +37,11 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """`run` measures once. `is_once`: a single run is enough, or all that time allows."""
+    """`run` measures once."""
 
     name: str
     run: Callable[[Bench], Values]
     role: Role = Role.OURS
-    is_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,12 +110,12 @@ class _Driver:
         else:
             plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
             self._postgres = psycopg.connect(plain, autocommit=True)
-            self._run = self._postgres.execute  # type: ignore[assignment]
+            self._run = self._postgres.execute
             self._run("SET synchronous_commit = off")
 
     def number(self, query: str) -> int:
         connection = self._sqlite if self._is_sqlite else self._postgres
-        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(query).fetchone()
         assert row is not None
         return int(row[0])
 

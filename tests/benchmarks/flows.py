@@ -74,7 +74,7 @@ class Arrivals:
 
 def registry(flow: Flow) -> FlowRegistry:
     known = FlowRegistry()
-    known.register_by_name(flow.flow_id, flow)
+    known.register_by_name(str(flow.flow_id), flow)
     return known
 
 

@@ -17,6 +17,7 @@ from tests.benchmarks.grown import out_of_backlog, through
 KINDS = (SQLITE, POSTGRES)
 MILLION = 1_000_000
 JOBS = 20_000
+FEWER = 10_000
 KEPT = 0.9  # of the first, where the work per job is the same
 RATE = Metric("jobs", "jobs/s")
 
@@ -73,13 +74,13 @@ def _bursts(kind: str) -> Figure:
 def _readers(kind: str) -> Figure:
     def beside(bench: Bench) -> Values:
         with bench.database(kind) as url, _held_open(url):
-            return bench.child(throughput.three_stages, url, bench.scaled(JOBS))
+            return bench.child(throughput.three_stages, url, bench.scaled(FEWER))
 
     return _compared(
         f"reader.{kind.lower()}",
         f"3-stage flow beside a reader, {kind}",
         "The same flow while another process holds a transaction with a snapshot open for the whole run.",
-        [Series("no reader", _fresh(kind, throughput.three_stages, JOBS)), Series("a reader", beside)],
+        [Series("no reader", _fresh(kind, throughput.three_stages, FEWER)), Series("a reader", beside)],
     )
 
 
@@ -103,7 +104,7 @@ def _workers(kind: str) -> Figure:
     def of(count: int) -> Series:
         def run(bench: Bench) -> Values:
             with bench.database(kind) as url:
-                return bench.child(spreading.over_workers, url, bench.scaled(JOBS), count)
+                return bench.child(spreading.over_workers, url, bench.scaled(FEWER), count)
 
         return Series(f"{count:,} worker{'s' if count > 1 else ''}", run)
 
@@ -119,7 +120,7 @@ def _processes() -> Figure:
     def of(count: int) -> Series:
         def run(bench: Bench) -> Values:
             with bench.database(POSTGRES) as url, contextlib.ExitStack() as stack:
-                jobs = bench.scaled(JOBS) // count
+                jobs = bench.scaled(FEWER) // count
                 children = [
                     stack.enter_context(bench.running(spreading.one_of_many, url, jobs)) for _ in range(count)
                 ]
@@ -145,7 +146,7 @@ def _processes() -> Figure:
 
 
 def _payloads(kind: str) -> Figure:
-    sizes = ((100, 10_000, "100 B"), (10_000, 4_000, "10 kB"), (500_000, 150, "500 kB"))
+    sizes = ((100, 5_000, "100 B"), (10_000, 1_000, "10 kB"), (500_000, 60, "500 kB"))
 
     def of(size: int, jobs: int, name: str) -> Series:
         def run(bench: Bench) -> Values:

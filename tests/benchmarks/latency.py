@@ -13,7 +13,7 @@ from tests.benchmarks.flows import Item
 from tests.benchmarks.posting import committer
 from tests.benchmarks.served import serve
 
-POSTS = 300
+POSTS = 150
 RETRIES = 100
 GAP_S = 0.02
 RETRY_S = 1.0

@@ -17,7 +17,7 @@ from tests.benchmarks import flows, peers, replay
 from tests.benchmarks.bench import POSTGRES, SQLITE, Bench
 from tests.benchmarks.figure import OURS, Figure, Metric, Role, Series, Target, Values
 
-POSTS = 4_000
+POSTS = 2_000
 BULK = 100_000
 THREADS = 8
 ONE, EIGHT = "one thread", "eight threads"

@@ -157,12 +157,12 @@ class PostgresWriter:
 
     def insert(self, table: str, columns: tuple[str, ...], rows: Rows) -> None:
         if len(rows) >= COPY_FROM:
-            with self._cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:  # type: ignore[arg-type]
+            with self._cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
         else:
             marks = ", ".join(["%s"] * len(columns))
-            self._cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)  # type: ignore[arg-type]
+            self._cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
     def change(self, table: str, keys: tuple[str, ...], changed: tuple[str, ...], rows: Rows) -> None:
         columns = (*keys, *changed)
@@ -172,7 +172,7 @@ class PostgresWriter:
             f" FROM unnest({lists}) AS n ({', '.join(columns)})"
             f" WHERE {' AND '.join(f't.{name} = n.{name}' for name in keys)}"
         )
-        self._cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)], prepare=True)  # type: ignore[arg-type]
+        self._cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)], prepare=True)
 
     def close(self) -> None:
         self._connection.close()

@@ -52,7 +52,7 @@ def measure(bench: Bench, figure: Figure, count: int, *, with_peers: bool) -> tu
     notes: dict[str, str] = {}
     for number in range(count):
         for series in chosen:
-            if series.name in notes or (series.is_once and number):
+            if series.name in notes:
                 continue
             try:
                 load = os.getloadavg()[0]

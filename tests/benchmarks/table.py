@@ -11,7 +11,6 @@ from tests.benchmarks.figure import (
     Figure,
     Metric,
     Role,
-    Series,
     Spread,
     Target,
     Values,
@@ -134,6 +133,3 @@ def _where(figures: Sequence[Figure], measured: dict[str, Any]) -> str:
         )
     lines += [f"- {where}: {', '.join(names)}" for where, names in seen.items()]
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["Series", "cell", "page", "targets"]

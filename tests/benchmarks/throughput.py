@@ -32,11 +32,11 @@ def drain(database: str, jobs: int, on_begin: Callable[[], None] = lambda: None)
     """A backlog that is durable before the clock starts: from resuming the worker to the end of the last job."""
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         worker = runtime.exec("one_stage")
-        runtime.pause_worker(worker.worker_id)
+        runtime.pause_worker(str(worker.worker_id))
         runtime.post_many("one_stage", "only", "input", flows.payloads(jobs))
         on_begin()
         begun = time.perf_counter()
-        runtime.resume_worker(worker.worker_id)
+        runtime.resume_worker(str(worker.worker_id))
         flows.check(runtime.wait_until_all_jobs_finished(WAIT_S), "the jobs did not end")
         return {"jobs": jobs / (time.perf_counter() - begun)}
 

@@ -17,13 +17,14 @@ import contextlib
 import ctypes
 import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import psutil
@@ -277,24 +278,15 @@ def count_rows(query: str) -> int:
         return int(row[0])
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Logging off: a line per job is not what is measured."""
-    import logging
-
-    logging.disable(logging.CRITICAL)
-    yield
-
-
 def main(make: Callable[[], Peer]) -> None:
     """The end of every driver file."""
+    logging.disable(logging.CRITICAL)  # a line per job is not what is measured
     verb, *words = sys.argv[1:]
-    with quietly():
-        peer = make()
-        if verb == "worker":
-            peer.work(words[0])
-            return
-        metric, config, count = words
-        peer.prepare()
-        print(json.dumps(getattr(peer, metric)(config, int(count))), flush=True)
+    peer = make()
+    if verb == "worker":
+        peer.work(words[0])
+        return
+    metric, config, count = words
+    peer.prepare()
+    print(json.dumps(getattr(peer, metric)(config, int(count))), flush=True)
     os._exit(0)  # some clients leave pool threads or an open loop behind
