@@ -63,7 +63,7 @@ class Target:
 class Figure:
     """`name` selects it and keys its results; `note` says in one sentence what is measured.
 
-    `is_full`: needs large fills, measured with BENCH_FULL=1 only.
+    `is_full`: needs large fills or a long preparation, measured with BENCH_FULL=1 only.
     """
 
     name: str
@@ -143,8 +143,8 @@ def _words(figure: Figure, target: Target, *, is_floor: bool) -> str:
         return f"{whose}{sign} {short(target.bound)} {figure.metric(target.metric).unit}"
     if target.bound == 1:
         return f"{whose}{sign} {target.of}"
-    times = f"{target.bound:.0%}" if target.bound < 1 else f"{target.bound:g} ×"
-    return f"{whose}{sign} {times} of {target.of}"
+    times = f"{target.bound:.0%} of" if target.bound < 1 else f"{target.bound:g} ×"
+    return f"{whose}{sign} {times} {target.of}"
 
 
 def short(value: float) -> str:

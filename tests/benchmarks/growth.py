@@ -29,6 +29,7 @@ def figures() -> list[Figure]:
         *map(_workers, KINDS),
         _processes(),
         *map(_payloads, KINDS),
+        *map(_storms, KINDS),
         *map(_histories, KINDS),
         *map(_backlogs, KINDS),
         *map(_start_ups, KINDS),
@@ -68,6 +69,17 @@ def _bursts(kind: str) -> Figure:
         f"burst of posts, {kind}",
         "One post_many into a flow of one stage; from the post to the end of the last job.",
         [Series(f"{size:,} posts", _fresh(kind, spreading.burst, size)) for size in sizes],
+    )
+
+
+def _storms(kind: str) -> Figure:
+    sizes = (500, 5_000)
+    return _compared(
+        f"due_at_once.{kind.lower()}",
+        f"delayed posts due at one instant, {kind}",
+        "From that instant until the last of them has run; each moves from its place to the end of the line.",
+        [Series(f"{size:,} due", _fresh(kind, spreading.due_at_once, size)) for size in sizes],
+        is_full=True,
     )
 
 
@@ -113,6 +125,8 @@ def _workers(kind: str) -> Figure:
         f"workers in one process, {kind}",
         "The same jobs of one stage over 1, 10, 1,000 workers; eight threads post them, ten to a call.",
         [of(1), of(10), of(1_000)],
+        is_full=True,
+        metrics=(RATE, Metric("exec", "ms a worker", is_higher_better=False)),
     )
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import cycle
 
-from routilux import Runtime
+from routilux import Post, Runtime
 from tests.benchmarks import flows
 from tests.benchmarks.flows import Values
 
@@ -32,8 +32,10 @@ def over_workers(database: str, jobs: int, count: int) -> Values:
     items = flows.payloads(jobs)
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         names = [f"worker_{number}" for number in range(count)]
+        begun = time.perf_counter()
         for name in names:
             runtime.exec("one_stage", worker_id=name)
+        started_s = time.perf_counter() - begun
         calls = list(zip(range(0, jobs, AT_ONCE), cycle(names), strict=False))
 
         def some(first: int) -> None:
@@ -49,7 +51,21 @@ def over_workers(database: str, jobs: int, count: int) -> Values:
         for thread in threads:
             thread.join()
         flows.check(runtime.wait_until_all_jobs_finished(WAIT_S), "the jobs did not end")
-        return {"jobs": jobs / (time.perf_counter() - begun)}
+        return {"jobs": jobs / (time.perf_counter() - begun), "exec": 1_000 * started_s / count}
+
+
+def due_at_once(database: str, jobs: int) -> Values:
+    """Delayed posts that all come due at one instant; from then to the last of them."""
+    arrivals = flows.Arrivals(jobs)
+    flow = flows.one_stage(flows.Sink(arrivals))
+    with Runtime(database=database, registry=flows.registry(flow)) as runtime:
+        runtime.exec("one_stage")
+        due_at = time.time() + 2 + jobs / 2_000
+        items = [Post(item, delay=due_at - time.time()) for item in flows.payloads(jobs)]
+        runtime.post_many("one_stage", "only", "input", items)
+        flows.check(time.time() < due_at, "posting them took too long")
+        flows.check(arrivals.all_seen.wait(WAIT_S), "not all of them ran")
+        return {"jobs": jobs / (time.time() - due_at)}
 
 
 def one_of_many(database: str, jobs: int) -> None:

@@ -41,8 +41,7 @@ def page(figures: Sequence[Figure], measured: dict[str, Any]) -> str:
             "| figure | median (range) | beside it | must reach | |",
             "| --- | --- | --- | --- | --- |",
         ]
-        notes = [f"\n- **{figure.title}.** {figure.note}{_told(measured[figure.name])}" for figure in chosen]
-        parts.append("\n".join([*head, *rows]) + "\n" + "".join(notes) + "\n")
+        parts.append("\n".join([*head, *rows, "", *_notes(chosen, measured)]) + "\n")
     parts.append(_where(done, measured))
     return "\n".join(parts)
 
@@ -85,7 +84,7 @@ def _lines(figure: Figure, runs: dict[str, list[Values]]) -> list[str]:
             name = ", ".join([figure.title, *([series.name] if series.name != OURS else [])])
             lines.append(
                 f"| {name}: {_label(metric)} | {cell(found)} | {_beside(figure, metric, runs) if series is ours[0] else ''}"
-                f" | {'; '.join(verdict.words for verdict in verdicts)} | {'; '.join(map(_answer, verdicts))} |"
+                f" | {'; '.join(v.words.removeprefix(f'{series.name}: ') for v in verdicts)} | {'; '.join(map(_answer, verdicts))} |"
             )
     return lines
 
@@ -114,6 +113,14 @@ def _beside(figure: Figure, metric: Metric, runs: dict[str, list[Values]]) -> st
 def _answer(verdict: Verdict) -> str:
     share = "" if verdict.found is None else f" ({short(verdict.found)} ×)"
     return {True: "met", False: "**not met**", None: "not measured"}[verdict.is_met] + share
+
+
+def _notes(figures: Sequence[Figure], measured: dict[str, Any]) -> list[str]:
+    """One line for all figures that it says the same of."""
+    titles: dict[str, list[str]] = {}
+    for figure in figures:
+        titles.setdefault(f"{figure.note}{_told(measured[figure.name])}", []).append(figure.title)
+    return [f"- **{'; '.join(names)}.** {note}" for note, names in titles.items()]
 
 
 def _told(measured: dict[str, Any]) -> str:

@@ -68,8 +68,8 @@ def test_a_word_that_selects_nothing_is_refused_with_the_names() -> None:
     [
         (Target("jobs", 200), True, "≥ 200 jobs/s"),
         (Target("jobs", 201), False, "≥ 201 jobs/s"),
-        (Target("jobs", 4, of=FASTEST_PEER), True, "≥ 4 × of the fastest peer"),
-        (Target("jobs", 4.1, of=FASTEST_PEER), False, "≥ 4.1 × of the fastest peer"),
+        (Target("jobs", 4, of=FASTEST_PEER), True, "≥ 4 × the fastest peer"),
+        (Target("jobs", 4.1, of=FASTEST_PEER), False, "≥ 4.1 × the fastest peer"),
         (Target("jobs", 1, of="slow", is_strict=True), True, "> slow"),
         (Target("jobs", 0.6, of="raw"), None, "≥ 60% of raw"),
     ],
@@ -105,7 +105,7 @@ def test_the_page_has_a_row_with_range_limits_and_verdicts(tmp_path: Path) -> No
     results.merge(tmp_path, figures[0], RUNS, WHERE, ["raw was not measured: no reason"])
     page = table.page(figures, results.read(tmp_path))
     assert (
-        "| a figure: jobs/s | **200** (100–300) | slow 20; fast 50 | ≥ 200 jobs/s; ≥ 5 × of the fastest peer; ≥ 60% of raw"
+        "| a figure: jobs/s | **200** (100–300) | slow 20; fast 50 | ≥ 200 jobs/s; ≥ 5 × the fastest peer; ≥ 60% of raw"
         " | met; **not met** (4 ×); not measured |" in page
     )
     assert "1 of 2 targets met; 1 could not be judged" in page
