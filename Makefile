@@ -28,7 +28,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+	$(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python -m tests.support.settled
@@ -37,4 +37,4 @@ migrate: $(READY)
 	$(BIN)/routilux db upgrade $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-peers build dist *.egg-info

@@ -1,89 +1,101 @@
-"""The flows that the benchmarks run; imported by the measuring process and by the processes it starts."""
+"""The flows that the benchmarks run, as a user would write them, with the settings that a user has by default."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from routilux import Flow, FlowRegistry, Routine, Runtime
+from routilux import Flow, FlowRegistry, Routine
 from routilux.activation_policies import immediate_policy
+
+Item = dict[str, Any]
+Values = Mapping[str, float]  # metric -> value of one run
+
+
+def payload(number: int, size: int = 130) -> Item:
+    """A message of about `size` + 70 bytes as JSON."""
+    return {"id": number, "kind": "order.created", "ts": time.monotonic_ns(), "body": "x" * size}
+
+
+def payloads(count: int, size: int = 130) -> list[Item]:
+    return [payload(number, size) for number in range(count)]
 
 
 class Stage(Routine):
-    """Counts in worker state and hands on."""
+    """Counts in worker state, does `work`, and hands on. `last` is called with each item at the last stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, work: Callable[[Routine, Item], None] | None = None) -> None:
         super().__init__()
         self.add_slot("input")
         self.add_event("output")
-        self.set_logic(self.work)
         self.set_activation_policy(immediate_policy())
+        self._name = name
+        self._work = work
 
-    def work(self, slot_data: dict[str, list[Any]], policy_message: Any, worker_state: Any) -> None:
+    def logic(self, slot_data: dict[str, list[Item]], policy_message: Any, worker_state: Any) -> None:
         item = slot_data["input"][0]
-        name = self.get_config("name")
-        state = worker_state.get_routine_state(name) or {"count": 0}
+        state = worker_state.get_routine_state(self._name) or {"count": 0}
         state["count"] += 1
-        worker_state.update_routine_state(name, state)
+        worker_state.update_routine_state(self._name, state)
+        if self._work is not None:
+            self._work(self, item)
         self.emit("output", **item)
 
 
-class Note(Routine):
-    """Notes when its logic starts."""
+class Sink(Routine):
+    """The end of a job: calls `seen` with the item and nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Callable[[Item], None] = lambda item: None) -> None:
         super().__init__()
         self.add_slot("input")
-        self.started = threading.Event()
-        self.at = 0.0
-        self.set_logic(self.work)
         self.set_activation_policy(immediate_policy())
+        self._seen = seen
 
-    def work(self, slot_data: dict[str, list[Any]], policy_message: Any, worker_state: Any) -> None:
-        self.at = time.perf_counter()
-        self.started.set()
-
-
-class Slow(Routine):
-    """Prints when it starts and takes its time: the owner is killed in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_slot("input")
-        self.set_logic(self.work)
-        self.set_activation_policy(immediate_policy())
-
-    def work(self, slot_data: dict[str, list[Any]], policy_message: Any, worker_state: Any) -> None:
-        print("activation", flush=True)
-        threading.Event().wait(0.05)
+    def logic(self, slot_data: dict[str, list[Item]], policy_message: Any, worker_state: Any) -> None:
+        self._seen(slot_data["input"][0])
 
 
-def three_stages() -> Flow:
+class Arrivals:
+    """Counts what reaches a sink, from any thread, and can be waited for."""
+
+    def __init__(self, awaited: int) -> None:
+        self._left = awaited
+        self._lock = threading.Lock()
+        self.all_seen = threading.Event()
+
+    def __call__(self, item: Item) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self.all_seen.set()
+
+
+def registry(flow: Flow) -> FlowRegistry:
+    known = FlowRegistry()
+    known.register_by_name(str(flow.flow_id), flow)
+    return known
+
+
+def three_stages(work: Callable[[Routine, Item], None] | None = None) -> Flow:
+    """first → second → third."""
     flow = Flow("three_stages")
-    for number in range(3):
-        stage = Stage()
-        stage.set_config(name=f"stage_{number}")
-        flow.add_routine(stage, f"stage_{number}")
-    flow.connect("stage_0", "output", "stage_1", "input")
-    flow.connect("stage_1", "output", "stage_2", "input")
+    names = ("first", "second", "third")
+    for name in names:
+        flow.add_routine(Stage(name, work), name)
+    flow.connect("first", "output", "second", "input")
+    flow.connect("second", "output", "third", "input")
     return flow
 
 
-def one(routine: Routine, name: str) -> Flow:
-    flow = Flow(name)
-    flow.add_routine(routine, "only")
+def one_stage(routine: Routine | None = None) -> Flow:
+    flow = Flow("one_stage")
+    flow.add_routine(routine or Sink(), "only")
     return flow
 
 
-def serve(database: str) -> None:
-    """A process of the recovery benchmark: owns, or waits to take over, the worker `w`."""
-    FlowRegistry.get_instance().register_by_name("slow", one(Slow(), "slow"))
-    with Runtime(2, database=database):
-        print("ready", flush=True)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])
+def check(holds: object, what: str) -> None:
+    """A figure of work that was not done is none."""
+    if not holds:
+        raise RuntimeError(what)

@@ -1,177 +1,109 @@
-"""`make bench`: jobs per second, latency and recovery time, on both databases, medians of several runs.
+"""`make bench`: measure the selected figures, each in turns with its limits, and write docs/benchmarks.
 
-Nothing is asserted. The machine is noisy: read medians and ratios taken in one run.
+Nothing is asserted: a target that is not met is a line that says so. Every figure is written as soon as it is
+measured, so a run can be cut short and gone on with (`--resume`).
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import platform
-import sqlite3
-import statistics
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable
+import traceback
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from routilux import Client, FlowRegistry, Runtime
-from routilux.store.schema import upgrade
-from tests.benchmarks import flows
-from tests.support.postgres import PostgresServer
+from tests.benchmarks import plot, results, table
+from tests.benchmarks.bench import ROOT, Bench, Skipped
+from tests.benchmarks.figure import Figure, Role, Values, judge
+from tests.benchmarks.registry import FIGURES, select
 
 RUNS = 5
-JOBS = 10_000
-POSTS = 300
-
-
-def three_stages(database: str) -> float:
-    """Jobs per second through three stages, state written in each, order kept, posted with post_many."""
-    registry = FlowRegistry()
-    registry.register_by_name("three_stages", flows.three_stages())
-    items = [{"id": number, "name": "abc", "pad": "x" * 120} for number in range(JOBS)]
-    with Runtime(4, database=database, registry=registry) as runtime:
-        worker = runtime.exec("three_stages")
-        begun = time.perf_counter()
-        runtime.post_many("three_stages", "stage_0", "input", items)
-        assert runtime.wait_until_all_jobs_finished(300)
-        took = time.perf_counter() - begun
-        assert worker.get_routine_state("stage_2") == {"count": JOBS}
-    return JOBS / took
-
-
-def latency(database: str) -> list[float]:
-    """Milliseconds from `post` to the start of logic, idle runtime, one post at a time."""
-    registry = FlowRegistry()
-    note = flows.Note()
-    registry.register_by_name("note", flows.one(note, "note"))
-    taken = []
-    with Runtime(2, database=database, registry=registry) as runtime:
-        runtime.exec("note")
-        for number in range(POSTS):
-            note.started.clear()
-            begun = time.perf_counter()
-            runtime.post("note", "only", "input", {"id": number})
-            note.started.wait(10)
-            taken.append((note.at - begun) * 1000)
-            runtime.wait_until_all_jobs_finished(10)
-    return taken
-
-
-def recovery(database: str) -> float:
-    """Seconds from `kill -9` of the owner to the first activation at another runtime."""
-    command = [sys.executable, "-m", "tests.benchmarks.flows", database]
-    owner = _started(command)
-    with Client(database) as client:
-        client.post_many("slow", "only", "input", [{"id": number} for number in range(200)])
-    _line(owner, "activation")
-    other = _started(command)
-    seen = threading.Event()
-    threading.Thread(target=lambda: (_line(other, "activation"), seen.set()), daemon=True).start()
-    _line(owner, "activation")
-    owner.kill()
-    begun = time.perf_counter()
-    seen.wait(60)
-    took = time.perf_counter() - begun
-    other.kill()
-    owner.wait()
-    other.wait()
-    return took
-
-
-def _started(command: list[str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2]
-    )
-    _line(process, "ready")
-    return process
-
-
-def _line(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    while (line := process.stdout.readline()) != "":
-        if line.strip() == word:
-            return
-    raise AssertionError(f"the process ended before it said {word!r}")
 
 
 def main() -> None:
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        server = PostgresServer().start()
-        kinds: dict[str, Callable[[int], str]] = {
-            "SQLite FULL": lambda n: f"sqlite:///{folder}/{n}.db",
-            "Postgres": lambda n: server.create_database(f"bench_{n}"),
-        }
-        number = 0
-        for kind, fresh in kinds.items():
-            for figure, measure in (
-                ("3-stage jobs/s", three_stages),
-                ("post to logic, ms", latency),
-                ("recovery, s", recovery),
-            ):
-                values: list[Any] = []
-                for _ in range(RUNS if figure != "post to logic, ms" else 1):
-                    number += 1
-                    database = fresh(number)
-                    upgrade(database)
-                    values.append(measure(database))
-                rows.append(_row(kind, figure, values))
-                print(rows[-1], flush=True)
-        server.remove()
-    root = Path(__file__).resolve().parents[2]
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    where = {
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    target = root / "docs" / "benchmarks"
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "latest.json").write_text(json.dumps({**where, "rows": rows}, indent=1) + "\n")
-    (target / "latest.md").write_text(_page(where, rows))
+    asked = _arguments()
+    figures = select(asked.only, is_full=asked.full)
+    if asked.list:
+        for figure in FIGURES:
+            print(f"{figure.name:32}{'(full) ' if figure.is_full else ''}{figure.title}")
+        return
+    where = results.surroundings(ROOT, is_quick=asked.quick)
+    if asked.resume:
+        known = results.read(asked.out)
+        figures = [f for f in figures if known.get(f.name, {}).get("commit") != where["commit"]]
+    begun = time.monotonic()
+    with Bench(is_quick=asked.quick) as bench:
+        for number, figure in enumerate(figures, 1):
+            print(f"[{number}/{len(figures)} {time.monotonic() - begun:5.0f} s] {figure.title}", flush=True)
+            runs, notes = measure(bench, figure, asked.runs, with_peers=asked.peers)
+            if any(runs.values()):
+                results.merge(asked.out, figure, runs, where, notes)
+                write(asked.out)
+            for target in figure.targets:
+                verdict = judge(figure, target, runs)
+                print(f"    must reach {verdict.words}: {verdict.is_met}", flush=True)
+    print(f"written to {asked.out} after {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def _page(where: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "# Measured by `make bench`",
-        "",
-        "Written by the last run; the raw rows are in `latest.json`. The machine is shared and noisy: read medians and"
-        " ratios taken in one run.",
-        "",
-        ", ".join(f"{name} {value}" for name, value in where.items()),
-        "",
-        "| database | figure | median | min | max | p99 | n |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {row['database']} | {row['figure']} | {row['median']} | {row['min']} | {row['max']} | {row['p99']} | {row['n']} |"
-            for row in rows
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+def measure(bench: Bench, figure: Figure, count: int, *, with_peers: bool) -> tuple[results.Runs, list[str]]:
+    """All runs of a figure, in turns. A series that fails is left out from then on, with a note."""
+    chosen = [series for series in figure.series if with_peers or series.role is not Role.PEER]
+    runs: results.Runs = {series.name: [] for series in chosen}
+    notes: dict[str, str] = {}
+    for number in range(count):
+        for series in chosen:
+            if series.name in notes:
+                continue
+            try:
+                load = os.getloadavg()[0]
+                values: Values = {**series.run(bench), "load_before": round(load, 2)}
+            except Exception as error:  # one series must not stop the others
+                notes[series.name] = f"{series.name} was not measured: {error}"
+                print(f"    {notes[series.name]}", flush=True)
+                if not isinstance(error, Skipped):
+                    traceback.print_exc()
+                continue
+            runs[series.name].append(values)
+            told = ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
+            print(f"    {number + 1}/{count} {series.name}: {told}", flush=True)
+    return runs, list(notes.values())
 
 
-def _row(kind: str, figure: str, values: list[Any]) -> dict[str, Any]:
-    flat = sorted(value for run in values for value in (run if isinstance(run, list) else [run]))
-    return {
-        "database": kind,
-        "figure": figure,
-        "median": round(statistics.median(flat), 2),
-        "min": round(flat[0], 2),
-        "max": round(flat[-1], 2),
-        "p99": round(flat[min(len(flat) - 1, int(len(flat) * 0.99))], 2),
-        "n": len(flat),
-    }
+def write(folder: Path) -> None:
+    """The page and the plot of all that is known."""
+    measured = results.read(folder)
+    (folder / "latest.md").write_text(table.page(FIGURES, measured), encoding="utf-8")
+    (folder / "latest.svg").write_text(plot.picture(table.targets(FIGURES, measured)), encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=", description=__doc__)
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="figures that begin so; repeatable"
+    )
+    parser.add_argument("--runs", type=int, metavar="N", help=f"runs of each series, {RUNS} by default")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short run of each, written to build/benchmarks"
+    )
+    parser.add_argument("--resume", action="store_true", help="leave out what was measured at this commit")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        default=os.environ.get("BENCH_PEERS") == "1",
+        help="also other systems, as BENCH_PEERS=1 does",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        default=os.environ.get("BENCH_FULL") == "1",
+        help="also the large fills, as BENCH_FULL=1 does",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="docs/benchmarks by default")
+    parser.add_argument("--list", action="store_true", help="name the figures")
+    asked = parser.parse_args()
+    asked.runs = asked.runs or (1 if asked.quick else RUNS)
+    asked.out = asked.out or ROOT / ("build/benchmarks" if asked.quick else "docs/benchmarks")
+    return asked
 
 
 if __name__ == "__main__":
