@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -266,15 +265,16 @@ def _fetch(runtime: Runtime, worker_id: str, flow: str) -> bool:
 
 def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float | None) -> None:
     """Wait for the commit. A post that gives up says whether it can know that nothing was stored."""
-    until = time.monotonic() + runtime.settings.post_timeout_s + (timeout or 0.0)
-    while not receipt.wait(min(1.0, max(0.01, until - time.monotonic()))):
+    clock = runtime.engine.clock
+    until = clock.monotonic() + runtime.settings.post_timeout_s + (timeout or 0.0)
+    while not runtime.drive.answer(receipt, min(1.0, max(0.01, until - clock.monotonic()))):
         if runtime.is_engine_gone:
             if receipt.is_done:
                 return
             if receipt.is_taken:
                 raise PostInDoubt(posts[0].job_id)
             raise RuntimeShutDownError("Runtime is shut down")
-        if time.monotonic() >= until:
+        if clock.monotonic() >= until:
             if not receipt.is_taken and runtime.engine.inputs.withdraw(receipt):
                 raise DatabaseUnavailableError(
                     "the engine did not get to this post in time; nothing was stored"
@@ -289,7 +289,7 @@ def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping
     if record.worker_id in runtime.engine.by_id:
         receipt = Receipt()
         runtime.submit(SignalIn(str(record.worker_id), job_id, routine, slot, text, receipt))
-        while not receipt.wait(1.0):
+        while not runtime.drive.answer(receipt, 1.0):
             if runtime.is_engine_gone:
                 raise RuntimeShutDownError("Runtime is shut down")
         receipt.get()

@@ -22,6 +22,7 @@ from routilux.runtime import door, posting, reading, waiting
 from routilux.runtime.assembly import Parts, assemble
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import PostItem
+from routilux.runtime.driving import Drive, Threads
 from routilux.runtime.inputs import Input, Receipt, Request, Task
 from routilux.runtime.posting import Posted
 from routilux.runtime.reading import DeadLetter
@@ -90,12 +91,17 @@ class Runtime:
             is_capturing=capture_output,
             settings=settings or Settings(lease_s=float(lease)),
             on_facts=self._tell,
+            drive=self._make_drive(),
         )
+        self.drive = self._parts.drive
         self._parts.engine.wants_ends = lambda: bool(self.ends) or bool(self._subscribers)
         self.store = self._parts.store
         self.engine = self._parts.engine
         self.settings = self._parts.settings
         _remember(self)
+
+    def _make_drive(self) -> Drive:
+        return Threads()
 
     def __enter__(self) -> Runtime:
         return self
@@ -368,7 +374,7 @@ class Runtime:
 
     def _wait(self, entry: Input, receipt: Receipt) -> Any:
         self.submit(entry)
-        while not receipt.wait(1.0):
+        while not self.drive.answer(receipt, 1.0):
             if not self._parts.is_running:
                 raise RuntimeShutDownError("Runtime is shut down")
         return receipt.get()
