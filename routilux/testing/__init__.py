@@ -7,6 +7,8 @@ Nothing here is imported by the rest of the package, and nothing here imports py
 `routilux.testing.pytest_plugin`.
 """
 
+from routilux.testing.clock import TestClock
+from routilux.testing.manual_runtime import ManualRuntime, runtime
 from routilux.testing.routine_tester import CapturedEvent, CapturedEvents, RoutineTester
 
-__all__ = ["CapturedEvent", "CapturedEvents", "RoutineTester"]
+__all__ = ["CapturedEvent", "CapturedEvents", "ManualRuntime", "RoutineTester", "TestClock", "runtime"]

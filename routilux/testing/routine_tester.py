@@ -78,7 +78,7 @@ class CapturedEvents(list[CapturedEvent]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The data of the events of one name, or `default` if there is none."""
-        return self[name] if name in self else default
+        return [event.data for event in self if event.name == name] or default
 
 
 class RoutineTester:
@@ -101,6 +101,7 @@ class RoutineTester:
         self._flow = flow
         self._metadata = encode_metadata(metadata, Settings().max_payload_bytes)
         self._jobs = 0
+        self._job: Job
         flow.compiled()
         self.cleanup()
 

@@ -134,7 +134,7 @@ def test_items_are_checked_and_travel_as_they_would_between_routines() -> None:
     tester.call_slot("input", pair=(1, 2))
     tester.call_slot(slot_name="amount", value="7")
     assert seen == [{"input": [{"pair": [1, 2]}], "amount": []}, {"input": [], "amount": [{"value": 7}]}]
-    with pytest.raises(PayloadError, match="data.fn: function is not JSON"):
+    with pytest.raises(PayloadError, match=r"data\.fn: function is not JSON"):
         tester.call_slot("input", fn=lambda: None)
     with pytest.raises(SlotModelError, match=r"data\.value: .*slot 'amount' takes Amount"):
         tester.call_slot("amount", value="seven")
