@@ -7,8 +7,16 @@ Nothing here is imported by the rest of the package, and nothing here imports py
 `routilux.testing.pytest_plugin`.
 """
 
-from routilux.testing.clock import TestClock
+from routilux.testing.clock import START, TestClock
 from routilux.testing.manual_runtime import ManualRuntime, runtime
 from routilux.testing.routine_tester import CapturedEvent, CapturedEvents, RoutineTester
 
-__all__ = ["CapturedEvent", "CapturedEvents", "ManualRuntime", "RoutineTester", "TestClock", "runtime"]
+__all__ = [
+    "START",
+    "CapturedEvent",
+    "CapturedEvents",
+    "ManualRuntime",
+    "RoutineTester",
+    "TestClock",
+    "runtime",
+]

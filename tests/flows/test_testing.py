@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -546,7 +548,29 @@ def test_another_runtime_on_the_same_file_goes_on(tmp_path: Path, has_begun: boo
     assert seen == [{"n": 1}, {"n": 2}]
 
 
-# pytest
+# the documentation and pytest
+
+
+def _programs_of_the_page() -> dict[str, Any]:
+    page = Path(__file__).resolve().parents[2] / "docs" / "user_guide" / "testing.md"
+    space: dict[str, Any] = {}
+    for program in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(program, str(page), "exec"), space)
+    return space
+
+
+PAGE = _programs_of_the_page()
+
+
+@pytest.mark.parametrize("name", [name for name in PAGE if name.startswith("test_")])
+def test_an_example_of_the_user_guide_holds(name: str) -> None:
+    example = PAGE[name]
+    if not inspect.signature(example).parameters:
+        example()
+        return
+    registry = FlowRegistry()
+    with runtime(registry=registry) as rt:
+        example(routilux_runtime=rt, routilux_registry=registry)
 
 
 def test_the_fixtures_work_where_they_are_asked_for(tmp_path: Path) -> None:
