@@ -175,7 +175,8 @@ class InlineDrive:
                 )
 
     def _is_idle(self) -> bool:
-        return self._engine.pause_s() > 0 and not self._engine.due.must_look
+        engine = self._engine
+        return engine.pause_s() > 0 and not engine.due.must_look and not engine.inbox.must_look
 
     def _turn(self) -> None:
         """What the engine's thread does again and again."""
