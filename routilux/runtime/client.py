@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from routilux.core.job_context import JobContext
+from routilux.core.names import may_be_stored
 from routilux.errors import (
     FlowNotFoundError,
     JobNotFoundError,
@@ -144,6 +145,10 @@ class Client:
     def _check(self, names: tuple[str, str, str], worker_id: str | None) -> int | None:
         """The limit of the slot that these names lead to, if it has one; else the error that says what there is not."""
         flow, routine, slot = names
+        if not isinstance(flow, str) or not may_be_stored(flow, "flow_name"):
+            raise FlowNotFoundError(str(flow))
+        if worker_id is not None and not may_be_stored(worker_id, "worker_id"):
+            raise WorkerNotFoundError(worker_id)
         with self.store.read() as connection:
             definition = ownership.newest_definition(connection, flow)
             if definition is None:
@@ -168,8 +173,10 @@ class Client:
         )
 
     def _record(self, job_id: str) -> JobRecord:
-        with self.store.read() as connection:
-            record = history.job(connection, job_id)
+        record = None
+        if may_be_stored(job_id, "job_id"):
+            with self.store.read() as connection:
+                record = history.job(connection, job_id)
         if record is None:
             raise JobNotFoundError(job_id)
         return record
@@ -218,8 +225,10 @@ class Client:
         """A verb for the owner of a worker, through the inbox: durable on return, carried out when the owner looks."""
         if worker_id is None:
             raise JobNotFoundError(job_id)
-        with self.store.read() as connection:
-            stored = loading.worker_named(connection, worker_id)
+        body, stored = door.controls(body), None
+        if may_be_stored(worker_id, "worker_id"):
+            with self.store.read() as connection:
+                stored = loading.worker_named(connection, worker_id)
         if stored is None:
             raise WorkerNotFoundError(worker_id)
         outbox.ask(self.store, kind, stored.flow, worker_id, job_id, body, self.now_us())
@@ -233,7 +242,8 @@ class Client:
 
     def wait_for(self, job_id: str, timeout: float | None) -> bool:
         """What `JobContext.wait` does."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        wait_s = door.timeout_s(timeout)
+        deadline = None if wait_s is None else time.monotonic() + wait_s
         while True:
             with self.store.read() as connection:
                 if not history.open_job_ids_among(connection, [job_id]):

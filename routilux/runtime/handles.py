@@ -14,7 +14,9 @@ from sqlalchemy import Transaction
 
 from routilux.core import payload
 from routilux.core.job_context import JobSnapshot
+from routilux.core.names import may_be_stored
 from routilux.errors import JobNotFoundError, StateError, WorkerNotFoundError
+from routilux.runtime.door import timeout_s
 from routilux.store import history, loading
 from routilux.store.records import JobRecord
 from routilux.store.store import Store
@@ -92,7 +94,8 @@ class UncommittedJobHandle(JobHandle):
         return self._pending if found is None and is_open else found
 
     def wait_for_job(self, job_id: str, timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        wait_s = timeout_s(timeout)
+        deadline = None if wait_s is None else time.monotonic() + wait_s
         pause = threading.Event()
         while self._transaction.is_active:
             left = PERIOD_S if deadline is None else deadline - time.monotonic()
@@ -173,6 +176,8 @@ class WorkerHandle:
 
 def execution_history(store: Store, worker_id: str, routine_id: str | None) -> list[dict[str, Any]]:
     """The last activations of a worker, oldest first."""
+    if routine_id is not None and not may_be_stored(routine_id, "routine_id"):
+        return []
     with store.read() as connection:
         rows = history.activations(connection, worker_id, routine=routine_id, limit=1000)[::-1]
     return [

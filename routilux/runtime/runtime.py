@@ -73,8 +73,12 @@ class Runtime:
             raise ValueError(
                 f"thread_pool_size must be 0 (shared) or a number of threads, not {thread_pool_size!r}"
             )
-        if not lease > 0:
+        if not door.seconds(lease, "lease") > 0:
             raise ValueError(f"lease must be a positive number of seconds, not {lease!r}")
+        if settings is not None and not isinstance(settings, Settings):
+            raise TypeError(f"settings must be a Settings, not {type(settings).__name__}")
+        if registry is not None and not isinstance(registry, FlowRegistry):
+            raise TypeError(f"registry must be a FlowRegistry, not {type(registry).__name__}")
         self._pid = os.getpid()
         self._is_shut_down = False
         self._lock = threading.Lock()
@@ -335,6 +339,7 @@ class Runtime:
             return True
         if current_activation() is not None:
             raise CalledInLogicError("shutdown()")
+        timeout = door.seconds(timeout, "timeout")
         with self._lock:
             if self._is_shut_down:
                 return True

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from routilux.runtime.batch import Fact
+from routilux.runtime.door import timeout_s
 from routilux.store import history
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _elsewhere(runtime: Runtime, deadline: float | None) -> bool:
 
 
 def _deadline(runtime: Runtime, timeout: float | None) -> float | None:
-    return None if timeout is None else runtime.engine.clock.monotonic() + timeout
+    wait_s = timeout_s(timeout)
+    return None if wait_s is None else runtime.engine.clock.monotonic() + wait_s
 
 
 def _is_over(runtime: Runtime, deadline: float | None) -> bool:
