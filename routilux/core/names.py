@@ -41,14 +41,3 @@ def check_number(by: object) -> None:
     if not isinstance(by, (int, float, Decimal)):
         raise TypeError(f"by must be a number, not {type(by).__name__}")
     payload.encode(by, root="by")
-
-
-def may_be_stored(text: object, what: str) -> bool:
-    """Whether something of this id or name can be in a database at all. Raises `TypeError` for what is no string."""
-    if not isinstance(text, str):
-        raise TypeError(f"{what} must be a string, not {type(text).__name__}")
-    try:
-        check_key(text, what)
-    except PayloadError:
-        return False
-    return True

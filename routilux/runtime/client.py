@@ -17,7 +17,6 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from routilux.core.job_context import JobContext
-from routilux.core.names import may_be_stored
 from routilux.errors import (
     FlowNotFoundError,
     JobNotFoundError,
@@ -145,10 +144,6 @@ class Client:
     def _check(self, names: tuple[str, str, str], worker_id: str | None) -> int | None:
         """The limit of the slot that these names lead to, if it has one; else the error that says what there is not."""
         flow, routine, slot = names
-        if not isinstance(flow, str) or not may_be_stored(flow, "flow_name"):
-            raise FlowNotFoundError(str(flow))
-        if worker_id is not None and not may_be_stored(worker_id, "worker_id"):
-            raise WorkerNotFoundError(worker_id)
         with self.store.read() as connection:
             definition = ownership.newest_definition(connection, flow)
             if definition is None:
@@ -173,10 +168,8 @@ class Client:
         )
 
     def _record(self, job_id: str) -> JobRecord:
-        record = None
-        if may_be_stored(job_id, "job_id"):
-            with self.store.read() as connection:
-                record = history.job(connection, job_id)
+        with self.store.read() as connection:
+            record = history.job(connection, job_id)
         if record is None:
             raise JobNotFoundError(job_id)
         return record
@@ -225,10 +218,9 @@ class Client:
         """A verb for the owner of a worker, through the inbox: durable on return, carried out when the owner looks."""
         if worker_id is None:
             raise JobNotFoundError(job_id)
-        body, stored = door.controls(body), None
-        if may_be_stored(worker_id, "worker_id"):
-            with self.store.read() as connection:
-                stored = loading.worker_named(connection, worker_id)
+        body = door.controls(body)
+        with self.store.read() as connection:
+            stored = loading.worker_named(connection, worker_id)
         if stored is None:
             raise WorkerNotFoundError(worker_id)
         outbox.ask(self.store, kind, stored.flow, worker_id, job_id, body, self.now_us())

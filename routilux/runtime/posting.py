@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from routilux.core.job_context import JobContext
-from routilux.core.names import check_name, may_be_stored
+from routilux.core.names import check_name
 from routilux.core.slot import Slot
 from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.core.worker_state import WorkerState
@@ -101,8 +101,6 @@ def _texts_of(state: WorkerState | None, flow: str) -> dict[str, dict[str, str]]
 
 
 def _stored(runtime: Runtime, worker_id: str) -> loading.StoredWorker | None:
-    if not may_be_stored(worker_id, "worker_id"):
-        return None
     with runtime.store.read() as connection:
         return loading.worker_named(connection, worker_id)
 
@@ -211,7 +209,7 @@ def _send(
     while True:
         target = worker_id if worker_id is not None else _target(runtime, names[0])
         if not isinstance(target, str):
-            raise TypeError(f"worker_id must be a string, not {type(target).__name__}")
+            raise WorkerNotFoundError(target)
         if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
             runtime.posted_elsewhere.update(post.job_id for post in posts)
             return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
@@ -305,10 +303,8 @@ def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping
 
 
 def _record(runtime: Runtime, job_id: str) -> JobRecord:
-    record = None
-    if may_be_stored(job_id, "job_id"):
-        with runtime.store.read() as connection:
-            record = history.job(connection, job_id)
+    with runtime.store.read() as connection:
+        record = history.job(connection, job_id)
     if record is None:
         raise JobNotFoundError(job_id)
     return record
@@ -324,7 +320,7 @@ def control(
     """A verb for the owner of a worker: here, or through the inbox."""
     if worker_id is None:
         raise JobNotFoundError(job_id)
-    if not may_be_stored(worker_id, "worker_id"):
+    if not isinstance(worker_id, str):
         raise WorkerNotFoundError(worker_id)
     body = door.controls(body)
     engine = runtime.engine

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.core import payload
 from routilux.core.job_context import JobContext
-from routilux.core.names import may_be_stored
 from routilux.core.states import JobStatus
 from routilux.errors import DeadLetterGoneError, JobEndedError
 from routilux.runtime.door import count
@@ -61,8 +60,6 @@ class DeadLetter:
 
 
 def get_job(host: Host, job_id: str) -> JobContext | None:
-    if not may_be_stored(job_id, "job_id"):
-        return None
     with host.store.read() as connection:
         record = history.job(connection, job_id)
     return None if record is None else _context(host, record)
@@ -77,9 +74,6 @@ def list_jobs(
 ) -> list[JobContext]:
     if status is not None and status not in list(JobStatus):
         raise ValueError(f"status must be one of {', '.join(JobStatus)}, not {status!r}")
-    named = [("flow_name", flow), ("worker_id", worker_id), ("before", before)]
-    if not all(text is None or may_be_stored(text, what) for what, text in named):
-        return []
     with host.store.read() as connection:
         records = history.jobs(
             connection, status=status, flow=flow, worker_id=worker_id, limit=count(limit), before=before
@@ -91,8 +85,6 @@ def dead_letters(host: Host, flow: str | None, limit: int, before: DeadLetter | 
     if before is not None and not isinstance(before, DeadLetter):
         raise TypeError(f"before must be a DeadLetter, not {type(before).__name__}")
     key = None if before is None else before.record.key
-    if flow is not None and not may_be_stored(flow, "flow_name"):
-        return []
     with host.store.read() as connection:
         records = history.dead_letters(connection, flow=flow, limit=count(limit), before=key)
     return [DeadLetter(record, host) for record in records]
