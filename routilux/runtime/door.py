@@ -108,7 +108,7 @@ def controls(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def timeout_s(timeout: Seconds | None) -> float | None:
     """How long to wait; None, or infinity, for as long as it takes. Raises `ValueError`."""
-    if timeout is None or timeout == math.inf:
+    if timeout is None or (isinstance(timeout, float) and timeout == math.inf):
         return None
     return seconds(timeout, "timeout")
 

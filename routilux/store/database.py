@@ -326,7 +326,9 @@ def _url_of(database: str | URL | Engine) -> URL:
 def _checked(url: URL) -> URL:
     """Raises `ValueError` for a URL that no file and no server can have."""
     for part in (url.username, url.password, url.host, url.database):
-        if part is not None and "\x00" in str(part).encode().decode():  # a lone surrogate is a ValueError as well
+        if (
+            part is not None and "\x00" in str(part).encode().decode()
+        ):  # a lone surrogate is a ValueError as well
             raise ValueError("it contains U+0000")
     if url.host is not None:
         url.host.encode("idna")

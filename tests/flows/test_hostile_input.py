@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from pydantic import BaseModel, field_validator
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from routilux import Client, Flow, Runtime
+from routilux import Client, Flow, RetryLater, Routine, Runtime
 from routilux.activation_policies import custom_policy, immediate_policy
 from routilux.errors import (
+    DatabaseUnavailableError,
+    DefinitionError,
     JobNotFoundError,
     PayloadError,
     SlotModelError,
@@ -265,6 +268,44 @@ def test_an_argument_of_a_runtime_is_named_when_it_is_wrong(
 ) -> None:
     with pytest.raises(kind, match=name):
         Runtime(**{"database": "sqlite://", name: value})
+
+
+@pytest.mark.parametrize("delay", [10**4000, float("inf"), float("nan"), -1])
+def test_logic_cannot_ask_for_a_delay_that_no_float_holds(delay: float) -> None:
+    with pytest.raises(ValueError, match="RetryLater: delay must be"):
+        RetryLater(delay)
+
+
+def test_texts_of_definitions_are_checked_when_they_are_given() -> None:
+    with pytest.raises(PayloadError, match="a name in output_params: contains a lone surrogate"):
+        Routine().add_event("out", ["\ud800"])
+    with pytest.raises(DefinitionError) as refused:
+        Flow("f").connect("\ud800", "out", "b", "in")
+    assert str(refused.value).encode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///a\x00b",
+        "sqlite:///\ud800",
+        "sqlite:///" + "x" * 5000,
+        "postgresql://user:hunter2@host:port/x",
+        "postgresql://user:hunter2@[::1/x",
+        "postgresql://user:hunter2@a..b/x",
+        "user:hunter2@host",
+        "nothing://?password=hunter2",
+        "",
+    ],
+)
+def test_a_url_that_cannot_be_one_is_named_without_its_password(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatabaseUnavailableError) as refused:
+        Runtime(database=url)
+    assert "hunter2" not in str(refused.value)
+    assert str(refused.value).encode()
 
 
 # policies and logic that end threads
