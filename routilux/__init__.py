@@ -87,6 +87,7 @@ from routilux.output import (
 if TYPE_CHECKING:
     from routilux.runtime import Client, DeadLetter, Post, Posted, Runtime, get_runtime_instance
     from routilux.store.sqlite_file import sqlite_engine
+    from routilux.testing.routine_tester import RoutineTester
 
     __version__: str
 
@@ -95,6 +96,7 @@ _LAZY = {
     "DeadLetter": "routilux.runtime",
     "Post": "routilux.runtime",
     "Posted": "routilux.runtime",
+    "RoutineTester": "routilux.testing.routine_tester",
     "Runtime": "routilux.runtime",
     "get_runtime_instance": "routilux.runtime",
     "sqlite_engine": "routilux.store.sqlite_file",
@@ -158,6 +160,7 @@ __all__ = [
     "RoutiluxError",
     "Routine",
     "RoutineNotFoundError",
+    "RoutineTester",
     "Runtime",
     "RuntimeShutDownError",
     "SchemaError",

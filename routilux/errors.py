@@ -32,6 +32,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -444,7 +445,10 @@ class RetryLater(Steering):
     """
 
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:
-        self.delay_s = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        try:
+            self.delay_s = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        except OverflowError:  # an int beyond every float
+            self.delay_s = math.inf
         if not 0 <= self.delay_s <= LONGEST_DELAY_S:
             raise ValueError(
                 f"RetryLater: delay must be a finite number of seconds, 0 or more, not {delay!r}"

@@ -84,7 +84,7 @@ class Failure:
         return cls(
             error,
             type(error).__name__,
-            payload.escape_text(_text_of(error), MAX_ERROR_TEXT),
+            payload.escape_text(text_of(error), MAX_ERROR_TEXT),
             payload.escape_text(_traceback_of(error), MAX_ERROR_TEXT),
         )
 
@@ -105,7 +105,8 @@ def _traceback_of(error: BaseException) -> str:
     return "".join(formatted.format())
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What it says, or that it cannot."""
     try:
         return str(error)
     except Exception as broken:  # a user's __str__ may itself raise

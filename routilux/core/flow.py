@@ -114,14 +114,14 @@ class Flow:
             )
         source = self.routines.get(source_routine_id)
         if source is None:
-            raise DefinitionError(f"Source routine '{source_routine_id}' not found in flow")
+            raise DefinitionError(f"Source routine {source_routine_id!r} not found in flow")
         if source_event not in source.events:
-            raise DefinitionError(f"Event '{source_event}' not found in routine '{source_routine_id}'")
+            raise DefinitionError(f"Event {source_event!r} not found in routine {source_routine_id!r}")
         target = self.routines.get(target_routine_id)
         if target is None:
-            raise DefinitionError(f"Target routine '{target_routine_id}' not found in flow")
+            raise DefinitionError(f"Target routine {target_routine_id!r} not found in flow")
         if target_slot not in target.slots:
-            raise DefinitionError(f"Slot '{target_slot}' not found in routine '{target_routine_id}'")
+            raise DefinitionError(f"Slot {target_slot!r} not found in routine {target_routine_id!r}")
         wire = (source_routine_id, source_event, target_routine_id, target_slot)
         if wire not in self._wires:
             self._wires[wire] = Connection(

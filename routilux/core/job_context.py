@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from routilux.core import payload
+from routilux.core.names import check_key, check_number
 from routilux.core.states import ENDED_JOB, JobStatus
 from routilux.errors import JobFailedError, JobNotFoundError
 
@@ -126,6 +127,7 @@ class JobContext:
 
     def set_data(self, key: str, value: Any) -> None:
         """Keep a JSON value with the job. Raises `PayloadError` naming the path."""
+        check_key(key, "key")
         self._port.set_job_data(self.job_id, key, payload.encode(value, root=f"data.{key}"))
 
     def get_data(self, key: str, default: Any = None) -> Any:
@@ -135,6 +137,8 @@ class JobContext:
 
     def increment(self, key: str, by: float = 1) -> None:
         """Add `by` to a number in the job's data; absent counts as 0. Exact at any concurrency."""
+        check_key(key, "key")
+        check_number(by)
         self._port.increment_job_data(self.job_id, key, by)
 
     def trace(self, routine_id: str, action: str, details: Any = None) -> None:
@@ -149,6 +153,8 @@ class JobContext:
         """
         if status not in ENDED_JOB:
             raise ValueError(f"a job ends as completed, failed or cancelled, not {status!r}")
+        if error is not None and not isinstance(error, str):
+            raise TypeError(f"error must be a string, not {type(error).__name__}")
         text = None if result is None else payload.encode(result, root="result")
         self._port.complete_job(self.job_id, status, error, text)
 

@@ -28,6 +28,7 @@ from pydantic import BaseModel, RootModel
 from routilux.errors import PayloadError, PayloadTooLargeError
 
 MAX_DEPTH = 200
+MAX_INT_BITS = 14_000  # Python refuses to read more than 4300 digits
 _PLAIN = frozenset({str, int, bool, type(None)})
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
@@ -54,12 +55,20 @@ def encode(value: object, *, root: str = "data", limit: int | None = None) -> st
 def encode_object(value: object, *, root: str = "data", limit: int | None = None) -> str:
     """The same for a value that must be a mapping, as every message is."""
     if type(value) is not dict:
-        if not isinstance(value, Mapping):
-            raise PayloadError(
-                f"{root}: must be a mapping, not {_kind(value)}: post {{'value': …}}", path=root
-            )
-        value = dict(value)
+        value = as_dict(value, root)
     return encode(value, root=root, limit=limit)
+
+
+def as_dict(value: object, root: str) -> dict[Any, Any]:
+    """Any mapping as a dict. Raises `PayloadError`."""
+    try:
+        if isinstance(value, Mapping):
+            return dict(value)
+    except Exception as error:  # whatever a class of the user's own raises
+        raise PayloadError(
+            f"{root}: {type(value).__name__} cannot be read: {type(error).__name__}", path=root
+        ) from error
+    raise PayloadError(f"{root}: must be a mapping, not {_kind(value)}: post {{'value': …}}", path=root)
 
 
 def decode(text: str | bytes) -> Any:
@@ -116,6 +125,17 @@ def _is_plain(value: object, depth: int) -> bool:
 
 def _carry(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
     """A copy that orjson can take, tags in it; raises for what cannot be carried."""
+    try:
+        return _carried(value, path, depth, above)
+    except PayloadError:
+        raise
+    except Exception as error:  # whatever a class of the user's own raises when it is looked at
+        raise PayloadError(
+            f"{path}: {type(value).__name__} cannot be read: {type(error).__name__}", path=path
+        ) from error
+
+
+def _carried(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
     match value:
         case Flag():  # a combination of members has no name to find it by
             return {"$flag": [_name_of(type(value), path), value.value]}
@@ -126,7 +146,7 @@ def _carry(value: object, path: str, depth: int, above: tuple[int, ...]) -> obje
         case bool() | None:
             return value
         case int():
-            return int(value) if _INT_MIN <= value <= _INT_MAX else {"$int": str(int(value))}
+            return int(value) if _INT_MIN <= value <= _INT_MAX else {"$int": _digits(int(value), path)}
         case float():
             if value - value != 0.0:
                 raise PayloadError(f"{path}: {value!r} is not JSON: use None or a string", path=path)
@@ -135,6 +155,14 @@ def _carry(value: object, path: str, depth: int, above: tuple[int, ...]) -> obje
         tag, write = _WRITERS[type(value)]
         return {tag: write(value, path)}
     return _carry_compound(value, path, depth, above)
+
+
+def _digits(value: int, path: str) -> str:
+    if value.bit_length() > MAX_INT_BITS:
+        raise PayloadError(
+            f"{path}: an int of {value.bit_length()} bits is too large, use a string", path=path
+        )
+    return str(value)
 
 
 def _carry_compound(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
@@ -218,7 +246,7 @@ def _text(value: str, path: str) -> str:
 
 
 def _kind(value: object) -> str:
-    return "a class" if isinstance(value, type) else type(value).__name__
+    return "a class" if issubclass(type(value), type) else type(value).__name__
 
 
 def _name_of(kind: type, path: str) -> str:

@@ -13,7 +13,7 @@ from routilux.core.context import current_activation, required_activation
 from routilux.core.error_handler import ErrorHandler, ErrorStrategy
 from routilux.core.event import Event
 from routilux.core.job_context import JobContext
-from routilux.core.names import check_name
+from routilux.core.names import check_key, check_name
 from routilux.core.policies import Policy, as_policy
 from routilux.core.slot import Slot
 from routilux.core.worker_state import WorkerState
@@ -84,6 +84,8 @@ class Routine:
         check_name(name, "an event's name")
         if name in self.events:
             raise DefinitionError(f"Event {name!r} already exists in {type(self).__name__}")
+        for param in output_params or ():
+            check_key(param, "a name in output_params")
         self.events[name] = Event(name, self, output_params)
         self._changed()
         return self.events[name]

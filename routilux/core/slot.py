@@ -88,7 +88,12 @@ class Slot:
             return dict(data)
         try:
             return self.model.model_validate(dict(data)).model_dump()
-        except ValidationError as error:
+        except Exception as error:  # a validator of the user's may raise anything
+            if not isinstance(error, ValidationError):
+                raise SlotModelError(
+                    f"{root}: {self.model.__name__} of slot {self.name!r} raised {type(error).__name__}",
+                    path=root,
+                ) from error
             first = error.errors(include_url=False)[0]
             path = ".".join([root, *map(str, first["loc"])])
             raise SlotModelError(

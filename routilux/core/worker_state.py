@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from routilux.core import payload
+from routilux.core.names import check_key, check_number
 from routilux.errors import PayloadError
 
 Texts = Mapping[str, str]
@@ -102,10 +103,14 @@ class WorkerState:
             raise TypeError(
                 f"the state of routine {routine_id!r} must be a mapping, not {type(state).__name__}"
             )
+        check_key(routine_id, "routine_id")
         self._port.replace_state(routine_id, encode_items(state, root="state"))
 
     def increment(self, routine_id: str, key: str, by: float = 1) -> None:
         """Add `by` to a number in the state; absent counts as 0. Exact at any concurrency. Returns None."""
+        check_key(routine_id, "routine_id")
+        check_key(key, "key")
+        check_number(by)
         self._port.increment_state(routine_id, key, by)
 
     def get_execution_history(self, routine_id: str | None = None) -> list[dict[str, Any]]:
@@ -140,6 +145,7 @@ def encode_items(values: Mapping[str, Any], *, root: str) -> dict[str, str]:
     for key, value in values.items():
         if type(key) is not str:
             raise PayloadError(f"{root}: the key {key!r} is not a string", path=root)
+        check_key(key, f"a key of {root}")
         texts[key] = payload.encode(value, root=f"{root}.{key}")
     return texts
 

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,14 +20,13 @@ from routilux.output import install_routed_stdout
 from routilux.runtime import adopting, housekeeping, stopping, takeover, trouble
 from routilux.runtime.alarm import Alarm
 from routilux.runtime.batch import Fact
-from routilux.runtime.clock import SystemClock
+from routilux.runtime.driving import Drive, Executors
 from routilux.runtime.engine import Engine
 from routilux.runtime.executors import Performer
 from routilux.runtime.handles import execution_history, traces
 from routilux.runtime.known_flows import KnownFlows
 from routilux.runtime.leases import Lease
 from routilux.runtime.owning import refusal
-from routilux.runtime.pool import Pool
 from routilux.runtime.settings import Settings
 from routilux.store import schema
 from routilux.store.database import Database, check_named
@@ -50,13 +48,13 @@ class Parts:
     engine: Engine
     lease: Lease
     alarm: Alarm
-    pool: Pool
+    pool: Executors
     settings: Settings
-    thread: threading.Thread
+    drive: Drive
 
     @property
     def is_running(self) -> bool:
-        return self.thread.is_alive()
+        return self.drive.is_running
 
     def guarded(self, callback: Callable[[Fact], None], fact: Fact) -> None:
         """A subscriber's error is logged; it costs nobody else anything."""
@@ -81,13 +79,14 @@ def assemble(
     is_capturing: bool,
     settings: Settings,
     on_facts: Callable[[list[Fact]], None],
+    drive: Drive,
 ) -> Parts:
-    """Open the database, register this process, start the threads."""
+    """Open the database, register this process, start what drives it."""
     opened = Database.open(database, durability=durability)
     try:
         prepare_schema(opened)
         store = Store(opened)
-        clock = SystemClock()
+        clock = drive.clock
         lease = Lease(opened, clock, lease_s, own_version())
         engine: Engine
         readers: dict[str, Readers] = {}
@@ -95,9 +94,9 @@ def assemble(
         def readers_of(run: Run) -> Readers:
             return _readers(run, engine, readers)
 
-        pool = Pool(thread_pool_size, Performer(clock, lambda entry: engine.inputs.put(entry), readers_of))
+        performer = Performer(clock, lambda entry: engine.inputs.put(entry), readers_of)
+        pool = drive.pool(thread_pool_size, performer)
         engine = Engine(store, clock, settings, pool, KnownFlows(registry), on_facts)
-        engine.lease_is_good = lambda: lease.is_good
         engine.reidentify = lambda: _register(engine, lease)
         engine.reconcile = lambda: _reconcile(engine, lease, is_recovering)
         alarm = Alarm(engine.inputs.wake, _duties(engine, settings))
@@ -111,14 +110,9 @@ def assemble(
     if is_capturing:
         install_routed_stdout()
     _tune_interpreter()
-    thread = threading.Thread(target=engine.run, name="routilux-engine", daemon=True)
-    parts = Parts(opened, store, engine, lease, alarm, pool, settings, thread)
     engine.must_reconcile = True
-    engine.watch_alarm = lambda: None if alarm.is_alive else alarm.rebuild()
-    lease.start()
-    alarm.start()
-    thread.start()
-    return parts
+    drive.start(engine, lease, alarm)
+    return Parts(opened, store, engine, lease, alarm, pool, settings, drive)
 
 
 def prepare_schema(database: Database) -> None:

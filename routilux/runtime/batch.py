@@ -56,6 +56,7 @@ class Batch:
         False  # an own statement ended the transaction: from the start one savepoint per activation
     )
     wants_facts: bool = False  # somebody has subscribed
+    is_for_inbox: bool = False  # one row of it and nothing else
 
     def touch(self, cell: WorkerCell, job: Job) -> None:
         """This job's row may have to be written."""

@@ -218,6 +218,7 @@ class Client:
         """A verb for the owner of a worker, through the inbox: durable on return, carried out when the owner looks."""
         if worker_id is None:
             raise JobNotFoundError(job_id)
+        body = door.controls(body)
         with self.store.read() as connection:
             stored = loading.worker_named(connection, worker_id)
         if stored is None:
@@ -233,7 +234,8 @@ class Client:
 
     def wait_for(self, job_id: str, timeout: float | None) -> bool:
         """What `JobContext.wait` does."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        wait_s = door.timeout_s(timeout)
+        deadline = None if wait_s is None else time.monotonic() + wait_s
         while True:
             with self.store.read() as connection:
                 if not history.open_job_ids_among(connection, [job_id]):

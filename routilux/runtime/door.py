@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post
 
 Seconds = float | timedelta
+MOST_ROWS = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,42 @@ def check_ids(posts: Sequence[Post]) -> None:
             raise IdempotencyConflictError(post.job_id)
 
 
+def controls(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a control carries to the owner of a worker, as every database stores it. Raises `TypeError` naming the field."""
+    clean = dict(body)
+    for name in ("reason", "error"):
+        text = clean.get(name)
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a string, not {type(text).__name__}")
+        clean[name] = payload.escape_text(text)
+    by = clean.get("by", 0)
+    if not isinstance(by, (int, float)) or (isinstance(by, int) and abs(by) >= 1 << 63):
+        raise TypeError(f"by must be a float, or an int of 64 bits, outside logic, not {type(by).__name__}")
+    return clean
+
+
+def timeout_s(timeout: Seconds | None) -> float | None:
+    """How long to wait; None, or infinity, for as long as it takes. Raises `ValueError`."""
+    if timeout is None or (isinstance(timeout, float) and timeout == math.inf):
+        return None
+    return seconds(timeout, "timeout")
+
+
+def count(limit: int, name: str = "limit") -> int:
+    """How many rows to read. Raises `TypeError`, `ValueError`."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"{name} must be a number of rows, not {limit!r}")
+    if limit < 0:
+        raise ValueError(f"{name} must not be negative, not {limit}")
+    return min(limit, MOST_ROWS)
+
+
 def encode_payload(spec: Slot | None, data: object, limit: int, root: str = "data") -> str:
     """A payload as JSON text, checked against the slot's model."""
     if spec is not None and spec.model is not None:
-        if not isinstance(data, Mapping):
-            return payload.encode_object(data, root=root, limit=limit)
-        data = spec.check(data, root=root)
+        data = spec.check(payload.as_dict(data, root), root=root)
     return payload.encode_object(data, root=root, limit=limit)
 
 

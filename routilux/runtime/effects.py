@@ -48,12 +48,11 @@ def change_state(batch: Batch, worker: WorkerCell, change: Replace | Increment) 
     rows = batch.changes.state
     current = worker.state.get(change.routine)
     if isinstance(change, Increment):
+        text = added((current or {}).get(change.key), change.by)  # first, as it may raise
         if not current and change.key != "":
             rows[worker.key, change.routine, ""] = None  # no longer an empty state
         current = worker.state.setdefault(change.routine, {})
-        current[change.key] = rows[worker.key, change.routine, change.key] = added(
-            current.get(change.key), change.by
-        )
+        current[change.key] = rows[worker.key, change.routine, change.key] = text
         return
     replace_state(batch, worker, change.routine, change.texts)
 

@@ -254,14 +254,17 @@ class Engine:
     # one group commit
 
     def _commit(self, inputs: list[Input]) -> None:
+        if self.inbox.suspects and self.inbox.ids:
+            self.inbox.suspects -= 1
+            self._commit_group([], is_for_inbox=True)
         while self.careful and inputs:
             first, *inputs = inputs
             self.careful -= isinstance(first, Outcome)
             self._commit_group([first])
         self._commit_group(inputs)
 
-    def _commit_group(self, inputs: list[Input]) -> None:
-        batch = Batch(self.clock.now_us(), wants_facts=self.wants_facts)
+    def _commit_group(self, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
+        batch = Batch(self.clock.now_us(), wants_facts=self.wants_facts, is_for_inbox=is_for_inbox)
         self.commit_n += 1
         reported: list[Outcome] = []
         posts: list[PostIn] = []

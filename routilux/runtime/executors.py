@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from routilux.core import context, payload
-from routilux.core.activation import ActivationContext, Outcome, Readers, slot_data
+from routilux.core.activation import ActivationContext, Outcome, Readers, slot_data, text_of
 from routilux.core.choosing import may_run, newest
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
@@ -118,20 +118,22 @@ class Performer:
             if chosen is None:
                 return None
             seqs, reason = chosen
-            taken = [messages[seq] for seq in seqs if seq in messages]
+            taken = [messages[seq] for seq in dict.fromkeys(seqs) if seq in messages]
             if not taken:
-                return None
+                raise PolicyError(
+                    f"the policy of routine {run.cell.routine_id!r} consumed only what it was not shown"
+                )
             return Activation(
                 taken, newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
             )
-        except Exception as error:  # the user's policy: its failure is data, like that of logic
+        except BaseException as error:  # the user's policy: its failure is data, like that of logic
             now = self._clock.now_us()
             outcome = Outcome(shown, now, now, run)
             outcome.fail(
                 error
                 if isinstance(error, PolicyError)
                 else PolicyError(
-                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {error}"
+                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {text_of(error)}"
                 )
             )
             self._report(outcome)
@@ -158,9 +160,9 @@ class Performer:
             )
             if returned is not None:
                 self._warn_returned(run)
-        except Exception as error:  # the one place where a user's exception is caught
-            self._failed(around, overlay, error)
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        except (
+            BaseException
+        ) as error:  # the one place where a user's exception is caught; else its thread would end
             self._failed(around, overlay, error)
         finally:
             context.current.reset(token)
@@ -178,7 +180,9 @@ class Performer:
             await compiled.call(
                 slot_data(compiled, activation), activation.policy_message, around.worker_state
             )
-        except (Exception, asyncio.CancelledError) as error:
+        except GeneratorExit:  # the loop is closed
+            raise
+        except BaseException as error:  # a SystemExit would end the loop of all
             self._failed(around, overlay, error)
         finally:
             context.current.reset(token)
@@ -246,8 +250,11 @@ class ThreadExecutor:
 
     def _work(self) -> None:
         while (run := self._queue.get()) is not None:
-            # a fresh context each: what logic leaves in context variables does not leak into the next run
-            contextvars.Context().run(self._perform, run)
+            try:
+                # a fresh context each: what logic leaves in context variables does not leak into the next run
+                contextvars.Context().run(self._perform, run)
+            except BaseException:  # a thread that ends would be missing for ever
+                log.exception("a run of routine %r broke off", run.cell.routine_id)
 
     def stop(self, timeout: float) -> None:
         for _ in self._threads:

@@ -15,6 +15,7 @@ from sqlalchemy import Transaction
 from routilux.core import payload
 from routilux.core.job_context import JobSnapshot
 from routilux.errors import JobNotFoundError, StateError, WorkerNotFoundError
+from routilux.runtime.door import timeout_s
 from routilux.store import history, loading
 from routilux.store.records import JobRecord
 from routilux.store.store import Store
@@ -92,7 +93,8 @@ class UncommittedJobHandle(JobHandle):
         return self._pending if found is None and is_open else found
 
     def wait_for_job(self, job_id: str, timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        wait_s = timeout_s(timeout)
+        deadline = None if wait_s is None else time.monotonic() + wait_s
         pause = threading.Event()
         while self._transaction.is_active:
             left = PERIOD_S if deadline is None else deadline - time.monotonic()

@@ -1,7 +1,8 @@
 """What other processes want of my workers: rows of the inbox, emptied inside the commit that accepts them.
 
 `look` finds rows (it reads only); the next group commit deletes and applies them. A row that cannot be applied is
-logged and, when it is a post, kept as a failed job: nothing is dropped silently.
+logged and, when it is a post, kept as a failed job: nothing is dropped silently. When the database refuses a commit
+with rows in it, they go one by one and by themselves, until it is known which of them is to blame: that one is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from routilux.errors import RoutiluxError
-from routilux.runtime import accepting, control
+from routilux.runtime import accepting, adopting, control
 from routilux.runtime.batch import Batch
 from routilux.runtime.inputs import Post, PostIn, Receipt
 from routilux.store.store import Commit, InboxRow
@@ -47,11 +48,17 @@ class Seen:
         self.token: object = None
         self.looked_at = 0.0
         self.hot_until = 0.0
+        self.suspects = 0  # so many rows go alone
+        self.condemned: dict[int, BaseException] = {}  # id -> why the commit of this row alone was refused
 
     def forget(self) -> None:
         """Look again before anything is taken."""
         self.ids = []
         self.must_look = True
+
+    def acquit(self, row_id: int) -> None:
+        """The row is gone; SQLite may give its id to another."""
+        self.condemned.pop(row_id, None)
 
 
 def look(engine: Engine) -> None:
@@ -99,13 +106,28 @@ def _find(engine: Engine, connection: Connection) -> None:
     engine.inbox.ids, engine.inbox.workers = list(found), found
 
 
+def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseException) -> None:
+    """A commit that took these rows was refused."""
+    seen = engine.inbox
+    if len(ids) > 1 or inputs:
+        seen.suspects = len(ids)
+    elif ids[0] not in seen.condemned:
+        seen.condemned[ids[0]] = cause
+    else:
+        log.error("inbox row %d cannot even be refused (%s); it is deleted", ids[0], cause)
+        adopting.fenced(engine, lambda commit: commit.take_inbox(ids))
+        seen.acquit(ids[0])
+    seen.forget()
+
+
 def take(engine: Engine, commit: Commit, batch: Batch) -> list[InboxRow]:
     """Delete what was found and is still there. A commit that is sent again takes the same rows.
 
     A row whose worker was given back since it was found is left to whoever runs the worker next.
     """
     if batch.inbox_ids is None:
-        batch.inbox_ids = tuple(id for id in engine.inbox.ids if _is_mine(engine, *engine.inbox.workers[id]))
+        mine = tuple(id for id in engine.inbox.ids if _is_mine(engine, *engine.inbox.workers[id]))
+        batch.inbox_ids = (mine[:1] if batch.is_for_inbox else ()) if engine.inbox.suspects else mine
     return commit.take_inbox(batch.inbox_ids) if batch.inbox_ids else []
 
 
@@ -138,15 +160,34 @@ def apply(
     for row in rows:
         before = len(batch.refusals)
         try:
-            if row.kind == "post":
-                _accept(engine, batch, row, taken)
-            else:
-                control.apply(engine, batch, row.kind, row.worker_id, row.job_id, orjson.loads(row.body))
-        except (RoutiluxError, KeyError) as error:
+            _apply_one(engine, batch, row, taken)
+        except (
+            RoutiluxError,
+            KeyError,
+            TypeError,
+        ) as error:  # increment() of what is no number is a TypeError
             log.warning("inbox row %d (%s) of job %s was refused: %s", row.id, row.kind, row.job_id, error)
         for _, cause in batch.refusals[before:]:
             log.warning("inbox post %d of job %s was refused: %s", row.id, row.job_id, cause)
             _keep_refused(engine, batch, row, cause, taken)
+
+
+def _apply_one(engine: Engine, batch: Batch, row: InboxRow, taken: dict[str, Any]) -> None:
+    condemned = engine.inbox.condemned.get(row.id)
+    if condemned is not None:
+        batch.after.append(lambda: engine.inbox.acquit(row.id))
+        _refuse_condemned(batch, row, condemned)
+    elif row.kind == "post":
+        _accept(engine, batch, row, taken)
+    else:
+        control.apply(engine, batch, row.kind, row.worker_id, row.job_id, orjson.loads(row.body))
+
+
+def _refuse_condemned(batch: Batch, row: InboxRow, cause: BaseException) -> None:
+    if row.kind == "post":
+        batch.refusals.append((Receipt(), cause))
+    else:
+        log.warning("inbox row %d (%s) of job %s was refused: %s", row.id, row.kind, row.job_id, cause)
 
 
 def _accept(engine: Engine, batch: Batch, row: InboxRow, taken: dict[str, Any]) -> None:

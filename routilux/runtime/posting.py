@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -205,15 +204,18 @@ def _send(
             "this thread has a write transaction open on the SQLite file, for which the post would wait for ever: give"
             " it to the post with transaction=, or end it first"
         )
-    deadline = None if timeout is None else runtime.engine.clock.monotonic() + timeout
+    wait_s = None if timeout is None else door.seconds(timeout, "timeout")
+    deadline = None if wait_s is None else runtime.engine.clock.monotonic() + wait_s
     while True:
         target = worker_id if worker_id is not None else _target(runtime, names[0])
+        if not isinstance(target, str):
+            raise WorkerNotFoundError(target)
         if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
             runtime.posted_elsewhere.update(post.job_id for post in posts)
             return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
         receipt = Receipt()
         runtime.submit(PostIn(names[0], target, names[1], names[2], posts, receipt, deadline))
-        _await(runtime, receipt, posts, timeout)
+        _await(runtime, receipt, posts, wait_s)
         try:
             accepted: dict[str, str | None] = receipt.get()
         except NotMine:
@@ -266,15 +268,16 @@ def _fetch(runtime: Runtime, worker_id: str, flow: str) -> bool:
 
 def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float | None) -> None:
     """Wait for the commit. A post that gives up says whether it can know that nothing was stored."""
-    until = time.monotonic() + runtime.settings.post_timeout_s + (timeout or 0.0)
-    while not receipt.wait(min(1.0, max(0.01, until - time.monotonic()))):
+    clock = runtime.engine.clock
+    until = clock.monotonic() + runtime.settings.post_timeout_s + (timeout or 0.0)
+    while not runtime.drive.answer(receipt, min(1.0, max(0.01, until - clock.monotonic()))):
         if runtime.is_engine_gone:
             if receipt.is_done:
                 return
             if receipt.is_taken:
                 raise PostInDoubt(posts[0].job_id)
             raise RuntimeShutDownError("Runtime is shut down")
-        if time.monotonic() >= until:
+        if clock.monotonic() >= until:
             if not receipt.is_taken and runtime.engine.inputs.withdraw(receipt):
                 raise DatabaseUnavailableError(
                     "the engine did not get to this post in time; nothing was stored"
@@ -289,7 +292,7 @@ def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping
     if record.worker_id in runtime.engine.by_id:
         receipt = Receipt()
         runtime.submit(SignalIn(str(record.worker_id), job_id, routine, slot, text, receipt))
-        while not receipt.wait(1.0):
+        while not runtime.drive.answer(receipt, 1.0):
             if runtime.is_engine_gone:
                 raise RuntimeShutDownError("Runtime is shut down")
         receipt.get()
@@ -317,6 +320,9 @@ def control(
     """A verb for the owner of a worker: here, or through the inbox."""
     if worker_id is None:
         raise JobNotFoundError(job_id)
+    if not isinstance(worker_id, str):
+        raise WorkerNotFoundError(worker_id)
+    body = door.controls(body)
     engine = runtime.engine
     while True:
         if worker_id not in engine.by_id:

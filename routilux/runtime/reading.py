@@ -10,6 +10,7 @@ from routilux.core import payload
 from routilux.core.job_context import JobContext
 from routilux.core.states import JobStatus
 from routilux.errors import DeadLetterGoneError, JobEndedError
+from routilux.runtime.door import count
 from routilux.runtime.handles import Host, JobHandle
 from routilux.store import history
 from routilux.store.records import DeadLetterRecord, JobRecord
@@ -71,17 +72,21 @@ def _context(host: Host, record: JobRecord) -> JobContext:
 def list_jobs(
     host: Host, status: str | None, flow: str | None, worker_id: str | None, limit: int, before: str | None
 ) -> list[JobContext]:
+    if status is not None and status not in list(JobStatus):
+        raise ValueError(f"status must be one of {', '.join(JobStatus)}, not {status!r}")
     with host.store.read() as connection:
         records = history.jobs(
-            connection, status=status, flow=flow, worker_id=worker_id, limit=limit, before=before
+            connection, status=status, flow=flow, worker_id=worker_id, limit=count(limit), before=before
         )
     return [_context(host, record) for record in records]
 
 
 def dead_letters(host: Host, flow: str | None, limit: int, before: DeadLetter | None) -> list[DeadLetter]:
+    if before is not None and not isinstance(before, DeadLetter):
+        raise TypeError(f"before must be a DeadLetter, not {type(before).__name__}")
     key = None if before is None else before.record.key
     with host.store.read() as connection:
-        records = history.dead_letters(connection, flow=flow, limit=limit, before=key)
+        records = history.dead_letters(connection, flow=flow, limit=count(limit), before=key)
     return [DeadLetter(record, host) for record in records]
 
 

@@ -22,6 +22,7 @@ from routilux.runtime import door, posting, reading, waiting
 from routilux.runtime.assembly import Parts, assemble
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import PostItem
+from routilux.runtime.driving import Drive, Threads
 from routilux.runtime.inputs import Input, Receipt, Request, Task
 from routilux.runtime.posting import Posted
 from routilux.runtime.reading import DeadLetter
@@ -72,8 +73,12 @@ class Runtime:
             raise ValueError(
                 f"thread_pool_size must be 0 (shared) or a number of threads, not {thread_pool_size!r}"
             )
-        if not lease > 0:
+        if not door.seconds(lease, "lease") > 0:
             raise ValueError(f"lease must be a positive number of seconds, not {lease!r}")
+        if settings is not None and not isinstance(settings, Settings):
+            raise TypeError(f"settings must be a Settings, not {type(settings).__name__}")
+        if registry is not None and not isinstance(registry, FlowRegistry):
+            raise TypeError(f"registry must be a FlowRegistry, not {type(registry).__name__}")
         self._pid = os.getpid()
         self._is_shut_down = False
         self._lock = threading.Lock()
@@ -90,12 +95,17 @@ class Runtime:
             is_capturing=capture_output,
             settings=settings or Settings(lease_s=float(lease)),
             on_facts=self._tell,
+            drive=self._make_drive(),
         )
+        self.drive = self._parts.drive
         self._parts.engine.wants_ends = lambda: bool(self.ends) or bool(self._subscribers)
         self.store = self._parts.store
         self.engine = self._parts.engine
         self.settings = self._parts.settings
         _remember(self)
+
+    def _make_drive(self) -> Drive:
+        return Threads()
 
     def __enter__(self) -> Runtime:
         return self
@@ -329,6 +339,7 @@ class Runtime:
             return True
         if current_activation() is not None:
             raise CalledInLogicError("shutdown()")
+        timeout = door.seconds(timeout, "timeout")
         with self._lock:
             if self._is_shut_down:
                 return True
@@ -368,7 +379,7 @@ class Runtime:
 
     def _wait(self, entry: Input, receipt: Receipt) -> Any:
         self.submit(entry)
-        while not receipt.wait(1.0):
+        while not self.drive.answer(receipt, 1.0):
             if not self._parts.is_running:
                 raise RuntimeShutDownError("Runtime is shut down")
         return receipt.get()

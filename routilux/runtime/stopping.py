@@ -25,7 +25,7 @@ def stop(parts: Parts, timeout_s: float) -> bool:
     parts.alarm.stop()
     released = finished and _in_engine(parts, lambda: _release_all(parts), deadline)
     engine.stop()
-    parts.thread.join(max(0.1, deadline - time.monotonic()))
+    parts.drive.join(max(0.1, deadline - time.monotonic()))
     trouble.refuse_rest(engine)
     parts.lease.stop()
     if released:
@@ -52,7 +52,7 @@ def _drain(parts: Parts, deadline: float) -> bool:
     while time.monotonic() < deadline and parts.is_running:
         task = Task(lambda: not engine.runs and not len(engine.inputs))
         engine.inputs.put(task)
-        if task.receipt.wait(0.05) and task.receipt.value is True:
+        if parts.drive.answer(task.receipt, 0.05) and task.receipt.value is True:
             return True
     names = {f"{run.cell.worker.worker_id}/{run.cell.routine_id}" for run in list(engine.runs)}
     log.warning(
@@ -64,7 +64,7 @@ def _drain(parts: Parts, deadline: float) -> bool:
 def _in_engine(parts: Parts, work: Callable[[], object], deadline: float) -> bool:
     task = Task(work)
     parts.engine.inputs.put(task)
-    while not task.receipt.wait(0.1):
+    while not parts.drive.answer(task.receipt, 0.1):
         if time.monotonic() >= deadline or not parts.is_running:
             return False
     if task.receipt.error is not None:

@@ -30,6 +30,7 @@ class Watch:
 
     def __init__(self, clock: Clock) -> None:
         self.looked_at = clock.monotonic()
+        self.most_s = MOST_S
         self.expired: list[tuple[WorkerCell, Job]] = []
 
 
@@ -48,9 +49,24 @@ def look(engine: Engine) -> None:
         assert worker.flow.execution_timeout is not None
         for job in list(worker.jobs.values()):
             if _is_at_work(worker, job, begun):
-                job.active_us += round(min(passed, MOST_S) * 1e6)
+                job.active_us += round(min(passed, watch.most_s) * 1e6)
                 if job.active_us > worker.flow.execution_timeout * 1e6:
                     watch.expired.append((worker, job))
+
+
+def next_at(engine: Engine) -> int | None:
+    """When the time of a job will be over if nothing changes, µs; None: never. For a clock that jumps."""
+    begun = _begun(engine)
+    left = [
+        round(worker.flow.execution_timeout * 1e6) - job.active_us
+        for worker in engine.workers.values()
+        if worker.flow.execution_timeout is not None
+        for job in list(worker.jobs.values())
+        if _is_at_work(worker, job, begun)
+    ]
+    if not left:
+        return None
+    return round(engine.timeouts.looked_at * 1e6) + max(min(left) + 1, round(PERIOD_S * 1e6))
 
 
 def _begun(engine: Engine) -> set[Job]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from routilux.core.activation import Outcome
 from routilux.errors import PostInDoubt, RuntimeShutDownError
-from routilux.runtime import adopting, dispatching, keeping
+from routilux.runtime import adopting, dispatching, inbox, keeping
 from routilux.runtime.batch import Batch
 from routilux.runtime.committing import PASSING
 from routilux.runtime.inputs import Input, PostIn, Request, RunEnded, SignalIn
@@ -40,7 +40,9 @@ def fenced(
 def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
     """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
     engine.store.drop_connection()
-    alone = len(inputs) == 1
+    if batch.inbox_ids:
+        inbox.suspect(engine, batch.inbox_ids, len(inputs), cause)
+    alone = len(inputs) == 1 and not batch.inbox_ids
     concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (Outcome, RunEnded))}
     concerned |= {run.cell.worker for run in batch.planned} | set(batch.jobs.values())
     concerned |= set(batch.workers.values())

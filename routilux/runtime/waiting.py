@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from routilux.runtime.batch import Fact
+from routilux.runtime.door import timeout_s
 from routilux.store import history
 
 if TYPE_CHECKING:
@@ -55,24 +55,23 @@ def tell(runtime: Runtime, facts: list[Fact]) -> None:
 
 def job(runtime: Runtime, job_id: str, timeout: float | None) -> bool:
     """Until a job has ended. False: the time is over first."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = _deadline(runtime, timeout)
     event = runtime.ends.add(job_id)
     try:
         while True:
             with runtime.store.read() as connection:
                 if not history.open_job_ids_among(connection, [job_id]):
                     return True
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            if _is_over(runtime, deadline):
                 return False
-            event.wait(PERIOD_S if left is None else min(PERIOD_S, left))
+            runtime.drive.happens(event, PERIOD_S, deadline)
     finally:
         runtime.ends.remove(job_id, event)
 
 
 def all_jobs(runtime: Runtime, timeout: float | None) -> bool:
     """Until nothing of my workers waits, is parked or runs, and what I posted elsewhere has ended."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = _deadline(runtime, timeout)
     engine = runtime.engine
     engine.flush_waiters += 1
     try:
@@ -85,7 +84,7 @@ def all_jobs(runtime: Runtime, timeout: float | None) -> bool:
 
 def workers_idle(runtime: Runtime, timeout: float | None) -> bool:
     """Until nothing of my workers can run now."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = _deadline(runtime, timeout)
     return _watch(runtime, lambda: not runtime.engine.can_run(), deadline)
 
 
@@ -94,11 +93,9 @@ def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | No
     event = threading.Event()
     watcher = (predicate, event)
     runtime.call(lambda: runtime.engine.watchers.append(watcher))
-    while not event.wait(
-        PERIOD_S if deadline is None else max(0.0, min(PERIOD_S, deadline - time.monotonic()))
-    ):
+    while not runtime.drive.happens(event, PERIOD_S, deadline):
         runtime.engine.inputs.wake()
-        if runtime.is_engine_gone or (deadline is not None and time.monotonic() >= deadline):
+        if runtime.is_engine_gone or _is_over(runtime, deadline):
             if watcher in runtime.engine.watchers:
                 runtime.engine.watchers.remove(watcher)
             return event.is_set()
@@ -110,8 +107,16 @@ def _elsewhere(runtime: Runtime, deadline: float | None) -> bool:
         with runtime.store.read() as connection:
             runtime.posted_elsewhere &= history.open_job_ids_among(connection, list(runtime.posted_elsewhere))
         if runtime.posted_elsewhere:
-            left = PERIOD_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
+            if _is_over(runtime, deadline):
                 return False
-            threading.Event().wait(min(PERIOD_S, left))
+            runtime.drive.happens(threading.Event(), PERIOD_S, deadline)
     return True
+
+
+def _deadline(runtime: Runtime, timeout: float | None) -> float | None:
+    wait_s = timeout_s(timeout)
+    return None if wait_s is None else runtime.engine.clock.monotonic() + wait_s
+
+
+def _is_over(runtime: Runtime, deadline: float | None) -> bool:
+    return deadline is not None and runtime.engine.clock.monotonic() >= deadline

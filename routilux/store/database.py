@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import subprocess
 import threading
@@ -310,16 +311,37 @@ def host_boot_id() -> str:
 def _url_of(database: str | URL | Engine) -> URL:
     if not isinstance(database, Engine):
         try:
-            return make_url(database)
-        except ArgumentError as error:
+            return _checked(make_url(database))
+        except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
             raise DatabaseUnavailableError(
-                "the database is no URL; use sqlite:///path or postgresql://host/name"
+                f"{_shown(database)} is no URL of a database; use sqlite:///path or postgresql://host/name"
             ) from error
     if database.dialect.name == "sqlite" and database.url.database in (None, "", ":memory:"):
         raise DatabaseUnavailableError(
             "an Engine in memory has a database of its own that cannot be shared; pass 'sqlite://' or a file"
         )
     return database.url
+
+
+def _checked(url: URL) -> URL:
+    """Raises `ValueError` for a URL that no file and no server can have."""
+    for part in (url.username, url.password, url.host, url.database):
+        if (
+            part is not None and "\x00" in str(part).encode().decode()
+        ):  # a lone surrogate is a ValueError as well
+            raise ValueError("it contains U+0000")
+    if url.host is not None:
+        url.host.encode("idna")
+    return url
+
+
+def _shown(database: object) -> str:
+    """What was given, without what may be a password."""
+    if not isinstance(database, str):
+        return f"a database of type {type(database).__name__}"
+    shown = re.sub(r"^([\w+]+://)?.*@", r"\1***@", database, flags=re.DOTALL)
+    shown = re.sub(r"(password=)[^&]*", r"\1***", shown)
+    return repr(shown if len(shown) <= 200 else shown[:200] + "…")
 
 
 def check_named(error: BaseException, url: URL) -> None:
@@ -337,6 +359,12 @@ def check_named(error: BaseException, url: URL) -> None:
 
 
 def _check_place(path: Path) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long, a loop of links, a parent that may not be looked into
+        raise DatabaseUnavailableError(f"{path} cannot be opened: {error.strerror}") from error
     if not path.parent.is_dir():
         raise DatabaseUnavailableError(f"{path}: the directory {path.parent} does not exist; create it first")
     if path.is_dir():

@@ -88,6 +88,10 @@ def jobs(
     `before` is the job id that ended the last page. Raises `JobNotFoundError` if it is gone.
     """
     position, found = None, []
+    if not all(name is None or is_storable(name) for name in (flow, worker_id)):
+        return []
+    if before is not None and not is_storable(before):
+        raise JobNotFoundError(before)
     if before is not None:
         position = connection.execute(
             select(job_rows.c.worker, job_rows.c.job).where(job_rows.c.job_id == before)
@@ -256,7 +260,7 @@ def activations(
 ) -> list[ActivationRecord]:
     """Attempts of a worker to run logic, newest first."""
     found = worker(connection, worker_id)
-    if found is None:
+    if found is None or (routine is not None and not is_storable(routine)):
         return []
     rows = activation_rows
     query = (
@@ -327,6 +331,8 @@ def dead_letters(
     connection: Connection, *, flow: str | None = None, limit: int = 100, before: DeadLetterKey | None = None
 ) -> list[DeadLetterRecord]:
     """Batches that were given up, newest worker first. `before` is the key of the last one seen."""
+    if flow is not None and not is_storable(flow):
+        return []
     query = _DEAD.order_by(parked.c.worker.desc(), parked.c.seq.desc()).limit(limit)
     if flow is not None:
         query = query.where(worker_rows.c.flow == flow)

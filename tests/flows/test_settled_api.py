@@ -145,9 +145,11 @@ def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
     import routilux.core.slot as slot
     import routilux.monitoring.flow_registry as flow_registry
     import routilux.runtime as runtime
+    import routilux.testing as testing
 
     assert flow_registry.FlowRegistry is old_registry.FlowRegistry is routilux.FlowRegistry
     assert runtime.Runtime is routilux.Runtime
+    assert testing.RoutineTester is routilux.RoutineTester
     assert runtime.get_runtime_instance is routilux.get_runtime_instance
     assert (error.ErrorHandler, error.ErrorStrategy) == (routilux.ErrorHandler, routilux.ErrorStrategy)
     assert slot.SlotQueueFullError is routilux.SlotQueueFullError

@@ -22,6 +22,7 @@ SOUND = {
     "routilux/core/__init__.py": '"""Planted."""\n\nLIMIT: int = 1\n',
     "routilux/store/__init__.py": '"""Planted."""\n\nfrom routilux.core import LIMIT\n\nWIDTH: int = LIMIT\n',
     "routilux/runtime/__init__.py": '"""Planted."""\n',
+    "routilux/testing/__init__.py": '"""Planted."""\n',
     "routilux/__main__.py": '"""Planted."""\n\nimport routilux_service.cli as cli\n\nname = cli.NAME\n',
     "service/routilux_service/__init__.py": '"""Planted."""\n',
     "service/routilux_service/cli.py": '"""Planted."""\n\nNAME: str = "routilux"\n',

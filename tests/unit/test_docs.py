@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import routilux
-from routilux import errors
+from routilux import errors, testing
 from routilux.core import states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +47,8 @@ def _parameters(signature: inspect.Signature) -> list[str]:
 def test_a_signature_of_the_reference_is_that_of_the_code(name: str, parameters: str) -> None:
     target = routilux
     for part in name.split("."):
-        target = getattr(target, part)
-    space = {"ErrorStrategy": routilux.ErrorStrategy}
+        target = getattr(target, part, None) or getattr(testing, part)
+    space = {"ErrorStrategy": routilux.ErrorStrategy, "START": testing.START}
     exec(f"def documented{parameters}: pass", space)
     assert _parameters(inspect.signature(space["documented"])) == _parameters(inspect.signature(target))
 

@@ -1,0 +1,212 @@
+"""The drive of a test: no threads. Whoever waits for the engine takes its turns and runs its logic.
+
+    turn     inputs → one group commit → runs into the queue of the pool
+    perform  the first run of the queue, in the calling thread
+    idle     a turn that brought nothing, and an empty queue: only time can bring more
+
+A call that waits for an answer (`post`, `exec`, a control) takes turns until it has it, and runs no logic unless it
+waits for room in a slot. A call that waits for work (`job.wait`) runs what can run; then it lets time pass, by moving
+the clock to what is due next. Inside logic only turns are taken: the logic that is running has to end first.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from routilux.core.activation import Outcome
+from routilux.core.context import current_activation
+from routilux.core.mailbox import RoutineCell, Run
+from routilux.errors import StateError
+from routilux.runtime import timeouts, trouble
+from routilux.runtime.alarm import Alarm
+from routilux.runtime.driving import Waitable
+from routilux.runtime.engine import MOST_INPUTS, Engine
+from routilux.runtime.executors import Performer
+from routilux.runtime.inputs import RunEnded
+from routilux.runtime.leases import Lease
+from routilux.store.store import Fenced
+from routilux.testing.clock import TestClock
+from routilux.testing.coroutines import PrivateLoop
+
+
+class InlinePool:
+    """Runs in the order they were handed over, until somebody performs them. There is always room."""
+
+    is_full = False
+
+    def __init__(self, performer: Performer) -> None:
+        self._performer = performer
+        self._queue: deque[Run] = deque()
+        self._loop = PrivateLoop()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def has_room(self, cell: RoutineCell) -> bool:
+        return True
+
+    def take(self, run: Run) -> None:
+        """Room is not counted."""
+
+    def give(self, run: Run) -> None:
+        """Room is not counted."""
+
+    def submit(self, run: Run) -> None:
+        self._queue.append(run)
+
+    def perform(self) -> None:
+        """The first run; if it is `async def`, with all others that are, side by side."""
+        run = self._queue.popleft()
+        if not run.cell.compiled.is_async:
+            contextvars.Context().run(self._performer.perform, run)
+            return
+        together = [run, *(other for other in self._queue if other.cell.compiled.is_async)]
+        self._queue = deque(other for other in self._queue if not other.cell.compiled.is_async)
+        contextvars.Context().run(self._loop.run, *map(self._performer.perform_async, together))
+
+    def let_go(self) -> list[Run]:
+        """What has not begun and will not."""
+        left, self._queue = list(self._queue), deque()
+        return left
+
+    def stop(self, timeout: float) -> None:
+        self._loop.close()
+
+
+class InlineDrive:
+    """For one runtime; the counterpart of `routilux.runtime.driving.Threads`."""
+
+    def __init__(self, clock: TestClock) -> None:
+        self.clock = clock
+        self.activations = 0  # whose outcome has reached the engine
+        self.is_running = False
+        self._is_dispatching = False  # a turn for an answer alone starts nothing
+        self._lock = threading.Lock()  # logic may have threads of its own, which post
+        self._turning: int | None = None  # the thread that takes a turn
+        self._engine: Engine
+        self._pool: InlinePool
+
+    def pool(self, size: int, performer: Performer) -> InlinePool:
+        self._pool = InlinePool(performer)
+        return self._pool
+
+    def start(self, engine: Engine, lease: Lease, alarm: Alarm) -> None:
+        """The alarm stays off, as `next_due` knows what it would ring for, and so does the heartbeat."""
+        engine.clock_is_real = False
+        engine.lease_is_good = lambda: self._is_dispatching
+        engine.timeouts.most_s = math.inf
+        self._engine = engine
+        self.is_running = True
+
+    def join(self, timeout_s: float) -> None:
+        self.is_running = False
+
+    # waiting
+
+    def answer(self, receipt: Waitable, timeout_s: float) -> bool:
+        engine = self._engine
+        if engine.is_stopping:
+            for run in self._pool.let_go():
+                engine.inputs.put(RunEnded(run))
+        while not receipt.wait(0):
+            if len(engine.inputs):
+                self._turn()
+            elif not self.is_running:
+                return False
+            else:
+                return self.happens(receipt, timeout_s, self.clock.monotonic() + timeout_s)
+        return True
+
+    def happens(self, event: Waitable, period_s: float, until: float | None) -> bool:
+        """Without `until`, raises `StateError` if nothing can ever happen."""
+        if current_activation() is not None:
+            raise StateError(
+                "a call inside logic waits for what cannot happen before this logic has returned"
+            )
+        while True:
+            self.run(lambda: event.wait(0))
+            if event.wait(0):
+                return True
+            last = None if until is None else math.ceil(until * 1e6)
+            due = self.next_due()
+            if due is not None and (last is None or due <= last):
+                self.clock.move_to(due)
+            elif last is not None:
+                self.clock.move_to(last)
+                self._turn()
+                return event.wait(0)
+            else:
+                raise StateError(
+                    "this would wait for ever: nothing can run and nothing comes due (a paused job or worker, a partial"
+                    " batch, a missing partner?); give it a timeout, or do what it waits for first"
+                )
+
+    # working
+
+    def run(self, is_enough: Callable[[], bool] = lambda: False, most: float = math.inf) -> None:
+        """Everything that can run now, until there is nothing left or it is enough. Raises `StateError` at `most`."""
+        most += self.activations
+        self._engine.inbox.must_look = True
+        self._is_dispatching = True
+        try:
+            self._work(is_enough, most)
+        finally:
+            self._is_dispatching = False
+        while len(self._pool):  # what has begun is finished
+            self._pool.perform()
+            self._turn()
+
+    def _work(self, is_enough: Callable[[], bool], most: float) -> None:
+        while True:
+            self._turn()
+            if is_enough():
+                return
+            if len(self._pool):
+                self._pool.perform()
+            elif self._is_idle():
+                return
+            if self.activations > most:
+                raise StateError(
+                    "still not idle after so many activations: does something feed itself? `most=` raises the limit"
+                )
+
+    def _is_idle(self) -> bool:
+        engine = self._engine
+        return engine.pause_s() > 0 and not engine.due.must_look and not engine.inbox.must_look
+
+    def _turn(self) -> None:
+        """What the engine's thread does again and again."""
+        engine, me = self._engine, threading.get_ident()
+        if self._turning == me:
+            raise StateError("a callback of runtime.on() waits for the engine, which waits for the callback")
+        with self._lock:
+            self._turning = me
+            try:
+                engine.look()
+                if engine.timeouts.expired:
+                    engine.step([])  # the time of a job is over before the logic that took so long returns
+                inputs = engine.inputs.take(MOST_INPUTS)
+                self.activations += sum(type(entry) is Outcome for entry in inputs)
+                engine.step(inputs)
+            except Fenced:
+                trouble.fenced(engine)
+            finally:
+                self._turning = None
+
+    def next_due(self) -> int | None:
+        """When time alone brings something next, µs since 1970; None: never."""
+        engine = self._engine
+        instants = [
+            at
+            for at, _, cell in engine.wakes
+            if cell.wake_at == at and cell.has_backlog and not cell.worker.is_forgotten
+        ]
+        instants += [
+            round(entry.deadline * 1e6) for entry in engine.waiting_posts if entry.deadline is not None
+        ]
+        instants += [at for at in (engine.due.next_at, timeouts.next_at(engine)) if at is not None]
+        return min(instants, default=None)
