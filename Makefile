@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: demo test check bench docs migrate clean install
+.PHONY: demo test check bench simulate docs migrate clean install
 
 install: $(READY)
 
@@ -29,6 +29,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python -m tests.support.settled

@@ -5,7 +5,6 @@ Each takes pytest's `monkeypatch` and breaks the real engine until the test is o
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from routilux.core.mailbox import SlotQueue
 from routilux.runtime import accepting, adopting, dispatching, engine, inbox, keeping, owning, takeover
 from routilux.runtime.batch import Batch
 from routilux.runtime.committing import GroupCommit
@@ -27,21 +25,6 @@ from routilux.testing.simulation import FAULTS
 def no_fence(patch: pytest.MonkeyPatch) -> None:
     """A runtime that was declared dead goes on committing."""
     patch.setattr(Commit, "fence", lambda self, runtime: None)
-
-
-def looks_a_lost_commit_up(patch: pytest.MonkeyPatch) -> None:
-    """After a lost answer it reads whether the commit is in, and sends it as a new one if it is not (yet)."""
-    wait = GroupCommit._wait
-
-    def looking(self: GroupCommit, error: BaseException, attempt: int) -> None:
-        wait(self, error, attempt)
-        if self._was_sent:
-            with self._engine.store.read() as connection:
-                is_in = Commit(connection).went_in(self._engine.runtime_key, self._engine.commit_n)
-            if not is_in:
-                self._engine.commit_n += 1
-
-    patch.setattr(GroupCommit, "_wait", looking)
 
 
 def inbox_by_watermark(patch: pytest.MonkeyPatch) -> None:
@@ -225,22 +208,6 @@ def takes_inbox_rows_of_others(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(inbox, "_is_mine", lambda self, flow, worker_id: True)
 
 
-def resumes_twice_in_one_commit(patch: pytest.MonkeyPatch) -> None:
-    """Two operators who resume one job in one commit bring its messages back twice (found by an earlier simulation)."""
-    patch.setattr(Batch, "still_parks", lambda self, cell, key, reason: True)
-
-
-def gives_back_out_of_order(patch: pytest.MonkeyPatch) -> None:
-    """What a join took from the middle of the line returns to its head, and the low mark passes it (found likewise)."""
-
-    def give_back(self: SlotQueue, messages: Any) -> None:
-        returned = sorted(messages, key=lambda message: message.seq)
-        self.held_bytes += sum(len(message.payload) for message in returned)
-        self.items = deque([*returned, *self.items])
-
-    patch.setattr(SlotQueue, "give_back", give_back)
-
-
 def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
     """A savepoint whose RELEASE fails is taken for one that was rolled back (found by this simulation)."""
 
@@ -269,7 +236,6 @@ BROKEN = {
     engine.breaks.__name__: engine
     for engine in (
         BrokenEngine(no_fence, faults=("pause",)),
-        BrokenEngine(looks_a_lost_commit_up, faults=("lost_answer", "operate")),
         BrokenEngine(inbox_by_watermark, faults=()),
         BrokenEngine(decides_before_own_statements, faults=()),
         BrokenEngine(retries_every_error_as_it_is, faults=()),
@@ -283,8 +249,6 @@ BROKEN = {
         BrokenEngine(acknowledges_before_it_commits, faults=("crash",)),
         BrokenEngine(takes_a_living_owners_worker, faults=()),
         BrokenEngine(takes_inbox_rows_of_others, faults=("crash",)),
-        BrokenEngine(resumes_twice_in_one_commit, faults=("operate",)),
-        BrokenEngine(gives_back_out_of_order, faults=("crash",)),
         BrokenEngine(keeps_savepoints_that_fail, faults=("busy",)),
     )
 }
