@@ -208,6 +208,11 @@ def takes_inbox_rows_of_others(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(inbox, "_is_mine", lambda self, flow, worker_id: True)
 
 
+def resumes_twice_in_one_commit(patch: pytest.MonkeyPatch) -> None:
+    """Two operators who resume one job in one commit bring its messages back twice (found by an earlier simulation)."""
+    patch.setattr(Batch, "still_parks", lambda self, cell, key, reason: True)
+
+
 def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
     """A savepoint whose RELEASE fails is taken for one that was rolled back (found by this simulation)."""
 
@@ -249,6 +254,7 @@ BROKEN = {
         BrokenEngine(acknowledges_before_it_commits, faults=("crash",)),
         BrokenEngine(takes_a_living_owners_worker, faults=()),
         BrokenEngine(takes_inbox_rows_of_others, faults=("crash",)),
+        BrokenEngine(resumes_twice_in_one_commit, faults=("operate",)),
         BrokenEngine(keeps_savepoints_that_fail, faults=("busy",)),
     )
 }

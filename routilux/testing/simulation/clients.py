@@ -42,8 +42,10 @@ class Clients:
         process = self._world.alive(number)
         if process is not None and self._world.model.posted:
             verb = VERBS[number // 3 % len(VERBS)]
+            paused = [job_id for job_id, status in self._world.model.jobs.items() if status == "paused"]
+            jobs = paused if verb == "resume_job" and paused else list(self._world.model.posted)
             for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
-                self._ask(process, verb, f"j{number // 17 % len(self._world.model.posted)}")
+                self._ask(process, verb, jobs[number // 17 % len(jobs)])
 
     def insist(self) -> None:
         """Whoever has no answer posts again, and jobs that were paused are resumed."""

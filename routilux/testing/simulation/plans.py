@@ -27,7 +27,7 @@ FAULTS: dict[str, dict[str, float]] = {
     "logic_error": {"logic_error": 1.5},
     "clock_step": {"clock_step": 0.4},
     "suspend": {"suspend": 0.2},
-    "operate": {"operate": 1.5},
+    "operate": {"operate": 2.5},
     "deploy": {"deploy": 0.2},
 }
 STEPS = (20, 40, 80)
