@@ -29,7 +29,7 @@ class StatePort(Protocol):
     def execution_history(self, routine_id: str | None) -> list[dict[str, Any]]: ...
 
 
-class _Detached:
+class DetachedState:
     """State in a plain dict, for a `WorkerState` that no runtime knows."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class WorkerState:
     ) -> None:
         self.flow_id = flow_id
         self.worker_id = worker_id
-        self._port: StatePort = port if port is not None else _Detached()
+        self._port: StatePort = port if port is not None else DetachedState()
 
     def __repr__(self) -> str:
         return f"<WorkerState {self.worker_id} of flow {self.flow_id!r}>"

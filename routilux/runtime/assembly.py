@@ -89,19 +89,14 @@ def assemble(
         clock = drive.clock
         lease = Lease(opened, clock, lease_s, own_version())
         engine: Engine
-        readers: dict[str, Readers] = {}
-
-        def readers_of(run: Run) -> Readers:
-            return _readers(run, engine, readers)
-
-        performer = Performer(clock, lambda entry: engine.inputs.put(entry), readers_of)
+        performer = Performer(clock, lambda entry: engine.inputs.put(entry), readers_for(lambda: engine))
         pool = drive.pool(thread_pool_size, performer)
         engine = Engine(store, clock, settings, pool, KnownFlows(registry), on_facts)
-        engine.reidentify = lambda: _register(engine, lease)
-        engine.reconcile = lambda: _reconcile(engine, lease, is_recovering)
+        engine.reidentify = lambda: register(engine, lease)
+        engine.reconcile = lambda: reconcile(engine, lease, is_recovering)
         alarm = Alarm(engine.inputs.wake, _duties(engine, settings))
         engine.due.on_change = lambda: alarm.set(engine.due.next_at)
-        _register(engine, lease)
+        register(engine, lease)
         adopting.publish(engine)
     except BaseException as error:
         opened.close()
@@ -139,13 +134,15 @@ def own_version() -> str:
         return "0"
 
 
-def _register(engine: Engine, lease: Lease) -> None:
+def register(engine: Engine, lease: Lease) -> None:
+    """A new identity for this runtime. Durable on return."""
     lease.drop_sign()
     engine.runtime_key = lease.register()
     engine.commit_n = 0
 
 
-def _reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
+def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
+    """What must be looked at now and then, whatever has been heard: due rows, the inbox, dead runtimes, chores."""
     engine.watch_alarm()
     engine.inbox.must_look = True
     engine.due.expect_soon()
@@ -159,26 +156,33 @@ def _reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
 
 
 def _duties(engine: Engine, settings: Settings) -> dict[str, tuple[float, Callable[[], None]]]:
-    def reconcile() -> None:
+    def look() -> None:
         engine.must_reconcile = True
         engine.inputs.wake()
 
-    return {"reconcile": (settings.reconcile_s, reconcile)}
+    return {"reconcile": (settings.reconcile_s, look)}
 
 
-def _readers(run: Run, engine: Engine, cache: dict[str, Readers]) -> Readers:
-    worker = run.cell.worker
-    known = cache.get(worker.worker_id)
-    if known is None:
-        known = cache[worker.worker_id] = Readers(
-            now_us=engine.clock.now_us,
-            state_routines=lambda: list(worker.state),
-            execution_history=lambda routine: execution_history(engine.store, worker.worker_id, routine),
-            job_traces=lambda job_id: traces(engine.store, job_id),
-            refuse_statement=refusal,
-            max_payload_bytes=engine.settings.max_payload_bytes,
-        )
-    return known
+def readers_for(engine: Callable[[], Engine]) -> Callable[[Run], Readers]:
+    """What the activations of each worker may ask of its surroundings. `engine` may be made later."""
+    cache: dict[str, Readers] = {}
+
+    def readers_of(run: Run) -> Readers:
+        worker = run.cell.worker
+        known = cache.get(worker.worker_id)
+        if known is None:
+            mine = engine()
+            known = cache[worker.worker_id] = Readers(
+                now_us=mine.clock.now_us,
+                state_routines=lambda: list(worker.state),
+                execution_history=lambda routine: execution_history(mine.store, worker.worker_id, routine),
+                job_traces=lambda job_id: traces(mine.store, job_id),
+                refuse_statement=refusal,
+                max_payload_bytes=mine.settings.max_payload_bytes,
+            )
+        return known
+
+    return readers_of
 
 
-__all__ = ["Parts", "assemble", "own_version", "prepare_schema"]
+__all__ = ["Parts", "assemble", "own_version", "prepare_schema", "readers_for", "reconcile", "register"]

@@ -30,7 +30,7 @@ from routilux.core.message import Activation, Job, Message
 from routilux.core.overlay import Overlay, Scope
 from routilux.core.routine import Routine
 from routilux.core.states import JobStatus
-from routilux.core.worker_state import WorkerState, added
+from routilux.core.worker_state import DetachedState, WorkerState, added
 from routilux.errors import DefinitionError, EventNotFoundError, JobEndedError
 from routilux.runtime.door import encode_metadata, encode_payload
 from routilux.runtime.owning import refusal
@@ -282,34 +282,18 @@ class _Capturing(ActivationContext):
         self.captured.append(CapturedEvent(event_name, payload.decode(text)))
 
 
-class _Kept:
+class _Kept(DetachedState):
     """What the commits of a tester have left; the state port and the job port of what it shows."""
 
     def __init__(self, tester: RoutineTester) -> None:
+        super().__init__()
         self._tester = tester
-        self.states: dict[str, dict[str, str]] = {}
         self._traces: list[Trace] = []
 
     # StatePort
 
     def status(self) -> str:
         return "idle"
-
-    def read_state(self, routine_id: str) -> Mapping[str, str] | None:
-        return self.states.get(routine_id)
-
-    def state_routines(self) -> list[str]:
-        return list(self.states)
-
-    def replace_state(self, routine_id: str, texts: dict[str, str]) -> None:
-        self.states[routine_id] = texts
-
-    def increment_state(self, routine_id: str, key: str, by: float) -> None:
-        texts = self.states.get(routine_id, {})
-        self.states[routine_id] = {**texts, key: added(texts.get(key), by)}
-
-    def execution_history(self, routine_id: str | None) -> list[dict[str, Any]]:
-        return []
 
     # JobPort
 

@@ -142,6 +142,18 @@ class Bench:
         return "bench_template"
 
 
+def fresh(
+    kind: str, measure: Callable[..., Values], count: int, *arguments: object
+) -> Callable[[Bench], Values]:
+    """How a series measures one run in a new database, in a process of its own: `count`, scaled, and `arguments`."""
+
+    def run(bench: Bench) -> Values:
+        with bench.database(kind) as url:
+            return bench.child(measure, url, bench.scaled(count), *arguments)
+
+    return run
+
+
 def said(process: subprocess.Popen[Any], word: str) -> str:
     """Wait until a child prints a line that begins with this word; the rest of that line."""
     assert process.stdout is not None

@@ -12,7 +12,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, in
 
 from routilux import Routine, Runtime
 from tests.benchmarks import flows
-from tests.benchmarks.bench import POSTGRES, SQLITE, Bench
+from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, fresh
 from tests.benchmarks.figure import OURS, Figure, Metric, Role, Series, Target, Values
 from tests.benchmarks.flows import Item
 
@@ -104,11 +104,7 @@ def figures() -> list[Figure]:
 
 def _thinking(kind: str) -> Figure:
     def ours(threads: int) -> Series:
-        def run(bench: Bench) -> Values:
-            with bench.database(kind) as url:
-                return bench.child(thinking, url, bench.scaled(JOBS), threads)
-
-        return Series(f"{threads} thread{'s' if threads > 1 else ''}", run)
+        return Series(f"{threads} thread{'s' if threads > 1 else ''}", fresh(kind, thinking, JOBS, threads))
 
     def alone(bench: Bench) -> Values:
         return bench.child(only_thinking, bench.scaled(JOBS))

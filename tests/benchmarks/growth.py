@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 from sqlalchemy import make_url
 
 from tests.benchmarks import filling, spreading, throughput
-from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, said
+from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, fresh, said
 from tests.benchmarks.figure import Figure, Metric, Series, Target, Values
 from tests.benchmarks.grown import out_of_backlog, through
 
@@ -36,18 +36,6 @@ def figures() -> list[Figure]:
     ]
 
 
-def _fresh(kind: str, measure: Callable[..., Values], *arguments: object) -> Callable[[Bench], Values]:
-    """One run in a new database. Numbers are taken as they are: scale them before."""
-
-    def run(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(
-                measure, url, *(bench.scaled(a) if isinstance(a, int) else a for a in arguments)
-            )
-
-    return run
-
-
 def _compared(
     name: str,
     title: str,
@@ -68,7 +56,7 @@ def _bursts(kind: str) -> Figure:
         f"burst.{kind.lower()}",
         f"burst of posts, {kind}",
         "One post_many into a flow of one stage; from the post to the end of the last job.",
-        [Series(f"{size:,} posts", _fresh(kind, spreading.burst, size)) for size in sizes],
+        [Series(f"{size:,} posts", fresh(kind, spreading.burst, size)) for size in sizes],
     )
 
 
@@ -78,7 +66,7 @@ def _storms(kind: str) -> Figure:
         f"due_at_once.{kind.lower()}",
         f"delayed posts due at one instant, {kind}",
         "From that instant until the last of them has run; each moves from its place to the end of the line.",
-        [Series(f"{size:,} due", _fresh(kind, spreading.due_at_once, size)) for size in sizes],
+        [Series(f"{size:,} due", fresh(kind, spreading.due_at_once, size)) for size in sizes],
         is_full=True,
     )
 
@@ -92,7 +80,7 @@ def _readers(kind: str) -> Figure:
         f"reader.{kind.lower()}",
         f"3-stage flow beside a reader, {kind}",
         "The same flow while another process holds a transaction with a snapshot open for the whole run.",
-        [Series("no reader", _fresh(kind, throughput.three_stages, FEWER)), Series("a reader", beside)],
+        [Series("no reader", fresh(kind, throughput.three_stages, FEWER)), Series("a reader", beside)],
     )
 
 
@@ -114,9 +102,7 @@ def _held_open(url: str) -> Iterator[None]:
 
 def _workers(kind: str) -> Figure:
     def of(count: int) -> Series:
-        def run(bench: Bench) -> Values:
-            with bench.database(kind) as url:
-                return bench.child(spreading.over_workers, url, bench.scaled(FEWER), count)
+        run = fresh(kind, spreading.over_workers, FEWER, count)
 
         return Series(f"{count:,} worker{'s' if count > 1 else ''}", run)
 
@@ -163,9 +149,7 @@ def _payloads(kind: str) -> Figure:
     sizes = ((100, 5_000, "100 B"), (10_000, 1_000, "10 kB"), (500_000, 60, "500 kB"))
 
     def of(size: int, jobs: int, name: str) -> Series:
-        def run(bench: Bench) -> Values:
-            with bench.database(kind) as url:
-                return bench.child(spreading.of_size, url, bench.scaled(jobs), size)
+        run = fresh(kind, spreading.of_size, jobs, size)
 
         return Series(name, run)
 

@@ -7,7 +7,7 @@ import time
 
 from routilux import Client, RetryLater, Runtime
 from tests.benchmarks import flows, peers, replay
-from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, said
+from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, fresh, said
 from tests.benchmarks.figure import OURS, Figure, Metric, Role, Series, Target, Values
 from tests.benchmarks.flows import Item
 from tests.benchmarks.posting import committer
@@ -108,13 +108,9 @@ def figures() -> list[Figure]:
 
 
 def _post_to_logic(kind: str) -> Figure:
-    def ours(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(post_to_logic, url, bench.scaled(POSTS))
+    ours = fresh(kind, post_to_logic, POSTS)
 
-    def raw(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(raw_commit, url, bench.scaled(POSTS))
+    raw = fresh(kind, raw_commit, POSTS)
 
     p50, p99 = (1.3, 5.0) if kind == SQLITE else (2.4, 6.0)
     return Figure(
@@ -130,9 +126,7 @@ def _post_to_logic(kind: str) -> Figure:
 
 
 def _redelivery(kind: str) -> Figure:
-    def ours(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(redelivery, url, bench.scaled(RETRIES))
+    ours = fresh(kind, redelivery, RETRIES)
 
     return Figure(
         f"redelivery.{kind.lower()}",

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from routilux import Runtime
 from tests.benchmarks import flows, peers, replay
-from tests.benchmarks.bench import POSTGRES, SQLITE, Bench
+from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, fresh
 from tests.benchmarks.figure import OURS, Figure, Metric, Role, Series, Target, Values
 
 POSTS = 2_000
@@ -90,15 +90,9 @@ def figures() -> list[Figure]:
 
 def _post(kind: str) -> Figure:
     def ours(threads: int) -> Callable[[Bench], Values]:
-        def run(bench: Bench) -> Values:
-            with bench.database(kind) as url:
-                return bench.child(post, url, bench.scaled(POSTS), threads)
+        return fresh(kind, post, POSTS, threads)
 
-        return run
-
-    def raw(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(raw_commits, url, bench.scaled(POSTS))
+    raw = fresh(kind, raw_commits, POSTS)
 
     limit = Series(replay.NAME[kind], raw, Role.LIMIT)
     return Figure(
@@ -117,13 +111,9 @@ def _post(kind: str) -> Figure:
 
 
 def _post_many(kind: str) -> Figure:
-    def ours(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(post_many, url, bench.scaled(BULK))
+    ours = fresh(kind, post_many, BULK)
 
-    def raw(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(raw_bulk, url, bench.scaled(BULK))
+    raw = fresh(kind, raw_bulk, BULK)
 
     return Figure(
         f"post_many.{kind.lower()}",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from routilux import Runtime
 from tests.benchmarks import flows, peers, replay
-from tests.benchmarks.bench import POSTGRES, SQLITE, Bench
+from tests.benchmarks.bench import POSTGRES, SQLITE, fresh
 from tests.benchmarks.figure import FASTEST_PEER, OURS, Figure, Metric, Series, Target, Values
 
 JOBS = 20_000
@@ -46,9 +46,7 @@ def figures() -> list[Figure]:
 
 
 def _three_stages(kind: str) -> Figure:
-    def ours(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(three_stages, url, bench.scaled(JOBS))
+    ours = fresh(kind, three_stages, JOBS)
 
     if kind == SQLITE:
         goals = (Target("jobs", 10_000), Target("jobs", 1, of=peers.IN_MEMORY, is_strict=True))
@@ -71,9 +69,7 @@ def _three_stages(kind: str) -> Figure:
 
 
 def _drain(kind: str) -> Figure:
-    def ours(bench: Bench) -> Values:
-        with bench.database(kind) as url:
-            return bench.child(drain, url, bench.scaled(JOBS))
+    ours = fresh(kind, drain, JOBS)
 
     if kind == SQLITE:
         goals: tuple[Target, ...] = (Target("jobs", 20_000),)

@@ -117,20 +117,19 @@ class Arena:
     def _before_statement(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
     ) -> None:
+        self._count_down()
+        if not statement.startswith(("BEGIN", "SELECT", "PRAGMA")):
+            self._sent.extend((statement, row) for row in (parameters if many else [parameters]))
+
+    def _count_down(self) -> None:
         if self.fails_in is not None:
             self.fails_in -= 1
             if self.fails_in <= 0:
                 self.fails_in = None
                 raise self.failure
-        if not statement.startswith(("BEGIN", "SELECT", "PRAGMA")):
-            self._sent.extend((statement, row) for row in (parameters if many else [parameters]))
 
     def _before_commit(self, connection: Connection) -> None:
-        if self.fails_in is not None:  # COMMIT is a statement as well
-            self.fails_in -= 1
-            if self.fails_in <= 0:
-                self.fails_in = None
-                raise self.failure
+        self._count_down()  # COMMIT is a statement as well
         if self.lost_answer is not None and self.lost_answer != "in":
             fate, self.lost_answer = self.lost_answer, None
             if fate != "not in":

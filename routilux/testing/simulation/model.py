@@ -270,13 +270,7 @@ class Model:
 
     def _check_state(self, worker: int) -> None:
         """P2, P3: state is what the activations that are in left, in their order."""
-        stored: dict[tuple[int, str], dict[str, Json]] = {}
-        for routine, key, value in self._all(
-            "SELECT routine, key, value FROM routilux_worker_state WHERE worker = ?", worker
-        ):
-            state = stored.setdefault((worker, routine), {})
-            if key or value:
-                state[key] = json.loads(value)
+        stored = {key: state for key, state in states_of(self.reader).items() if key[0] == worker}
         expected = {key: state for key, state in self._state.items() if key[0] == worker}
         if stored != expected:
             wrong = sorted(
@@ -387,4 +381,16 @@ class Model:
         return row
 
 
-__all__ = ["Model", "Violation", "Wish"]
+def states_of(reader: sqlite3.Connection) -> dict[tuple[int, str], dict[str, Json]]:
+    """(worker, routine) -> its state, as it is stored."""
+    states: dict[tuple[int, str], dict[str, Json]] = {}
+    for worker, routine, key, value in reader.execute(
+        "SELECT worker, routine, key, value FROM routilux_worker_state ORDER BY worker"
+    ):
+        state = states.setdefault((worker, routine), {})
+        if key or value:  # an empty key marks an empty state
+            state[key] = json.loads(value)
+    return states
+
+
+__all__ = ["Model", "Violation", "Wish", "states_of"]

@@ -41,7 +41,6 @@ def plan_of(seed: int, faults: Sequence[str], most_processes: int) -> tuple[Shap
         workers=choose.choice((1, 1, 2)),
         threads=choose.choice((1, 2, 4)),
         window=choose.choice((2, 3, 8, 4096)),
-        deaths=1000,
     )
     weights = dict(WORK)
     for fault in faults:

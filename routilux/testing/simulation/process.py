@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -16,19 +16,19 @@ from routilux.core.message import Activation
 from routilux.core.overlay import Overlay
 from routilux.core.registry import FlowRegistry
 from routilux.errors import LeaseLostError, RuntimeShutDownError
-from routilux.runtime import adopting, takeover, trouble
+from routilux.runtime import adopting, trouble
+from routilux.runtime.assembly import readers_for, reconcile, register
 from routilux.runtime.committing import PASSING
 from routilux.runtime.engine import MOST_INPUTS, Engine
 from routilux.runtime.executors import Performer
-from routilux.runtime.handles import execution_history, traces
 from routilux.runtime.inputs import Input
 from routilux.runtime.known_flows import KnownFlows
 from routilux.runtime.leases import Lease
-from routilux.runtime.owning import refusal
 from routilux.runtime.settings import Settings
 from routilux.store.database import Database
 from routilux.store.failures import classify
 from routilux.store.store import Fenced, Store
+from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock
 
 LEASE_S = 9.0
@@ -69,12 +69,13 @@ class Process:
         engine.gives_up = lambda pause_s: False  # type: ignore[method-assign]
         engine.report_trouble = self._trouble  # type: ignore[method-assign]
         engine.lease_is_good = lambda: self.lease.is_good
-        engine.reidentify = self._register
-        engine.reconcile = self._reconcile
+        engine.reidentify = lambda: register(engine, self.lease)
+        engine.reconcile = lambda: reconcile(engine, self.lease, True)
+        engine.retention.next_at = math.inf  # the model reads the whole history
 
     def start(self) -> None:
         """What a runtime does before its threads run."""
-        self._register()
+        register(self.engine, self.lease)
         for name in self._flows.names():
             self._flows.prepare(name)
         adopting.publish(self.engine)
@@ -90,21 +91,6 @@ class Process:
     def _trouble(self, error: BaseException, attempt: int) -> None:
         if attempt > MOST_TRIES:
             raise Broken(f"one thing is tried for ever: {error}")
-
-    def _register(self) -> None:
-        self.lease.drop_sign()
-        self.engine.runtime_key = self.lease.register()
-        self.engine.commit_n = 0
-
-    def _reconcile(self) -> None:
-        engine = self.engine
-        engine.inbox.must_look = True
-        engine.due.expect_soon()
-        if self.lease.is_dead:
-            trouble.lose_identity(engine)
-        else:
-            adopting.publish(engine)
-            takeover.run_once(engine, self.lease)
 
     def turn(self, most: int = MOST_INPUTS) -> None:
         """What the engine's thread does with up to `most` inputs. Raises `Broken`."""
@@ -207,28 +193,27 @@ class _Performer(Performer):
         def report(entry: Input) -> None:
             process.engine.inputs.put(entry)
 
-        super().__init__(process.clock, report, self._readers_of)
+        super().__init__(process.clock, report, readers_for(lambda: process.engine))
         self._process = process
 
     def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
         self._process.before(run, activation)
         if run.cell.compiled.is_async:
-            outcome = asyncio.run(self._run_one_async(run, activation, overlay, readers))
+            outcome = self._run_coroutine(run, activation, overlay, readers)
         else:
             outcome = super()._run_one(run, activation, overlay, readers)
         self._process.after(run, activation, outcome, overlay)
         return outcome
 
-    def _readers_of(self, run: Run) -> Readers:
-        worker, process = run.cell.worker, self._process
-        return Readers(
-            process.clock.now_us,
-            lambda: list(worker.state),
-            lambda routine: execution_history(process.store, worker.worker_id, routine),
-            lambda job_id: traces(process.store, job_id),
-            refusal,
-            process.settings.max_payload_bytes,
-        )
+    def _run_coroutine(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+        left: list[Outcome] = []
+
+        async def runs() -> None:
+            left.append(await self._run_one_async(run, activation, overlay, readers))
+
+        with PrivateLoop() as loop:
+            loop.run(runs())
+        return left[0]
 
 
 class _Lease(Lease):

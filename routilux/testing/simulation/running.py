@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
-import orjson
 from sqlalchemy import MetaData
 
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.testing.simulation.arena import Arena
-from routilux.testing.simulation.model import Violation
+from routilux.testing.simulation.model import Violation, states_of
 from routilux.testing.simulation.plans import FAULTS, plan_of, shrunk
 from routilux.testing.simulation.world import Scene, Shape, Step, World
 
@@ -81,14 +80,8 @@ class End:
 
     def state(self, routine: str) -> list[dict[str, Any]]:
         """The state of a routine in each worker that has one."""
-        found: dict[int, dict[str, Any]] = {}
-        for worker, key, value in self.rows(
-            "SELECT worker, key, value FROM routilux_worker_state WHERE routine = ? ORDER BY worker", routine
-        ):
-            state = found.setdefault(worker, {})
-            if key or value:
-                state[key] = orjson.loads(value)
-        return list(found.values())
+        states = states_of(self._world.arena.reader)
+        return [state for (_, name), state in states.items() if name == routine]
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Whatever the database of this world says (SQLite)."""

@@ -24,6 +24,7 @@ from routilux.testing.simulation.process import LEASE_S, Broken, Process
 
 Step = tuple[str, int]  # what happens, and the number that decides the rest of it
 MOST_ROUNDS = 300
+NO_POISON = 1000  # accidents kill processes, messages do not
 HOUR_S = 3600.0
 LONG_S = 30.0  # beyond this nobody counts heartbeats
 
@@ -48,7 +49,6 @@ class Shape:
     workers: int
     threads: int
     window: int
-    deaths: int
 
 
 class World:
@@ -121,7 +121,7 @@ class World:
         if not free:
             return
         place = free[number % len(free)]
-        settings = Settings(deaths=self.shape.deaths, death_pause_s=(0.0, 5.0), window=self.shape.window)
+        settings = Settings(deaths=NO_POISON, death_pause_s=(0.0, 5.0), window=self.shape.window)
         process = self.processes[place] = Process(
             place, self.arena.databases[place], self.arena.stores[place], self.clock,
             self.scene.releases[self._release], threads=self.shape.threads, settings=settings, watch=self._watch,
