@@ -14,7 +14,7 @@ from typing import Literal
 from sqlalchemy import Engine as SqlEngine
 
 from routilux.core.activation import Readers
-from routilux.core.mailbox import Run
+from routilux.core.mailbox import Run, WorkerCell
 from routilux.core.registry import FlowRegistry
 from routilux.output import install_routed_stdout
 from routilux.runtime import adopting, housekeeping, stopping, takeover, trouble
@@ -165,14 +165,14 @@ def _duties(engine: Engine, settings: Settings) -> dict[str, tuple[float, Callab
 
 def readers_for(engine: Callable[[], Engine]) -> Callable[[Run], Readers]:
     """What the activations of each worker may ask of its surroundings. `engine` may be made later."""
-    cache: dict[str, Readers] = {}
+    cache: dict[str, tuple[WorkerCell, Readers]] = {}
 
     def readers_of(run: Run) -> Readers:
         worker = run.cell.worker
-        known = cache.get(worker.worker_id)
-        if known is None:
+        known, readers = cache.get(worker.worker_id, (None, None))
+        if known is not worker or readers is None:  # a worker that was loaded again has another cell
             mine = engine()
-            known = cache[worker.worker_id] = Readers(
+            readers = Readers(
                 now_us=mine.clock.now_us,
                 state_routines=lambda: list(worker.state),
                 execution_history=lambda routine: execution_history(mine.store, worker.worker_id, routine),
@@ -180,7 +180,8 @@ def readers_for(engine: Callable[[], Engine]) -> Callable[[Run], Readers]:
                 refuse_statement=refusal,
                 max_payload_bytes=mine.settings.max_payload_bytes,
             )
-        return known
+            cache[worker.worker_id] = (worker, readers)
+        return readers
 
     return readers_of
 
