@@ -64,11 +64,11 @@ def ensure(bind: Connection | Engine, url: str, *, is_exclusive: Callable[[], bo
         with bind.connect() as connection:
             ensure(connection, url, is_exclusive=is_exclusive)
         return
-    current = _revision(bind)
-    if current == HEAD:
-        return
-    state, shown = _state(bind, current), _shown(url)
+    current, state = _find(bind)
+    shown = _shown(url)
     match state:
+        case "ok":
+            return
         case "new":
             raise SchemaTooNewError(shown, current, HEAD)
         case "foreign":
@@ -107,8 +107,7 @@ def check(url: str) -> SchemaReport:
         notes = (f"the file {parsed.database} does not exist; the first runtime makes it", *_sqlite_notes())
         return SchemaReport("sqlite", sqlite3.sqlite_version, None, HEAD, "missing", notes)
     with _connect(parsed) as connection:
-        current = _revision(connection)
-        state = _state(connection, current)
+        current, state = _find(connection)
         absent = _absent(connection) if state == "ok" else []
         notes = tuple(f"{name} is gone; it belongs to revision {current}" for name in absent)
         is_sqlite = connection.dialect.name == "sqlite"
@@ -123,6 +122,19 @@ def check(url: str) -> SchemaReport:
 
 
 # what is there
+
+
+def _find(connection: Connection) -> tuple[str | None, str]:
+    """The revision and what it means."""
+    current = _revision(connection)
+    state = _state(connection, current)
+    if current is None and state == "foreign":
+        # tables and no revision: somebody else's upgrade may have come in between the two reads
+        if connection.dialect.name != "sqlite":
+            connection.rollback()
+        current = _revision(connection)
+        state = "foreign" if current is None else _state(connection, current)
+    return current, state
 
 
 def _revision(connection: Connection) -> str | None:
@@ -163,8 +175,8 @@ def _absent(connection: Connection) -> list[str]:
 
 def _is_upgradable(connection: Connection, url: str) -> bool:
     """Whether there is something to do. Raises if it is not ours to do."""
-    current = _revision(connection)
-    match _state(connection, current):
+    current, state = _find(connection)
+    match state:
         case "ok":
             return False
         case "new":

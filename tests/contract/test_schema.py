@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, pool, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, pool, text
 from sqlalchemy.exc import OperationalError
 
 from routilux.errors import (
@@ -221,6 +221,23 @@ def test_processes_that_start_at_once_all_find_the_schema(empty: str) -> None:
     )
     started = [subprocess.Popen([sys.executable, "-c", program, empty]) for _ in range(4)]
     assert [process.wait(timeout=60) for process in started] == [0] * 4
+    assert schema.check(empty).is_ok
+
+
+def test_a_schema_that_somebody_makes_between_two_looks_is_not_foreign(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = schema._revision
+
+    def overtaken(connection: Connection) -> str | None:
+        monkeypatch.setattr(schema, "_revision", look)
+        found = look(connection)
+        schema.upgrade(empty)
+        return found
+
+    monkeypatch.setattr(schema, "_revision", overtaken)
+    with engine_of(empty).connect() as connection:
+        schema.ensure(connection, empty)
     assert schema.check(empty).is_ok
 
 

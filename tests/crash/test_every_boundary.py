@@ -11,7 +11,7 @@ from tests.crash.support.zygote import Zygote
 
 WRITTEN = (
     "routilux_messages", "routilux_activations", "routilux_parked", "routilux_jobs", "routilux_job_keys", "routilux_inbox",
-    "routilux_worker_state", "routilux_commits", "orders",
+    "routilux_worker_state", "routilux_slots", "routilux_commits", "orders",
 )  # fmt: skip
 
 
