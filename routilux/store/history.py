@@ -64,14 +64,22 @@ _OPEN = {
 
 
 def job(connection: Connection, job_id: str) -> JobRecord | None:
-    """The job of this id; None if there is none. One indexed read, a second one while it is in the inbox."""
+    """The job of this id; None if there is none. One indexed read, a second one while it is in the inbox.
+
+    Its owner may accept it between the two, which moves it from where the second looks to where the first looked:
+    only a third read tells that nobody knows it.
+    """
     if not is_storable(job_id):
         return None
-    row = connection.execute(_JOBS.where(job_rows.c.job_id == job_id)).first()
+    query = _JOBS.where(job_rows.c.job_id == job_id)
+    row = connection.execute(query).first()
     if row is not None:
         return _job(row)
     post = connection.execute(_POSTS.where(inbox.c.job_id == job_id).order_by(inbox.c.id).limit(1)).first()
-    return None if post is None else _pending(post)
+    if post is not None:
+        return _pending(post)
+    row = connection.execute(query).first()
+    return None if row is None else _job(row)
 
 
 def jobs(
@@ -98,12 +106,14 @@ def jobs(
         ).first()
     if position is None:
         found = _posts(connection, status=status, flow=flow, worker_id=worker_id, limit=limit, before=before)
+    posts = {post.job_id for post in found}  # its owner may accept one before the next read
     for query in _job_queries(connection, flow, worker_id, position):
         if len(found) >= limit:
             break
         if status is not None:
             query = query.where(job_rows.c.status == status)
-        found.extend(_job(row) for row in connection.execute(query.limit(limit - len(found))))
+        rows = connection.execute(query.limit(limit - len(found)))
+        found.extend(_job(row) for row in rows if row.job_id not in posts)
     return found
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, pool
+from sqlalchemy import Connection, create_engine, delete, event, pool
 
 from routilux.errors import JobNotFoundError
-from routilux.store import history
+from routilux.store import history, tables
 from routilux.store.records import JobRecord
 from tests.support import rows
 from tests.support.rows import T0
@@ -49,6 +52,40 @@ def test_a_post_in_the_inbox_is_a_pending_job(connection: Connection) -> None:
     assert job is not None
     assert (job.status, job.worker_id, job.metadata) == ("pending", None, "{}")
     assert history.job(connection, "k") is None
+
+
+@contextmanager
+def accepted_after_read(connection: Connection, number: int) -> Iterator[None]:
+    """The owner of post `j` accepts it right after the n-th read of this connection."""
+    reads = itertools.count(1)
+
+    def accept(*_args: Any) -> None:
+        if next(reads) == number:
+            with connection.engine.begin() as owner:
+                owner.execute(delete(tables.inbox))
+                rows.job(owner, rows.worker(owner), 1, job_id="j", status="pending")
+
+    event.listen(connection, "after_cursor_execute", accept)
+    try:
+        yield
+    finally:
+        event.remove(connection, "after_cursor_execute", accept)
+
+
+def test_a_post_that_is_accepted_between_two_reads_is_found(connection: Connection) -> None:
+    rows.inbox_post(connection, "j")
+    connection.commit()
+    with accepted_after_read(connection, 1):
+        job = history.job(connection, "j")
+    assert job is not None
+    assert (job.status, job.worker_id) == ("pending", "w")
+
+
+def test_a_post_that_is_accepted_between_two_reads_is_listed_once(connection: Connection) -> None:
+    rows.inbox_post(connection, "j")
+    connection.commit()
+    with accepted_after_read(connection, 1):
+        assert ids(history.jobs(connection)) == ["j"]
 
 
 def two_workers(connection: Connection) -> None:
