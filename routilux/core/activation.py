@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_ERROR_TEXT = 32_768
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replace:
     """Routine state is now exactly this; the texts are shared, so nobody changes them."""
 
@@ -33,7 +33,7 @@ class Replace:
     texts: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Increment:
     """A number in routine state grows."""
 

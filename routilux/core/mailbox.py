@@ -7,9 +7,8 @@ when the window runs low, so ten million waiting messages cost disk, not memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from routilux.core.message import Activation, Job, Message, Rerun
 from routilux.core.policies import BatchSizePolicy
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from routilux.core.compiled import CompiledFlow, CompiledRoutine
     from routilux.core.slot import Slot
 
-WINDOW = 4096
+WINDOW = 16_384
 WINDOW_BYTES = 16 * 1024 * 1024
+MOST_IDLE_JOBS = 4096
 Texts = dict[str, str]
 
 
@@ -128,6 +128,18 @@ class RoutineCell:
     def can_run(self) -> bool:
         return self.compiled.call is not None and self.compiled.policy is not None
 
+    def messages(self) -> Iterator[Message]:
+        """All that are in memory: in the windows, come back into line, or handed to an executor."""
+        for queue in self.slots.values():
+            yield from queue.items
+        for rerun in self.reruns:
+            yield from rerun.messages
+        for run in self.runs:
+            for activation in run.activations:
+                yield from activation.messages
+            for items in run.snapshot.values():
+                yield from items
+
     @property
     def has_backlog(self) -> bool:
         return bool(self.reruns) or any(queue.items or queue.has_more for queue in self.slots.values())
@@ -147,6 +159,7 @@ class WorkerCell:
         "is_forgotten",
         "is_named",
         "jobs",
+        "jobs_limit",
         "key",
         "lock_tries",
         "next_n",
@@ -183,9 +196,8 @@ class WorkerCell:
         self.next_n = 1
         self.deaths = 0
         self.state: dict[str, Texts] = {}
-        self.jobs: WeakValueDictionary[int, Job] = (
-            WeakValueDictionary()
-        )  # as long as a message of it is in memory
+        self.jobs: dict[int, Job] = {}  # open ones; those of messages on disk only until `drop_idle_jobs`
+        self.jobs_limit = MOST_IDLE_JOBS
         self.routines = {rid: RoutineCell(self, compiled, window) for rid, compiled in flow.routines.items()}
         self.timed_count = 0  # parked with a due time: they will come back by themselves
         self.held_count = 0  # parked until somebody acts: paused, unroutable
@@ -200,6 +212,12 @@ class WorkerCell:
         """A job was paused or has ended: its messages leave the windows before anything else is taken."""
         for routine in self.routines.values():
             routine.needs_purge = True
+
+    def drop_idle_jobs(self) -> None:
+        """Jobs none of whose messages is in memory are read again when one is. Between two commits."""
+        held = {message.job.no for routine in self.routines.values() for message in routine.messages()}
+        self.jobs = {number: job for number, job in self.jobs.items() if number in held}
+        self.jobs_limit = 2 * len(self.jobs) + MOST_IDLE_JOBS
 
     def slot(self, routine_id: str, slot_name: str) -> SlotQueue:
         return self.routines[routine_id].slots[slot_name]

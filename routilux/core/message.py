@@ -16,7 +16,6 @@ class Job:
     """A live job. An ended one stays ended for ever: sending a dead letter again loads a new record."""
 
     __slots__ = (
-        "__weakref__",
         "active_us",
         "created_at",
         "data",

@@ -134,8 +134,7 @@ def fitted(spec: Slot, text: str) -> str:
 def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: Post) -> None:
     job = Job(cell.next_seq, post.job_id, cell.worker_id, cell.flow_name, batch.now, post.metadata)
     cell.jobs[job.no] = job
-    engine.live_jobs[job.job_id] = job
-    batch.posted.add(job.job_id)
+    batch.posted[job.job_id] = job
     batch.touch(cell, job)
     batch.touch_worker(cell)
     if post.due_at is None or post.due_at <= batch.now:

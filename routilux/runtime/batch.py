@@ -14,6 +14,7 @@ from routilux.core.activation import Failure, Outcome
 from routilux.core.mailbox import Run, WorkerCell
 from routilux.core.message import Job, Message
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason
+from routilux.runtime.drafts import StateDraft
 from routilux.runtime.inputs import Receipt
 from routilux.store.changes import PARKED, Changes
 from routilux.store.loading import text_of
@@ -46,7 +47,7 @@ class Batch:
     facts: list[Fact] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     own: list[Own] | None = None  # the outcomes as they were before anything was decided
-    posted: set[str] = field(default_factory=set)  # ids of the jobs that it makes
+    posted: dict[str, Job] = field(default_factory=dict)  # the jobs that it makes, by their id
     claimed: set[str] = field(default_factory=set)  # idempotency keys that this commit takes
     unused_keys: set[str] = field(default_factory=set)  # those of posts that were refused after all
     inbox_ids: tuple[int, ...] | None = None  # rows that the first try took
@@ -55,6 +56,7 @@ class Batch:
     is_split: bool = (
         False  # an own statement ended the transaction: from the start one savepoint per activation
     )
+    states: dict[tuple[WorkerCell, str], StateDraft] = field(default_factory=dict)
     wants_facts: bool = False  # somebody has subscribed
     is_for_inbox: bool = False  # one row of it and nothing else
 
@@ -64,6 +66,13 @@ class Batch:
 
     def touch_worker(self, cell: WorkerCell) -> None:
         self.workers[cell.key] = cell
+
+    def state_of(self, cell: WorkerCell, routine: str) -> StateDraft:
+        """The state of a routine as this commit will leave it."""
+        draft = self.states.get((cell, routine))
+        if draft is None:
+            draft = self.states[cell, routine] = StateDraft(cell.state.get(routine))
+        return draft
 
     def add_message(self, cell: WorkerCell, message: Message, routine: str, status: str = "waiting") -> None:
         self.changes.messages.append(
@@ -169,12 +178,19 @@ class Batch:
         self.ended_jobs.append(job)
 
     def finish(self) -> None:
-        """Turn touched jobs into rows. Called once, after the last decision."""
+        """Turn what was touched into rows: jobs and states as they are now. Called once, after the last decision."""
+        for (cell, routine), draft in self.states.items():
+            if draft.texts is not None and draft.texts is not draft.before:
+                cell.state[routine] = draft.texts
+                for key, text in draft.changed():
+                    self.changes.state[cell.key, routine, key] = text
         for job, cell in self.jobs.items():
             if job.is_new:
                 self._add_job(cell, job)
             elif job.is_touched or job.open_count != job.stored_open_count:
                 self._change_job(cell, job)
+            if job.ended_at is not None:
+                cell.jobs.pop(job.no, None)
             job.is_new = job.is_touched = False
             job.stored_open_count = job.open_count
 

@@ -47,29 +47,26 @@ def _worker(engine: Engine, worker_id: str | None) -> WorkerCell:
     return cell
 
 
-def _job(engine: Engine, worker_id: str | None, job_id: str | None) -> tuple[WorkerCell, Job]:
+def _job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None) -> tuple[WorkerCell, Job]:
     """The live record of a job; loaded if nothing of it is in memory."""
     cell = _worker(engine, worker_id)
-    job = engine.live_jobs.get(job_id or "")
-    if job is None or _is_history(job):
-        with engine.store.read() as connection:
-            row = loading.job_with_id(connection, job_id or "")
-            if row is None or row.worker != cell.key:
-                raise JobNotFoundError(job_id)
-            job = cell.jobs.get(row.job)
-            if job is None or _is_history(job):
-                job = keeping.load_jobs(connection, cell, {row.job})[row.job]
-                engine.live_jobs[job.job_id] = job
+    job = batch.posted.get(job_id or "")
+    if job is not None and job.worker_id == cell.worker_id:
+        return cell, job
+    with engine.store.read() as connection:
+        row = loading.job_with_id(connection, job_id or "")
+        if row is None or row.worker != cell.key:
+            raise JobNotFoundError(job_id)
+        job = cell.jobs.get(row.job)  # an end that is still there is made by this very commit
+        if job is None:
+            job = keeping.load_jobs(connection, cell, {row.job})[row.job]
     return cell, job
 
 
-def _is_history(job: Job) -> bool:
-    """Its end is in the database; one that ends with this very commit is not."""
-    return job.has_ended and not job.is_touched
-
-
-def _live_job(engine: Engine, worker_id: str | None, job_id: str | None) -> tuple[WorkerCell, Job]:
-    cell, job = _job(engine, worker_id, job_id)
+def _live_job(
+    engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None
+) -> tuple[WorkerCell, Job]:
+    cell, job = _job(engine, batch, worker_id, job_id)
     if job.has_ended:
         raise JobEndedError(job.job_id, str(job.status))
     return cell, job
@@ -78,7 +75,7 @@ def _live_job(engine: Engine, worker_id: str | None, job_id: str | None) -> tupl
 def signal(engine: Engine, batch: Batch, entry: SignalIn) -> None:
     """One more message into a running job."""
     try:
-        cell, job = _live_job(engine, entry.worker_id, entry.job_id)
+        cell, job = _live_job(engine, batch, entry.worker_id, entry.job_id)
         accepting.add_signal(engine, batch, cell, job, entry.routine, entry.slot, entry.payload)
     except Exception as error:  # told to the caller, who waits on the receipt
         batch.refusals.append((entry.receipt, error))
@@ -87,7 +84,7 @@ def signal(engine: Engine, batch: Batch, entry: SignalIn) -> None:
 
 
 def _signal(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
-    cell, job = _live_job(engine, worker_id, job_id)
+    cell, job = _live_job(engine, batch, worker_id, job_id)
     accepting.add_signal(engine, batch, cell, job, body["routine"], body["slot"], body["payload"])
 
 
@@ -131,7 +128,7 @@ def _cancel_worker(
 
 
 def _pause_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
-    cell, job = _live_job(engine, worker_id, job_id)
+    cell, job = _live_job(engine, batch, worker_id, job_id)
     job.status = JobStatus.PAUSED
     job.is_touched = True
     batch.touch(cell, job)
@@ -142,7 +139,7 @@ def _pause_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str 
 
 def _resume_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
     """Its parked messages come back to the end of the line."""
-    cell, job = _live_job(engine, worker_id, job_id)
+    cell, job = _live_job(engine, batch, worker_id, job_id)
     job.status = JobStatus.RUNNING if job.started_at else JobStatus.PENDING
     job.is_touched = True
     batch.touch(cell, job)
@@ -156,19 +153,19 @@ def _resume_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
 
 
 def _cancel_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
-    cell, job = _live_job(engine, worker_id, job_id)
+    cell, job = _live_job(engine, batch, worker_id, job_id)
     batch.end_job(cell, job, JobStatus.CANCELLED, body.get("reason") or None)
 
 
 def _complete_job(
     engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
 ) -> None:
-    cell, job = _live_job(engine, worker_id, job_id)
+    cell, job = _live_job(engine, batch, worker_id, job_id)
     batch.end_job(cell, job, JobStatus(body["status"]), body.get("error"), body.get("result"))
 
 
 def _change_data(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
-    cell, job = _live_job(engine, worker_id, job_id)
+    cell, job = _live_job(engine, batch, worker_id, job_id)
     accepting.change_data(batch, cell, job, body)
 
 
@@ -233,7 +230,6 @@ def _reopen(engine: Engine, batch: Batch, cell: WorkerCell, job: Job) -> None:
     job.error = job.ended_at = None
     job.is_touched = job.has_details = True
     cell.jobs[job.no] = job
-    engine.live_jobs[job.job_id] = job
     batch.touch(cell, job)
 
 

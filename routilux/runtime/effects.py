@@ -45,33 +45,20 @@ def emit(
 
 
 def change_state(batch: Batch, worker: WorkerCell, change: Replace | Increment) -> None:
-    rows = batch.changes.state
-    current = worker.state.get(change.routine)
     if isinstance(change, Increment):
-        text = added((current or {}).get(change.key), change.by)  # first, as it may raise
-        if not current and change.key != "":
-            rows[worker.key, change.routine, ""] = None  # no longer an empty state
-        current = worker.state.setdefault(change.routine, {})
-        current[change.key] = rows[worker.key, change.routine, change.key] = text
-        return
-    replace_state(batch, worker, change.routine, change.texts)
+        increment_state(batch, worker, change.routine, change.key, change.by)
+    else:
+        replace_state(batch, worker, change.routine, change.texts)
 
 
 def replace_state(batch: Batch, worker: WorkerCell, routine: str, texts: dict[str, str]) -> None:
-    """The state of a routine is now exactly this; only keys that changed become rows."""
-    rows = batch.changes.state
-    current = worker.state.get(routine)
-    for key, text in texts.items():
-        if current is None or current.get(key) != text:
-            rows[worker.key, routine, key] = text
-    for key in current or ():
-        if key not in texts:
-            rows[worker.key, routine, key] = None
-    if not texts:
-        rows[worker.key, routine, ""] = ""  # marks an empty state, which is not an absent one
-    elif not current and "" not in texts:
-        rows[worker.key, routine, ""] = None
-    worker.state[routine] = dict(texts)
+    """The state of a routine is now exactly this. The texts are shared: nobody changes them."""
+    batch.state_of(worker, routine).replace(texts)
+
+
+def increment_state(batch: Batch, worker: WorkerCell, routine: str, key: str, by: float) -> None:
+    state = batch.state_of(worker, routine)
+    state.set(key, added(state.get(key), by))
 
 
 def change_job(batch: Batch, worker: WorkerCell, job: Job, edit: JobSet | JobIncrement) -> None:

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 from routilux.core.activation import Outcome
 from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
@@ -96,7 +95,6 @@ class Engine:
         self.commit_n = 0
         self.workers: dict[int, WorkerCell] = {}
         self.by_id: dict[str, WorkerCell] = {}
-        self.live_jobs: WeakValueDictionary[str, Job] = WeakValueDictionary()
         self.ready: deque[RoutineCell] = deque()
         self.runs: set[Run] = set()
         self.lone_run: Run | None = None
@@ -346,6 +344,9 @@ class Engine:
         for run in batch.planned:
             self.runs.add(run)
             self.executor.submit(run)
+        for worker in batch.workers.values():
+            if len(worker.jobs) > worker.jobs_limit:
+                worker.drop_idle_jobs()
         self.answer_callers(batch)
         for follow in batch.after:
             follow()

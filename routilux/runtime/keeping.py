@@ -224,11 +224,6 @@ def forget(engine: Engine, worker: WorkerCell) -> None:
     for routine in worker.routines.values():
         for run in routine.runs:
             run.should_stop = run.is_broken = True
-    for job in list(
-        worker.jobs.values()
-    ):  # somebody may still hold it; a verb must not change what nobody writes
-        if engine.live_jobs.get(job.job_id) is job:
-            del engine.live_jobs[job.job_id]
     if engine.lone_cell is not None and engine.lone_cell.worker is worker:
         engine.lone_cell = None
 

@@ -47,7 +47,8 @@ def look(engine: Engine) -> None:
     begun = _begun(engine)
     for worker in timed:
         assert worker.flow.execution_timeout is not None
-        for job in list(worker.jobs.values()):
+        worker.drop_idle_jobs()
+        for job in worker.jobs.values():
             if _is_at_work(worker, job, begun):
                 job.active_us += round(min(passed, watch.most_s) * 1e6)
                 if job.active_us > worker.flow.execution_timeout * 1e6:
@@ -61,7 +62,7 @@ def next_at(engine: Engine) -> int | None:
         round(worker.flow.execution_timeout * 1e6) - job.active_us
         for worker in engine.workers.values()
         if worker.flow.execution_timeout is not None
-        for job in list(worker.jobs.values())
+        for job in worker.jobs.values()
         if _is_at_work(worker, job, begun)
     ]
     if not left:

@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, Column, Connection, Integer, SmallInteger, Ta
 
 Row = tuple[object, ...]
 
-SIZES = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+SIZES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 COPY_FROM = 16  # fewer rows than this are not worth a COPY
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
