@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from routilux.errors import RuntimeShutDownError
 from routilux.runtime.batch import Batch
 from routilux.store.failures import Failure, classify
-from routilux.store.store import AlreadyIn, Commit, Fenced, TransactionEnded
+from routilux.store.store import AlreadyIn, Commit, CommitRow, Fenced, TransactionEnded, as_json
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -87,10 +87,8 @@ class GroupCommit:
                 self._settle()
             if self._batch.unused_keys:
                 current.free_keys(sorted(self._batch.unused_keys))
-            self._batch.changes.write(current.connection)
-            if not self._was_sent:
-                self._mark(current)
-                self._was_sent = True
+            self._batch.changes.write(current.connection, None if self._was_sent else self._row())
+            self._was_sent = True
 
     def _fence(self, current: Commit) -> None:
         engine = self._engine
@@ -114,8 +112,11 @@ class GroupCommit:
         self._answer = answer
 
     def _mark(self, current: Commit) -> None:
+        current.mark(*self._row())
+
+    def _row(self) -> CommitRow:
         engine = self._engine
-        current.mark(engine.runtime_key, engine.commit_n, self._in_flight, self._batch.now)
+        return engine.runtime_key, engine.commit_n, as_json(self._in_flight), self._batch.now
 
     def _wait(self, error: BaseException, attempt: int) -> None:
         engine = self._engine

@@ -53,6 +53,7 @@ from routilux.runtime.inputs import (
     SignalIn,
     Task,
 )
+from routilux.runtime.lingering import Linger
 from routilux.runtime.settings import Settings
 from routilux.store.failures import Failure, classify
 from routilux.store.store import Commit, Fenced, InboxRow, Store
@@ -91,6 +92,7 @@ class Engine:
         self.executor = executor
         self.flows = flows
         self.inputs = InputQueue()
+        self.linger = Linger(self.inputs)
         self.runtime_key = 0
         self.commit_n = 0
         self.workers: dict[int, WorkerCell] = {}
@@ -151,6 +153,7 @@ class Engine:
                 self.inputs.wait(timeout)
             try:
                 self.look()
+                self.linger.wait()
                 self.step(self.inputs.take(MOST_INPUTS))
                 failures = 0
             except (RuntimeShutDownError, LeaseLostError) as error:
@@ -186,6 +189,7 @@ class Engine:
         self.in_hand = inputs
         self._commit(inputs)
         self.in_hand = []
+        self.linger.after(inputs)
         counting.recount(self)
         self._tell_watchers()
 

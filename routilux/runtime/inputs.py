@@ -117,10 +117,11 @@ class InputQueue:
         self._items: deque[Input] = deque()
         self._wake = threading.Event()
         self._is_waiting = False
+        self._is_waiting_for_caller = False
 
     def put(self, item: Input) -> None:
         self._items.append(item)
-        if self._is_waiting:
+        if self._is_waiting and (not self._is_waiting_for_caller or is_asked(item)):
             self._wake.set()
 
     def wake(self) -> None:
@@ -156,5 +157,22 @@ class InputQueue:
         self._is_waiting = False
         self._wake.clear()
 
+    def wait_for_caller(self, timeout: float) -> bool:
+        """The same until somebody is there who waits for an answer."""
+        self._is_waiting_for_caller = True
+        self._is_waiting = True
+        came = self.has_caller() or self._wake.wait(timeout)
+        self._is_waiting = self._is_waiting_for_caller = False
+        self._wake.clear()
+        return came
+
+    def has_caller(self) -> bool:
+        return any(is_asked(item) for item in tuple(self._items))
+
     def __len__(self) -> int:
         return len(self._items)
+
+
+def is_asked(item: Input) -> bool:
+    """Whether somebody waits for the answer to it."""
+    return type(item) is not Outcome and type(item) is not RunEnded

@@ -58,7 +58,7 @@ class Query:
         return connection.execute(asked, {"rows": orjson.dumps(rows).decode()}).all()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Bulk:
     """One step in the words of both databases; in the texts `:rows` is a JSON array of rows."""
 
@@ -78,6 +78,27 @@ class Bulk:
             _copy(connection, self.copy, rows, self.copy_tail + "\n")
         else:
             connection.execute(self.postgres, {"rows": orjson.dumps(rows).decode()})
+
+    def is_small(self, rows: Sequence[Row]) -> bool:
+        return self.copy is None or len(rows) < COPY_FROM
+
+
+_together: dict[tuple[Bulk, ...], TextClause] = {}
+
+
+def run_together(connection: Connection, steps: Sequence[tuple[Bulk, Sequence[Row]]]) -> None:
+    """Postgres: steps none of which touches a row of another, as one statement: one way there and back.
+
+    https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
+    """
+    bulks = tuple(bulk for bulk, _ in steps)
+    if bulks not in _together:
+        parts = [
+            f"s{i} AS ({bulk.postgres.text.replace(':rows', f':rows{i}')})" for i, bulk in enumerate(bulks)
+        ]
+        _together[bulks] = text(f"WITH {', '.join(parts)} SELECT 1")
+    values = {f"rows{i}": orjson.dumps(rows).decode() for i, (_, rows) in enumerate(steps)}
+    connection.execute(_together[bulks], values)
 
 
 def _copy(connection: Connection, statement: str, rows: Sequence[Row], end: str) -> None:

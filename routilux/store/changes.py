@@ -5,6 +5,7 @@ The engine fills a `Changes`; `write` sends it. Nothing here decides anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
@@ -12,7 +13,17 @@ from sqlalchemy import Connection, text
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
 from routilux.store import bulk
 from routilux.store.bulk import Bulk, Query, Row
-from routilux.store.tables import activations, jobs, messages, parked, slots, traces, worker_state, workers
+from routilux.store.tables import (
+    activations,
+    commits,
+    jobs,
+    messages,
+    parked,
+    slots,
+    traces,
+    worker_state,
+    workers,
+)
 
 MESSAGE = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "status", "created_at")
 JOB = (
@@ -47,7 +58,7 @@ _INSERT_ACTIVATIONS = bulk.insert(activations, ACTIVATION)
 _CONSUME_MESSAGES = bulk.update(
     messages, ("worker", "seq"), ("consumed_by",), {"status": MessageStatus.CONSUMED}
 )
-# The same for a range. Not on Postgres: where the worker is younger than the statistics, a range on seq seems no better
+# The same for a range, on SQLite. Not on Postgres: where the worker is younger than the statistics, a range on seq seems no better
 # to it than the index that begins with the worker, and it reads all of its messages.
 _CONSUME_RANGE = text(
     "UPDATE routilux_messages SET status = 'consumed', consumed_by = seq + :shift"
@@ -135,6 +146,7 @@ _MOVE_MESSAGES = Bulk(
     ),
 )
 
+_INSERT_COMMIT = bulk.insert(commits, ("runtime", "n", "in_flight", "committed_at"))
 _EDIT_PAYLOADS = bulk.update(messages, ("worker", "seq"), ("payload",))
 # A cancelled worker takes everything along: [worker, now, reason].
 _CANCEL_STEPS = (
@@ -172,12 +184,13 @@ class Changes:
     payloads: list[Row] = field(default_factory=list)
     cancelled_workers: list[tuple[int, int, str]] = field(default_factory=list)
 
-    def write(self, connection: Connection) -> None:
-        """Send all rows inside the caller's transaction."""
+    def write(self, connection: Connection, commit_row: Row | None = None) -> None:
+        """Send all rows inside the caller's transaction; the row of the commit with them, if it is new."""
         state_rows: list[Row] = [(*key, value) for key, value in self.state.items() if value is not None]
         state_gone: list[Row] = [key for key, value in self.state.items() if value is None]
         parked_rows = [row for row in self.parked.values() if row is not None]
         parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
+        consumed: list[Row] = list(self.consumed)
         steps: tuple[tuple[Bulk, list[Row]], ...] = (
             (_INSERT_MESSAGES, self.messages),
             (_EDIT_PAYLOADS, self.payloads),
@@ -197,12 +210,21 @@ class Changes:
             (_INSERT_TRACES, self.traces),
             (_UPSERT_SLOTS, list(self.slots.values())),
             (_UPDATE_WORKERS, list(self.workers.values())),
+            (_INSERT_COMMIT, [] if commit_row is None else [commit_row]),
         )
-        for statement, rows in steps:
-            if rows:
-                statement.run(connection, rows)
-        if self.consumed:
-            _consume(connection, self.consumed)
+        if connection.dialect.name == "sqlite":
+            _one_by_one(connection, steps)
+            if self.consumed:
+                _consume(connection, self.consumed)
+        else:
+            steps = (*steps, (_CONSUME_MESSAGES, consumed))
+            large = [step for step in steps if not step[0].is_small(step[1])]
+            small = [step for step in steps if step[1] and step[0].is_small(step[1])]
+            _one_by_one(connection, large)
+            if self.moved or self.settled or self.payloads or len(small) < 2:
+                _one_by_one(connection, small)  # they may concern the same messages
+            else:
+                bulk.run_together(connection, small)
         if self.swept_jobs:  # what is left of them by now
             self.swept_counts = [tuple(row) for row in _COUNT_SWEPT.ask(connection, self.swept_jobs)]
             _SWEEP_PARKED.run(connection, self.swept_jobs)
@@ -224,9 +246,15 @@ class Changes:
         )  # fmt: skip
 
 
+def _one_by_one(connection: Connection, steps: Iterable[tuple[Bulk, list[Row]]]) -> None:
+    for step, rows in steps:
+        if rows:
+            step.run(connection, rows)
+
+
 def _consume(connection: Connection, rows: list[tuple[int, int, int]]) -> None:
     """Runs consume messages in their order: where both numbers count up together, a range stands for many rows."""
-    ranges = _ranges(rows) if connection.dialect.name == "sqlite" else []
+    ranges = _ranges(rows)
     if not 0 < len(ranges) * RANGE_PAYS <= len(rows):
         _CONSUME_MESSAGES.run(connection, rows)
         return

@@ -21,7 +21,13 @@ BEGIN = "routilux_begin"  # execution option: the statement that begins transact
 _LIMITS = (
     f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
 )
-_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LIMITS}; SET LOCAL synchronous_commit ="
+# Rows are found by their keys: joined to a table that has grown since it was analysed, the planner would rather hash all
+# of it for each commit. An own statement is planned as it would be anywhere.
+BY_KEY = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+AS_USUAL = "SET LOCAL enable_hashjoin = DEFAULT; SET LOCAL enable_mergejoin = DEFAULT"
+_WRITE = (
+    f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LIMITS}; {BY_KEY}; SET LOCAL synchronous_commit ="
+)
 WRITE = {"power_loss": f"{_WRITE} on", "process_crash": f"{_WRITE} off"}
 READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 # libpq drops what the platform does not have

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from routilux.store.database import Database
 from routilux.store.failures import Failure, classify
+from routilux.store.postgres_server import AS_USUAL, BY_KEY, LOCK_TIMEOUT_MS
 
 
 class Fenced(Exception):
@@ -37,6 +38,7 @@ class TransactionEnded(Exception):
     """An own statement ended the transaction of everybody."""
 
 
+CommitRow = tuple[int, int, str, int]  # runtime, number, what is in flight as JSON, sent at
 Group = Sequence[tuple[Any, Any]]  # the own statements of one activation, with their parameters
 
 
@@ -132,9 +134,10 @@ class Commit:
         if self.connection.execute(_FENCE[self._dialect], {"key": runtime}).first() is None:
             raise Fenced
 
-    def mark(self, runtime: int, n: int, in_flight: Sequence[object], now: int) -> None:
-        """Insert the commit row. Raises `AlreadyIn` if an earlier try went in: the database waits for it first."""
-        row = {"key": runtime, "n": n, "in_flight": as_json(in_flight), "now": now}
+    def mark(self, runtime: int, n: int, in_flight: str, now: int) -> None:
+        """Insert the row of a commit that is sent again. Raises `AlreadyIn` if an earlier try went in: the database
+        waits for it first."""
+        row = {"key": runtime, "n": n, "in_flight": in_flight, "now": now}
         if self.connection.execute(_COMMIT_ROW, row).rowcount != 1:
             raise AlreadyIn
 
@@ -210,10 +213,10 @@ class Commit:
         )
 
     def limit_lock_wait(self, milliseconds: int | None) -> None:
-        """Postgres: how long the next statements may wait for a stranger's lock; None: as the connection has it."""
+        """Postgres: the next statements are the user's and may wait so long for a stranger's lock; None: they are ours."""
         if self._dialect == "postgresql":
-            value = "DEFAULT" if milliseconds is None else str(milliseconds)
-            self.connection.exec_driver_sql(f"SET LOCAL lock_timeout = {value}")
+            wait, plans = (LOCK_TIMEOUT_MS, BY_KEY) if milliseconds is None else (milliseconds, AS_USUAL)
+            self.connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait}; {plans}")
 
     def _run(self, group: Group) -> None:
         for statement, parameters in group:
