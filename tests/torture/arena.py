@@ -1,0 +1,248 @@
+"""One round: processes that work on a database, faults, and the question at the end whether everything is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, make_url, pool
+
+from routilux.store import schema
+from tests.crash.support.black_box import COUNTED, BlackBox
+from tests.crash.support.program import Acknowledged
+from tests.crash.support.zygote import Child, Zygote
+from tests.support.postgres import PostgresServer
+from tests.torture import checker, load, torn
+from tests.torture.network import BadNetwork
+
+LEASE_S = 2.0
+CUTS = 12  # of the WAL, at each power cut
+NUMBERS = 100_000  # for the jobs of one life of a process
+
+
+class Actor:
+    """A process that is started again whenever it has died."""
+
+    def __init__(self, name: str, folder: Path, zygote: Zygote, function: str) -> None:
+        self.name = name
+        self.box = folder / f"{name}.box"
+        self.zygote = zygote
+        self.function = function
+        self.child: Child | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.child is not None
+        return self.child.pid
+
+
+class Tally:
+    """What happened, over all rounds."""
+
+    def __init__(self) -> None:
+        self.faults: Counter[str] = Counter()
+        self.kills: Counter[str] = Counter()  # by what the process was doing
+        self.violations: Counter[str] = Counter()
+        self.jobs = self.retries = self.rounds = self.torn = self.reopened = 0
+
+
+class Arena:
+    """What the faults of `tests.torture.faults` act on."""
+
+    def __init__(
+        self, folder: Path, seed: int, tally: Tally, zygotes: list[Zygote], server: PostgresServer | None, *,
+        has_own_disk: bool, clock_file: Path | None,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.choose = random.Random(seed)
+        self.tally = tally
+        self.server = server
+        self.network: BadNetwork | None = None
+        self.lease_s = LEASE_S
+        self.has_own_disk = has_own_disk
+        self.clock_file = clock_file
+        self.clock_was_set = False
+        self.database = f"torture_{seed}"
+        *workers, poster, self._other = zygotes
+        self.runtimes = [
+            Actor(f"runtime{i}", folder, zygote, "tests.torture.processes:work")
+            for i, zygote in enumerate(workers)
+        ]
+        self.poster = Actor("poster", folder, poster, "tests.torture.processes:post")
+        self._lives = 0
+        self._reader: Any = None
+        self._cleanup = ExitStack()
+
+    # a round
+
+    def __enter__(self) -> Arena:
+        if self.server is None:
+            self.direct_url = self.url = f"sqlite:///{self.folder / 'torture.db'}"
+        else:
+            self.direct_url = self.server.create_database(self.database)
+            self.network = self._cleanup.enter_context(BadNetwork(self.server.port))
+            self.url = (
+                make_url(self.direct_url).set(port=self.network.port).render_as_string(hide_password=False)
+            )
+        schema.upgrade(self.direct_url)
+        with create_engine(self.direct_url, poolclass=pool.NullPool).begin() as connection:
+            load.tables.create_all(connection)
+        self.reopen_reader()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_reader()
+        for actor in [*self.runtimes, self.poster]:
+            self.kill(actor)
+        self._cleanup.close()
+        if self.server is not None:
+            self.server.drop_database(self.database)
+
+    def keep_up(self) -> None:
+        """Who has died is started again."""
+        for actor in [*self.runtimes, self.poster]:
+            if not self.is_up(actor):
+                self._start(actor)
+
+    def _start(self, actor: Actor) -> None:
+        self._lives += 1
+        arguments: dict[str, Any] = {
+            "url": self.url,
+            "folder": str(self.folder),
+            "first": self._lives * NUMBERS,
+        }
+        if actor is not self.poster:
+            BlackBox(actor.box, is_new=True)
+            arguments |= {"box": str(actor.box), "lease_s": self.lease_s}
+        actor.child = actor.zygote.start(actor.function, **arguments)
+
+    def is_up(self, actor: Actor) -> bool:
+        return actor.child is not None and not actor.child.is_over(within_s=0)
+
+    def kill(self, actor: Actor) -> bool:
+        if actor.child is None or not self.is_up(actor):
+            return False
+        actor.child.kill()
+        actor.child.go_on()
+        actor.child.wait()
+        if actor is not self.poster:
+            phase = BlackBox(actor.box).phase()
+            self.tally.kills[phase if phase in COUNTED else "at rest, or loading"] += 1
+        return True
+
+    def take_connections(self, actor: Actor) -> bool:
+        """See `processes.work`."""
+        actor.box.with_suffix(".exhaust").touch()
+        return self.is_up(actor)
+
+    def freeze(self, actor: Actor, seconds: float) -> bool:
+        if not self.is_up(actor):
+            return False
+        assert actor.child is not None
+        actor.child.stop()
+        self.pause(seconds)
+        actor.child.go_on()
+        return True
+
+    def cut_power(self) -> bool:
+        everybody = [actor for actor in [*self.runtimes, self.poster] if self.is_up(actor)]
+        acknowledged = Acknowledged.read(self.folder / "acknowledged")
+        for actor in everybody:
+            assert actor.child is not None
+            actor.child.stop()
+        for actor in everybody:
+            until(lambda pid=actor.pid: _is_stopped(pid), "a stopped process stands still")  # type: ignore[misc]
+        snapshot = torn.Snapshot(self.folder / "torture.db", acknowledged)
+        for actor in everybody:
+            assert actor.child is not None
+            actor.child.go_on()
+        copy = self.folder / "torn.db"
+        for _ in range(CUTS):
+            url, expected = snapshot.torn(self.choose, copy)
+            self.judge(
+                torn.faults_of(url, expected, judges_early=not self.clock_was_set), "after a power cut"
+            )
+            self.tally.torn += 1
+        return True
+
+    def reopen_reader(self) -> None:
+        """A transaction that reads, open for the whole round unless the server ends it."""
+        self._close_reader()
+        self._reader = checker.connect(self.direct_url)
+        self._reader.execute(
+            "BEGIN" if self.server is None else "SET default_transaction_isolation = 'repeatable read'"
+        )
+        self._reader.execute("SELECT count(*) FROM routilux_jobs").fetchall()
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            with contextlib.suppress(Exception):  # the server may have ended it
+                self._reader.close()
+            self._reader = None
+
+    def pause(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def come_to_rest(self) -> None:
+        """No more faults: the processes stop by themselves, another finishes, and the checker looks."""
+        if self.clock_file is not None:
+            self.clock_file.write_text("+0\n")
+        (self.folder / "stop").touch()
+        for actor in [*self.runtimes, self.poster]:
+            if actor.child is not None and actor.child.wait(60.0) not in (0, -9):
+                self.judge_words(
+                    "orphaned",
+                    f"{actor.name} ended with {actor.child.exit_code}: {actor.child.output[-2000:]}",
+                )
+        child = self._other.start(
+            "tests.torture.processes:settle",
+            url=self.direct_url,
+            folder=str(self.folder),
+            lease_s=self.lease_s,
+        )
+        if child.wait(400.0) != 0:
+            self.judge_words("lost", f"the last process did not finish: {child.output[-2000:]}")
+        acknowledged = Acknowledged.read(self.folder / "acknowledged")
+        self.judge(
+            checker.check(self.direct_url, acknowledged, judges_early=not self.clock_was_set),
+            "when all was at rest",
+        )
+        with closing(checker.connect(self.direct_url)) as connection:
+            self.tally.jobs += connection.execute("SELECT count(*) FROM routilux_jobs").fetchone()[0]
+            self.tally.retries += connection.execute(
+                "SELECT count(*) FROM routilux_activations WHERE status <> 'completed'"
+            ).fetchone()[0]
+
+    def judge(self, faults: checker.Faults, when: str) -> None:
+        if faults.counts:
+            self.tally.violations += faults.counts
+            print(f"{when}: {faults}", flush=True)
+
+    def judge_words(self, kind: str, what: str) -> None:
+        faults = checker.Faults()
+        faults.add(kind, what)
+        self.judge(faults, "at the end")
+
+
+def _is_stopped(pid: int) -> bool:
+    """All threads of it: a write that the kernel is at is finished first."""
+    states = [
+        Path(f"/proc/{pid}/task/{task}/stat").read_text().rpartition(")")[2].split()[0]
+        for task in os.listdir(f"/proc/{pid}/task")
+    ]
+    return all(state in "TtZX" for state in states)
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    for _ in range(1000):
+        if holds():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError(f"{what}: not within 5 s")

@@ -1,0 +1,112 @@
+"""What the processes of the rig do. Each runs in a fork of a zygote and ends when its folder has a file `stop`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import sys
+import threading
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from routilux.errors import RoutiluxError
+from routilux.runtime import Client, Runtime, leases, waiting
+from routilux.runtime.settings import Settings
+from tests.crash.support import hooks
+from tests.crash.support.black_box import BlackBox
+from tests.crash.support.program import Acknowledged
+from tests.torture import load
+
+REST_S = 120.0
+HOLD_S = 0.7
+
+
+def _runtime(url: str, lease_s: float) -> Runtime:
+    """One that looks around often and blames no message for the deaths of its process."""
+    logging.basicConfig(
+        level=logging.ERROR, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
+    )
+    leases.BACKEND_GONE_S = 0.04
+    waiting.PERIOD_S = 0.02
+    settings = Settings(
+        lease_s=lease_s, poll_s=0.02, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0), deaths=100_000
+    )
+    return Runtime(2, database=url, lease=lease_s, registry=load.register(), settings=settings)
+
+
+def work(url: str, folder: str, box: str, first: int, lease_s: float) -> None:
+    """Run whatever there is, and post jobs of its own from number `first` on.
+
+    A file beside `box` with the suffix `.exhaust` asks for all pooled connections to be taken for a while.
+    """
+    black_box = BlackBox(box)
+    hooks.install(black_box, hooks.Death(black_box, None, 0, 0))
+    stop = Path(folder) / "stop"
+    with _runtime(url, lease_s) as runtime:
+        for worker in load.WORKERS:
+            runtime.exec(load.FLOW, worker_id=worker)
+        threading.Thread(
+            target=_exhaust, args=(runtime, Path(box).with_suffix(".exhaust")), daemon=True
+        ).start()
+        notes, number = Acknowledged(Path(folder) / "acknowledged"), first
+        choose = random.Random(first)
+        while not stop.exists():
+            with contextlib.suppress(
+                RoutiluxError, SQLAlchemyError
+            ):  # in doubt: it may be there, nobody counts on it
+                worker = choose.choice(load.WORKERS)
+                runtime.post(load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number))
+                notes.add(load.job_id_of(number))
+            number += 1
+            stop_or_pause(stop, 0.05)
+        runtime.shutdown(wait=False)
+
+
+def stop_or_pause(stop: Path, seconds: float) -> None:
+    if not stop.exists():
+        threading.Event().wait(seconds)
+
+
+def _exhaust(runtime: Runtime, wanted: Path) -> None:
+    """Each time it is wanted: hold every connection that the pool gives."""
+    engine = runtime.store.database._engine
+    while True:
+        threading.Event().wait(0.05)
+        if not wanted.exists():
+            continue
+        wanted.unlink(missing_ok=True)
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(SQLAlchemyError):
+                for _ in range(20):
+                    held.enter_context(engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
+            threading.Event().wait(HOLD_S)
+
+
+def post(url: str, folder: str, first: int) -> None:
+    """Posts from a process that runs nothing: through the inbox."""
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    stop, notes, number = Path(folder) / "stop", Acknowledged(Path(folder) / "acknowledged"), first
+    choose = random.Random(first)
+    with Client(url) as client:
+        while not stop.exists():
+            with contextlib.suppress(RoutiluxError, SQLAlchemyError):
+                worker = choose.choice(load.WORKERS)
+                client.post(load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number))
+                notes.add(load.job_id_of(number))
+            number += 1
+            stop_or_pause(stop, 0.05)
+
+
+def settle(url: str, folder: str, lease_s: float) -> None:
+    """Post nothing; end with 0 once every acknowledged job has ended and nothing is left to do."""
+    with _runtime(url, lease_s) as runtime:
+        for worker in load.WORKERS:
+            runtime.exec(load.FLOW, worker_id=worker)
+        if not runtime.wait_until_all_jobs_finished(REST_S):
+            sys.exit("something is left to do")
+        for job_id in sorted(Acknowledged.read(Path(folder) / "acknowledged")):
+            job = runtime.get_job(job_id)
+            if job is None or not job.wait(30):
+                sys.exit(f"{job_id} has not ended: {job and job.to_dict()}")
