@@ -18,6 +18,7 @@ def table(kind: str, tally: Tally, seed: int) -> str:
     rows += [
         ("kills with an activation or a commit under way", counted),
         ("torn WALs opened", tally.torn),
+        ("processes that ended by themselves", tally.ended),
         ("jobs done", tally.jobs),
         ("attempts that failed or were discarded", tally.retries),
     ]
