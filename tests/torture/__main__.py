@@ -1,6 +1,6 @@
 """`python -m tests.torture --minutes M [--database sqlite|postgres|both] [--seed N] [--pause S]`
 
-Rounds of about a minute, each on a new database. Prints a table per database; ends with 1 if anything was lost, doubled,
+Rounds of about half a minute, each on a new database. Prints a table per database; ends with 1 if anything was lost, doubled,
 orphaned, out of order or early. A round that found something keeps its folder and says how to run it again.
 """
 
@@ -22,9 +22,9 @@ from tests.support.postgres import PostgresServer
 from tests.torture import faults, report
 from tests.torture.arena import Arena, Tally
 
-ROUND_S = 60.0
+ROUND_S = 30.0
 RUNTIMES = 3
-DISK_MB = 512
+DISK_MB = 768
 OWN_DISK = "ROUTILUX_TORTURE_DISK"  # a file system that this process has mounted for itself
 
 
@@ -34,23 +34,22 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of the first round")
     parser.add_argument("--pause", type=float, default=0.12, help="seconds between two faults, on average")
+    parser.add_argument("--faults", type=int, default=1_000_000, help="end after so many")
     parser.add_argument("--only", default="", help="faults whose name begins so")
     options = parser.parse_args()
     kinds = [faults.SQLITE, faults.POSTGRES] if options.database == "both" else [options.database]
     if faults.SQLITE in kinds and OWN_DISK not in os.environ and _can_mount():
         return _again_on_own_disk()
-    tallies = {
-        kind: torture(kind, options.minutes, options.seed, options.pause, options.only) for kind in kinds
-    }
+    tallies = {kind: torture(kind, options) for kind in kinds}
     for kind, tally in tallies.items():
         print(report.table(kind, tally, options.seed))
     return int(any(tally.violations for tally in tallies.values()))
 
 
-def torture(kind: str, minutes: float, seed: int, pause_s: float, only: str = "") -> Tally:
+def torture(kind: str, options: argparse.Namespace) -> Tally:
     """Rounds with the seeds `seed`, `seed` + 1, …"""
-    tally = Tally()
-    until = time.monotonic() + minutes * 60
+    tally, seed = Tally(), options.seed
+    until = time.monotonic() + options.minutes * 60
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="routilux-torture-")))
         server = PostgresServer().start() if kind == faults.POSTGRES else None
@@ -60,42 +59,40 @@ def torture(kind: str, minutes: float, seed: int, pause_s: float, only: str = ""
         zygotes = [
             stack.enter_context(Zygote(home, _environment(clock_file, i))) for i in range(RUNTIMES + 2)
         ]
-        while time.monotonic() < until:
-            round_s = min(ROUND_S, until - time.monotonic())
-            disk = os.environ.get(OWN_DISK) if kind == faults.SQLITE else None
+        disk = os.environ.get(OWN_DISK) if kind == faults.SQLITE else None
+        while (left_s := until - time.monotonic()) > 0:
             folder = Path(tempfile.mkdtemp(prefix=f"{seed}-", dir=disk or home))
-            _round(kind, folder, seed, round_s, pause_s, tally, zygotes, server, clock_file, only)
+            arena = Arena(
+                folder, seed, tally, zygotes, server, has_own_disk=disk is not None, clock_file=clock_file
+            )
+            _round(kind, arena, options, min(ROUND_S, left_s))
+            shutil.rmtree(folder)
             seed += 1
+            if options.faults < sum(tally.faults.values()) + 1:
+                break
     return tally
 
 
-def _round(
-    kind: str, folder: Path, seed: int, round_s: float, pause_s: float, tally: Tally, zygotes: list[Zygote],
-    server: PostgresServer | None, clock_file: Path | None, only: str,
-) -> None:  # fmt: skip
+def _round(kind: str, arena: Arena, options: argparse.Namespace, round_s: float) -> None:
+    tally = arena.tally
     before = tally.violations.total()
-    has_own_disk = OWN_DISK in os.environ
-    with Arena(
-        folder, seed, tally, zygotes, server, has_own_disk=has_own_disk, clock_file=clock_file
-    ) as arena:
-        chosen = [fault for fault in faults.of(kind) if fault.name.startswith(only)]
-        weights = [fault.weight for fault in chosen]
+    chosen = [fault for fault in faults.of(kind) if fault.name.startswith(options.only)]
+    weights = [fault.weight for fault in chosen]
+    with arena:
+        arena.get_going()
         until = time.monotonic() + round_s
-        while time.monotonic() < until:
+        while time.monotonic() < until and sum(tally.faults.values()) < options.faults:
             arena.keep_up()
-            arena.pause(arena.choose.uniform(0, 2 * pause_s))
+            arena.pause(arena.choose.uniform(0, 2 * options.pause))
             fault = arena.choose.choices(chosen, weights)[0]
             tally.faults[fault.name] += fault.strike(arena)
         arena.come_to_rest()
     tally.rounds += 1
     if tally.violations.total() > before:
-        kept = Path(tempfile.mkdtemp(prefix=f"routilux-torture-{seed}-"))
-        shutil.copytree(folder, kept, dirs_exist_ok=True)
-        print(
-            f"seed {seed}: {kept}; again: python -m tests.torture --database {kind} --seed {seed} --minutes 1",
-            flush=True,
-        )
-    shutil.rmtree(folder)
+        kept = Path(tempfile.mkdtemp(prefix=f"routilux-torture-{arena.seed}-"))
+        shutil.copytree(arena.folder, kept, dirs_exist_ok=True)
+        again = f"python -m tests.torture --database {kind} --seed {arena.seed} --minutes 1"
+        print(f"seed {arena.seed}: {kept}; again: {again}", flush=True)
 
 
 def _clock_file(home: Path) -> Path | None:

@@ -60,23 +60,30 @@ def check(
     url: str, acknowledged: Iterable[str] = (), *, is_at_rest: bool = True, judges_early: bool = True
 ) -> Faults:
     """`acknowledged`: jobs that must be there. `judges_early`: the clocks of all processes were right."""
-    faults = Faults()
     with closing(connect(url)) as connection:
+        return check_in(connection, acknowledged, is_at_rest=is_at_rest, judges_early=judges_early)
 
-        def rows(sql: str) -> list[tuple[Any, ...]]:
-            return list(connection.execute(sql).fetchall())
 
-        at_any_commit(rows, faults)
-        there = {
-            job_id
-            for (job_id,) in rows("SELECT job_id FROM routilux_jobs UNION SELECT job_id FROM routilux_inbox")
-        }
-        for job_id in set(acknowledged) - there:
-            faults.add("lost", f"{job_id} was acknowledged and is not there")
-        if judges_early:
-            _early(rows, faults)
-        if is_at_rest:
-            at_rest(rows, faults)
+def check_in(
+    connection: Any, acknowledged: Iterable[str] = (), *, is_at_rest: bool = True, judges_early: bool = True
+) -> Faults:
+    """The same, seen in a transaction of the caller."""
+    faults = Faults()
+
+    def rows(sql: str) -> list[tuple[Any, ...]]:
+        return list(connection.execute(sql).fetchall())
+
+    at_any_commit(rows, faults)
+    there = {
+        job_id
+        for (job_id,) in rows("SELECT job_id FROM routilux_jobs UNION SELECT job_id FROM routilux_inbox")
+    }
+    for job_id in set(acknowledged) - there:
+        faults.add("lost", f"{job_id} was acknowledged and is not there")
+    if judges_early:
+        _early(rows, faults)
+    if is_at_rest:
+        at_rest(rows, faults)
     return faults
 
 

@@ -21,6 +21,7 @@ from tests.torture import load
 
 REST_S = 120.0
 HOLD_S = 0.7
+NOT_STARTED = 7
 
 
 def _runtime(url: str, lease_s: float) -> Runtime:
@@ -36,6 +37,15 @@ def _runtime(url: str, lease_s: float) -> Runtime:
     return Runtime(2, database=url, lease=lease_s, registry=load.register(), settings=settings)
 
 
+def _started(url: str, lease_s: float) -> Runtime:
+    """Ends the process, as any program would, where there is no database to be had."""
+    try:
+        return _runtime(url, lease_s)
+    except (RoutiluxError, SQLAlchemyError) as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        sys.exit(NOT_STARTED)
+
+
 def work(url: str, folder: str, box: str, first: int, lease_s: float) -> None:
     """Run whatever there is, and post jobs of its own from number `first` on.
 
@@ -44,9 +54,10 @@ def work(url: str, folder: str, box: str, first: int, lease_s: float) -> None:
     black_box = BlackBox(box)
     hooks.install(black_box, hooks.Death(black_box, None, 0, 0))
     stop = Path(folder) / "stop"
-    with _runtime(url, lease_s) as runtime:
+    with _started(url, lease_s) as runtime:
         for worker in load.WORKERS:
-            runtime.exec(load.FLOW, worker_id=worker)
+            with contextlib.suppress(RoutiluxError, SQLAlchemyError):  # another process may have it by now
+                runtime.exec(load.FLOW, worker_id=worker)
         threading.Thread(
             target=_exhaust, args=(runtime, Path(box).with_suffix(".exhaust")), daemon=True
         ).start()
@@ -84,12 +95,20 @@ def _exhaust(runtime: Runtime, wanted: Path) -> None:
             threading.Event().wait(HOLD_S)
 
 
+def _client(url: str) -> Client:
+    try:
+        return Client(url)
+    except (RoutiluxError, SQLAlchemyError) as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        sys.exit(NOT_STARTED)
+
+
 def post(url: str, folder: str, first: int) -> None:
     """Posts from a process that runs nothing: through the inbox."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     stop, notes, number = Path(folder) / "stop", Acknowledged(Path(folder) / "acknowledged"), first
     choose = random.Random(first)
-    with Client(url) as client:
+    with _client(url) as client:
         while not stop.exists():
             with contextlib.suppress(RoutiluxError, SQLAlchemyError):
                 worker = choose.choice(load.WORKERS)
@@ -110,3 +129,16 @@ def settle(url: str, folder: str, lease_s: float) -> None:
             job = runtime.get_job(job_id)
             if job is None or not job.wait(30):
                 sys.exit(f"{job_id} has not ended: {job and job.to_dict()}")
+
+
+def a_few(url: str, folder: str, count: int) -> None:
+    """Post so many jobs and finish them."""
+    notes = Acknowledged(Path(folder) / "acknowledged")
+    with _runtime(url, 9.0) as runtime:
+        runtime.exec(load.FLOW, worker_id=load.WORKERS[0])
+        for number in range(count):
+            runtime.post(
+                load.FLOW, "intake", "input", {"number": number}, load.WORKERS[0], load.job_id_of(number)
+            )
+            notes.add(load.job_id_of(number))
+    settle(url, folder, 9.0)

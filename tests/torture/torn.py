@@ -29,8 +29,8 @@ class Snapshot:
     that is a way to corrupt a database (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
 
-    def __init__(self, path: Path, acknowledged: set[str]) -> None:
-        copy = path.with_name("snapshot")
+    def __init__(self, path: Path, acknowledged: set[str], scratch: Path) -> None:
+        copy = scratch / "snapshot"
         parts = [part for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")) if part.exists()]
         copy.mkdir()
         subprocess.run(["cp", *map(str, parts), str(copy)], check=True)
@@ -55,6 +55,7 @@ class Snapshot:
 
 def faults_of(url: str, acknowledged: set[str], *, judges_early: bool) -> checker.Faults:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
         whole = connection.execute("PRAGMA integrity_check").fetchall()
     found = checker.check(url, acknowledged, is_at_rest=False, judges_early=judges_early)
     if whole != [("ok",)]:
