@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: demo test check bench simulate docs migrate clean install
+.PHONY: demo test check bench simulate torture docs migrate clean install
 
 install: $(READY)
 
@@ -32,6 +32,9 @@ bench: $(READY)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) $(ARGS)
+
+torture: $(READY)
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python -m tests.support.settled

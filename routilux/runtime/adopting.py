@@ -203,6 +203,11 @@ def close_finished(engine: Engine) -> None:
     for cell in released:
         release(engine, cell)
     now = engine.clock.monotonic()
+    if (
+        now - engine.closed_at < CLOSE_AFTER_S / 4
+    ):  # with thousands of workers it would be most of what an idle turn does
+        return
+    engine.closed_at = now
     for cell in list(engine.workers.values()):
         if cell.is_named or cell.worker_id in engine.mine or cell.status != WorkerStatus.RUNNING:
             continue

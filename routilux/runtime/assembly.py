@@ -28,7 +28,7 @@ from routilux.runtime.known_flows import KnownFlows
 from routilux.runtime.leases import Lease
 from routilux.runtime.owning import refusal
 from routilux.runtime.settings import Settings
-from routilux.store import schema
+from routilux.store import ownership, schema
 from routilux.store.database import Database, check_named
 from routilux.store.store import Store
 
@@ -36,6 +36,7 @@ log = logging.getLogger("routilux")
 # Python looks for cycles after so many new containers; messages in the windows are long-lived and have none, and
 # looking at them again and again took a fifth of the time.
 PYTHONS_YOUNG, YOUNG_OBJECTS = 2_000, 10_000
+THOROUGH_EVERY = 10  # times that it is reconciled
 SWITCH_INTERVAL_S = 0.001  # at the default 5 ms a commit waits that long, per statement, for each busy thread
 
 
@@ -142,15 +143,25 @@ def register(engine: Engine, lease: Lease) -> None:
 
 
 def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
-    """What must be looked at now and then, whatever has been heard: due rows, the inbox, dead runtimes, chores."""
+    """What must be looked at now and then, whatever has been heard: due rows, the inbox, dead runtimes, chores.
+
+    One question tells whether there is anything to see; now and then all is looked at without asking.
+    """
     engine.watch_alarm()
-    engine.inbox.must_look = True
-    engine.due.expect_soon()
+    with engine.store.read() as connection:
+        has_inbox, has_others, has_ownerless = ownership.glance(
+            connection, engine.runtime_key, engine.flows.names(), engine.clock.now_us()
+        )
+    if engine.reconciled % THOROUGH_EVERY == 0:
+        engine.due.expect_soon()
+        has_inbox = True
+    engine.reconciled += 1
+    engine.inbox.must_look = engine.inbox.must_look or has_inbox
     if lease.is_dead:
         trouble.lose_identity(engine)
     elif not engine.is_draining:
         adopting.publish(engine)
-        if is_recovering:
+        if is_recovering and (has_others or has_ownerless):
             takeover.run_once(engine, lease)
     housekeeping.run_once(engine)
 

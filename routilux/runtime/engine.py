@@ -61,6 +61,9 @@ from routilux.store.store import Commit, Fenced, InboxRow, Store
 log = logging.getLogger("routilux")
 
 MOST_INPUTS = 4096
+# Without anything for so long it looks up less often. SQLite: that is how a post of another process is seen; Postgres:
+# the reconciling, which wakes it, looks for those.
+QUIET_AFTER_S, QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 5.0, 0.1, 0.5
 
 
 class Executor(Protocol):
@@ -117,6 +120,8 @@ class Engine:
         self.watchers: list[tuple[Callable[[], bool], threading.Event]] = []
         self.must_reconcile = False
         self.reconciled_at = clock.monotonic()
+        self.reconciled = 0  # so many times
+        self.busy_at = clock.monotonic()  # when something came in last
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
         self.wants_facts = False
@@ -129,6 +134,7 @@ class Engine:
         self.miscounted: set[WorkerCell] = (
             set()
         )  # what is parked of them changed in ways that only SQL can count
+        self.closed_at = float("-inf")  # when finished workers were looked for
         self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
         self.flush_waiters = 0
         self.due = redelivery.Due()
@@ -169,10 +175,21 @@ class Engine:
         """How long there is nothing to do, as far as is known."""
         if len(self.inputs) or self.low or (self.ready and self.runs == set() and self.may_dispatch()):
             return 0.0
-        pause = self.settings.poll_s
+        pause = self._poll_s()
         if self.wakes:
             pause = min(pause, max(0.0, (self.wakes[0][0] - self.clock.now_us()) / 1e6))
+        if self.retention.is_walking:
+            pause = min(pause, max(0.0, self.retention.next_at - self.clock.monotonic()))
         return pause
+
+    def _poll_s(self) -> float:
+        """How often to look up. An idle runtime is woken by what its own process does, and for what is due."""
+        is_quiet = not self.runs and self.clock.monotonic() - self.busy_at > QUIET_AFTER_S
+        if not is_quiet:
+            return self.settings.poll_s
+        return max(
+            self.settings.poll_s, QUIET_POLL_S if self.store.database.is_sqlite else QUIET_POLL_POSTGRES_S
+        )
 
     def stop(self) -> None:
         self._stop.set()
@@ -187,6 +204,8 @@ class Engine:
             inputs = [entry for entry in inputs if type(entry) is not Task]
         inputs += self._posts_for_room()
         self.in_hand = inputs
+        if inputs:
+            self.busy_at = self.clock.monotonic()
         self._commit(inputs)
         self.in_hand = []
         self.linger.after(inputs)
@@ -204,6 +223,7 @@ class Engine:
             self.must_reconcile = False
             self.reconciled_at = now
             self.reconcile()
+        housekeeping.go_on(self)
         adopting.close_finished(self)
         inbox.look(self)
         if self.wanted_flows or self.wanted_workers:
@@ -292,6 +312,8 @@ class Engine:
             self._apply(batch, inputs, taken)
             inbox.apply(self, batch, arrived, taken)
             accepting.free_unused(batch, taken)
+            if self.unroutable:
+                keeping.park_unroutable(self, batch)
             redelivery.apply(self, batch)
             timeouts.apply(self, batch)
             counting.refresh(self, batch)

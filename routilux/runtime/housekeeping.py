@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 KEEP_COMMITS = 100
 PRUNE_COMMITS_EVERY = 1000
 PRUNE_EVERY_S = 60.0
+REST_WHILE_BUSY = 2.0  # after a batch of the walk, in times of its length
 
 
 class Retention:
@@ -21,6 +22,7 @@ class Retention:
     def __init__(self) -> None:
         self.position = retention.START
         self.next_at = 0.0
+        self.is_walking = False
 
 
 def run_once(engine: Engine) -> None:
@@ -29,10 +31,17 @@ def run_once(engine: Engine) -> None:
     _prune_history(engine)
 
 
+def go_on(engine: Engine) -> None:
+    """The next batch of a walk that is not through: it must keep up with what ends, whatever the reconcile period."""
+    if engine.retention.is_walking:
+        _prune_history(engine)
+
+
 def _prune_history(engine: Engine) -> None:
     """Walk on through what is older than its retention; dead letters stay."""
     walk, settings = engine.retention, engine.settings
-    if engine.clock.monotonic() < walk.next_at:
+    begun = engine.clock.monotonic()
+    if begun < walk.next_at:
         return
     counts = adopting.fenced(
         engine,
@@ -46,10 +55,13 @@ def _prune_history(engine: Engine) -> None:
             position=walk.position,
         ),
     )
-    walk.position = counts.position
+    walk.position, walk.is_walking = counts.position, not counts.is_done
+    now = engine.clock.monotonic()
     if counts.is_done:
         walk.position = retention.START
-        walk.next_at = engine.clock.monotonic() + PRUNE_EVERY_S
+        walk.next_at = now + PRUNE_EVERY_S
+    else:
+        walk.next_at = now + (now - begun) * (REST_WHILE_BUSY if engine.can_run() else 0)
 
 
 def _prune_commits(engine: Engine) -> None:

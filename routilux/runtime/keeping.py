@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from sqlalchemy import Connection, Row
 
-from routilux.core.activation import Outcome
+from routilux.core.activation import Failure, Outcome
 from routilux.core.compiled import CompiledFlow
 from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message, Rerun
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason, WorkerStatus
+from routilux.errors import RoutiluxError, RoutineNotFoundError, SlotNotFoundError
 from routilux.runtime.batch import Batch
 from routilux.store import loading
 from routilux.store.loading import StoredWorker
@@ -50,6 +51,7 @@ class NotMine(Exception):
 
 def load(engine: Engine, connection: Connection, stored: StoredWorker) -> WorkerCell:
     """A worker that I own, with the first window of each slot and what has come back into line."""
+    loading.along_keys(connection)
     cell = WorkerCell(
         stored.key,
         stored.worker_id,
@@ -92,7 +94,8 @@ def death_pause_us(engine: Engine, deaths: int) -> int:
 def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
     counters = loading.slot_counters(connection, cell.key)
     names = {(rid, name) for rid, routine in cell.routines.items() for name in routine.slots}
-    low = min((counters[name][0] for name in names), default=0) if names <= counters.keys() else 0
+    # all slots of a definition are written together, so one without a row has nothing older than the oldest of the others
+    low = min((low for low, _ in counters.values()), default=0)
     counts = loading.waiting_counts(connection, cell.key, low)
     for routine_id, slot_name in names:
         routine = cell.routines[routine_id]
@@ -103,8 +106,8 @@ def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> Non
         fired = counters.get((routine_id, slot_name), (0, None))[1]
         routine.last_fired_at = fired if fired is not None else routine.last_fired_at
         _fill(connection, routine, queue)
-    if counts:
-        engine.unroutable.extend((cell.key, low, routine, slot) for routine, slot in counts)
+    gone = counts.keys() | (counters.keys() - names)
+    engine.unroutable.extend((cell.key, low, routine, slot) for routine, slot in gone)
 
 
 def _fill(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> None:
@@ -199,6 +202,7 @@ def refill(engine: Engine) -> None:
         return
     low, engine.low = engine.low, set()
     with engine.store.read() as connection:
+        loading.along_keys(connection)
         for routine, queue in low:
             if not routine.worker.is_forgotten and queue.wants_more:
                 _fill(connection, routine, queue)
@@ -248,6 +252,13 @@ def convict(engine: Engine, outcome: Outcome, cause: BaseException) -> None:
     engine.verdicts[outcome.run.cell.worker.key, outcome.activation.seqs[0]] = cause
 
 
+def gone_from(cell: WorkerCell, routine: str, slot: str) -> RoutiluxError:
+    """Why a message has nowhere to go."""
+    if routine in cell.routines:
+        return SlotNotFoundError(slot, routine)
+    return RoutineNotFoundError(routine, cell.flow_name)
+
+
 def park_unroutable(engine: Engine, batch: Batch) -> None:
     """Messages whose routine or slot is gone from the definition leave the line; they are never deleted."""
     work, engine.unroutable = engine.unroutable, []
@@ -259,6 +270,10 @@ def park_unroutable(engine: Engine, batch: Batch) -> None:
             rows = loading.unroutable(connection, key, low, routine, slot, MOST_RERUNS)
             for message in _messages(connection, cell, rows):
                 batch.settle(cell, message.seq, MessageStatus.PARKED)
-                batch.park(cell, [message], routine, ParkedReason.UNROUTABLE)
+                cause = Failure.of(gone_from(cell, routine, slot))
+                batch.park(cell, [message], routine, ParkedReason.UNROUTABLE, failure=cause)
             if len(rows) == MOST_RERUNS:
                 engine.unroutable.append((key, rows[-1].seq + 1, routine, slot))
+            else:  # or every start would look for them again, from there on
+                nothing = (key, routine, slot, 0, cell.next_seq, None, batch.now)
+                batch.changes.slots[key, routine, slot] = nothing

@@ -21,7 +21,7 @@ from routilux.errors import (
     WorkerEndedError,
     WorkerNotFoundError,
 )
-from routilux.runtime import adopting, door, outbox
+from routilux.runtime import adopting, door, outbox, waiting
 from routilux.runtime import control as controls
 from routilux.runtime.door import PostItem
 from routilux.runtime.handles import JobHandle, WorkerHandle
@@ -211,8 +211,10 @@ def _send(
         if not isinstance(target, str):
             raise WorkerNotFoundError(target)
         if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
-            runtime.posted_elsewhere.update(post.job_id for post in posts)
-            return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
+            try:
+                return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
+            finally:  # one in doubt may be there
+                waiting.remember(runtime, [post.job_id for post in posts])
         receipt = Receipt()
         runtime.submit(PostIn(names[0], target, names[1], names[2], posts, receipt, deadline))
         _await(runtime, receipt, posts, wait_s)

@@ -7,11 +7,11 @@ Alarms only say when to look.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from routilux.core.choosing import is_paused
 from routilux.core.mailbox import WorkerCell
@@ -60,15 +60,32 @@ def look(engine: Engine) -> None:
     due.full = [key for key in engine.workers if _is_full(engine, key)]
     with engine.store.read() as connection:
         clock = engine.store.database.now_us(connection) if engine.clock_is_real else now
-        for row in loading.due(connection, engine.runtime_key, clock, BATCH, due.full):
-            cell = engine.workers.get(row.worker)
-            if cell is not None:
-                due.found.append((row, keeping.parked_messages(connection, cell, orjson.loads(row.seqs))))
+        loading.along_keys(connection)
+        rows = loading.due(connection, engine.runtime_key, clock, BATCH, due.full)
+        due.found = _with_messages(engine, connection, rows)
         due.next_at = loading.next_due_at(connection, engine.runtime_key, due.full)
     if due.next_at is not None:
         if due.next_at <= clock:
             due.must_look = True  # more than a batch, or what was just read
         due.on_change()
+
+
+def _with_messages(
+    engine: Engine, connection: Connection, rows: Sequence[Row[Any]]
+) -> list[tuple[Row[Any], list[Message]]]:
+    """Those of my workers, each with its messages: read worker by worker, as a burst has hundreds of rows."""
+    mine: dict[int, list[tuple[Row[Any], list[int]]]] = {}
+    for row in rows:
+        mine.setdefault(row.worker, []).append((row, orjson.loads(row.seqs)))
+    found = []
+    for key, some in mine.items():
+        cell = engine.workers.get(key)
+        if cell is None:
+            continue
+        seqs = [seq for _, each in some for seq in each]
+        messages = {message.seq: message for message in keeping.parked_messages(connection, cell, seqs)}
+        found += [(row, [messages[seq] for seq in sorted(each) if seq in messages]) for row, each in some]
+    return found
 
 
 def _is_full(engine: Engine, key: int) -> bool:
@@ -102,7 +119,7 @@ def bring_back(
     elif row.routine not in cell.routines or any(
         m.slot not in cell.routines[row.routine].slots for m in messages
     ):
-        keep_unroutable(batch, cell, row)
+        keep_unroutable(batch, cell, row, messages[0].slot)
     elif _has_not_run(row):
         move_into_line(engine, batch, cell, row, messages)
     elif is_paused(messages):
@@ -155,9 +172,12 @@ def hold(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
     _rewrite(batch, cell, row, ParkedReason.PAUSED, row.line or 0)
 
 
-def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
+def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any], slot: str) -> None:
     batch.miscounted.add(cell)
-    _rewrite(batch, cell, row, ParkedReason.UNROUTABLE, None)
+    cause = keeping.gone_from(cell, row.routine, slot)
+    _rewrite(
+        batch, cell, row, ParkedReason.UNROUTABLE, None, error_type=type(cause).__name__, error=str(cause)
+    )
 
 
 def _rewrite(

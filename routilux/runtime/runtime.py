@@ -83,6 +83,7 @@ class Runtime:
         self._is_shut_down = False
         self._lock = threading.Lock()
         self.posted_elsewhere: set[str] = set()
+        self.most_elsewhere = waiting.MOST_ELSEWHERE
         self.ends = waiting.Ends()
         self._subscribers: dict[str, list[Callable[[Fact], None]]] = {}
         self._parts: Parts = assemble(

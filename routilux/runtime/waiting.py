@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from routilux.runtime.batch import Fact
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
 
 PERIOD_S = 0.25
+MOST_ELSEWHERE = 10_000
 
 
 class Ends:
@@ -102,10 +103,23 @@ def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | No
     return True
 
 
+def remember(runtime: Runtime, job_ids: Sequence[str]) -> None:
+    """Jobs that others run for me: known until they have ended, which is asked for when somebody waits, or there are many."""
+    if len(runtime.posted_elsewhere) > runtime.most_elsewhere:
+        _drop_ended(runtime)
+        runtime.most_elsewhere = 2 * len(runtime.posted_elsewhere) + MOST_ELSEWHERE
+    runtime.posted_elsewhere.update(job_ids)
+
+
+def _drop_ended(runtime: Runtime) -> None:
+    known = set(runtime.posted_elsewhere)  # other threads post meanwhile
+    with runtime.store.read() as connection:
+        runtime.posted_elsewhere -= known - history.open_job_ids_among(connection, known)
+
+
 def _elsewhere(runtime: Runtime, deadline: float | None) -> bool:
     while runtime.posted_elsewhere:
-        with runtime.store.read() as connection:
-            runtime.posted_elsewhere &= history.open_job_ids_among(connection, list(runtime.posted_elsewhere))
+        _drop_ended(runtime)
         if runtime.posted_elsewhere:
             if _is_over(runtime, deadline):
                 return False

@@ -135,9 +135,9 @@ _SWEEP_PARKED = Bulk(
 # A delayed message comes due: it joins the end of the line under a new seq. [worker, seq, new seq]
 _MOVE_MESSAGES = Bulk(
     text(
-        "UPDATE routilux_messages SET status = 'waiting', seq = (SELECT json_extract(value, '$[2]') FROM json_each(:rows)"
-        " WHERE json_extract(value, '$[0]') = worker AND json_extract(value, '$[1]') = seq) WHERE (worker, seq) IN"
-        " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:rows))"
+        "UPDATE routilux_messages SET status = 'waiting', seq = n.new FROM (SELECT json_extract(value, '$[0]') AS worker,"
+        " json_extract(value, '$[1]') AS seq, json_extract(value, '$[2]') AS new FROM json_each(:rows)) AS n"
+        " WHERE routilux_messages.worker = n.worker AND routilux_messages.seq = n.seq"
     ),
     text(
         "UPDATE routilux_messages AS m SET status = 'waiting', seq = n.new FROM (SELECT CAST(v ->> 0 AS bigint) AS worker,"

@@ -333,14 +333,14 @@ _DEAD = (
         activation_rows,
         (activation_rows.c.worker == parked.c.worker) & (activation_rows.c.n == parked.c.activation),
     )
-    .where(parked.c.reason == ParkedReason.DEAD)
+    .where(parked.c.reason.in_((ParkedReason.DEAD, ParkedReason.UNROUTABLE)))
 )
 
 
 def dead_letters(
     connection: Connection, *, flow: str | None = None, limit: int = 100, before: DeadLetterKey | None = None
 ) -> list[DeadLetterRecord]:
-    """Batches that were given up, newest worker first. `before` is the key of the last one seen."""
+    """Batches that were given up, or have nowhere to go, newest worker first. `before` is the key of the last one seen."""
     if flow is not None and not is_storable(flow):
         return []
     query = _DEAD.order_by(parked.c.worker.desc(), parked.c.seq.desc()).limit(limit)

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
 from routilux.store import loading
-from routilux.store.tables import commits, flows, messages, parked, runtimes, worker_state, workers
+from routilux.store.tables import commits, flows, inbox, messages, parked, runtimes, worker_state, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,22 @@ _FREE = (
     .order_by(workers.c.key)
     .limit(bindparam("most"))
 )
+
+
+_GLANCE = select(
+    select(inbox.c.id).exists(),
+    select(runtimes.c.key).where(runtimes.c.state == "alive", runtimes.c.key != bindparam("me")).exists(),
+    _FREE.limit(None).order_by(None).exists(),
+)
+
+
+def glance(connection: Connection, me: int, flow_names: Sequence[str], now: int) -> tuple[bool, bool, bool]:
+    """Is there anything in the inbox, another runtime that counts as alive, a worker of these flows that nobody runs?
+
+    One statement: it is what an idle runtime asks every second.
+    """
+    row = connection.execute(_GLANCE, {"me": me, "flows": list(flow_names), "now": now}).one()
+    return bool(row[0]), bool(row[1]), bool(row[2])
 
 
 def ownerless(connection: Connection, flow_names: Sequence[str], now: int, most: int) -> list[int]:
