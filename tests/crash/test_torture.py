@@ -22,7 +22,7 @@ JOBS = 8
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_short_round_loses_nothing(kind: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.torture", "--faults", "10", "--database", kind],
+        [sys.executable, "-m", "tests.torture", "--faults", "6", "--database", kind],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

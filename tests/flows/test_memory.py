@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, WorkerState, immediate_policy
-from routilux.core.mailbox import MOST_IDLE_JOBS, WINDOW
+from routilux.core.mailbox import MOST_IDLE_JOBS
 from routilux.core.message import Job, Message
+from routilux.runtime.settings import Settings
 
+WINDOW = 4096
 BACKLOG = 3 * WINDOW
+SETTINGS = Settings(window=WINDOW)
 
 
 class InOrder(Routine):
@@ -43,7 +46,7 @@ def test_a_backlog_is_not_held_in_memory_before_and_after_a_restart_and_is_handl
     database: str,
 ) -> None:
     before = _held()
-    with Runtime(2, database=database, registry=_registry()) as runtime:
+    with Runtime(2, database=database, registry=_registry(), settings=SETTINGS) as runtime:
         runtime.exec("in_order", worker_id="w")
         runtime.pause_worker("w")
         for start in range(0, BACKLOG, WINDOW):
@@ -52,7 +55,7 @@ def test_a_backlog_is_not_held_in_memory_before_and_after_a_restart_and_is_handl
         posted = _held()
         runtime.shutdown(wait=False)
     del runtime
-    with Runtime(2, database=database, registry=_registry()) as runtime:
+    with Runtime(2, database=database, registry=_registry(), settings=SETTINGS) as runtime:
         worker = runtime.exec("in_order", worker_id="w")
         started = _held()
         for kind, most in ((Message, WINDOW), (Job, WINDOW + MOST_IDLE_JOBS)):
