@@ -86,7 +86,8 @@ def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
             return False
         if head is None and any(q.has_more and q.loaded_to < rerun.line for q in cell.slots.values()):
             return False
-        if rerun.messages[0].job.has_ended:
+        live = [message for message in rerun.messages if not message.job.has_ended]
+        if not live:
             cell.reruns.popleft()
             continue
         if rerun.not_before > now:
@@ -96,8 +97,8 @@ def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
         chosen.is_alone = rerun.deaths > 0
         chosen.activations.append(
             Activation(
-                rerun.messages,
-                newest(rerun.messages),
+                live,
+                newest(live),
                 rerun.attempt + 1,
                 None if rerun.policy_message is None else payload.decode(rerun.policy_message),
                 rerun,

@@ -244,7 +244,8 @@ class WorkerCell:
     def _has_live_reruns(self) -> bool:
         """Those of jobs that have ended leave when their turn comes."""
         routines = self.routines.values()
-        return any(not rerun.messages[0].job.has_ended for routine in routines for rerun in routine.reruns)
+        held = (message for routine in routines for rerun in routine.reruns for message in rerun.messages)
+        return any(not message.job.has_ended for message in held)
 
 
 class Run:

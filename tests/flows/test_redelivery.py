@@ -7,10 +7,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from routilux import ErrorHandler, FlowRegistry, Post, get_current_job_id
+from routilux import ErrorHandler, FlowRegistry, Post, get_current_job_id, testing
+from routilux.activation_policies import batch_size_policy
 from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
@@ -273,3 +275,21 @@ def test_what_waited_comes_back_to_the_end_of_the_line(database: str) -> None:
         runtime.resume_worker("w")
         assert all(job.wait(10) for job in [first, *rest, last])
     assert order == [2, 3, 1, 4]
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_a_job_that_ends_leaves_the_rest_of_its_batch_in_line(ends: int) -> None:
+    logic = FailsFirst()
+    step = Step(logic, policy=batch_size_policy(2), handler=ErrorHandler("retry", retry_delay=5))
+    with testing.runtime(registry=chain(step)) as runtime:
+        runtime.exec("f", worker_id="w")
+        jobs = [post(runtime, {"n": n}) for n in (1, 2)]
+        runtime.run_until_idle()
+        runtime.pause_worker("w")
+        runtime.clock.advance(6)
+        runtime.run_until_idle()  # it is due, and waits in the line of a paused worker
+        jobs[ends].cancel()
+        runtime.resume_worker("w")
+        runtime.run_until_idle()
+        statuses = [job.status for job in jobs]
+    assert statuses == [["cancelled", "completed"], ["completed", "cancelled"]][ends]
