@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_ERROR_TEXT = 32_768
 
 
+# Made once or more in most activations: frozen ones, which cost three times as much, are only what is rarer.
 @dataclass(slots=True)
 class Replace:
     """Routine state is now exactly this; the texts are shared, so nobody changes them."""

@@ -38,6 +38,8 @@ def encode(value: object, *, root: str = "data", limit: int | None = None) -> st
 
     Raises `PayloadError` naming the path of what cannot be stored, `PayloadTooLargeError` above the limit.
     """
+    if type(value) is int and _INT_MIN <= value <= _INT_MAX:
+        return str(value)  # counters are most of what state is made of
     carried = value if _is_plain(value, 0) else _carry(value, root, 0, ())
     try:
         raw = orjson.dumps(carried)

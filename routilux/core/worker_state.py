@@ -16,7 +16,6 @@ from routilux.core.names import check_key, check_number
 from routilux.errors import PayloadError
 
 Texts = Mapping[str, str]
-_SMALL = 2**63
 
 
 class StatePort(Protocol):
@@ -147,10 +146,7 @@ def encode_items(values: Mapping[str, Any], *, root: str) -> dict[str, str]:
         if type(key) is not str:
             raise PayloadError(f"{root}: the key {key!r} is not a string", path=root)
         check_key(key, f"a key of {root}")
-        if type(value) is int and -_SMALL < value < _SMALL:
-            texts[key] = str(value)  # what nearly all of it is: counters
-        else:
-            texts[key] = payload.encode(value, root=f"{root}.{key}")
+        texts[key] = payload.encode(value, root=f"{root}.{key}")
     return texts
 
 

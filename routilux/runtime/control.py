@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Row
 
-from routilux.core.activation import Increment
 from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Job
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason, WorkerStatus
@@ -181,7 +180,7 @@ def _increment_state(
     engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body
 ) -> None:
     cell = _worker(engine, worker_id)
-    effects.change_state(batch, cell, Increment(body["routine"], body["key"], body["by"]))
+    effects.increment_state(batch, cell, body["routine"], body["key"], body["by"])
     batch.touch_worker(cell)
 
 

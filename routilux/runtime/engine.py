@@ -53,7 +53,7 @@ from routilux.runtime.inputs import (
     SignalIn,
     Task,
 )
-from routilux.runtime.lingering import Linger
+from routilux.runtime.pacing import Pace
 from routilux.runtime.settings import Settings
 from routilux.store.failures import Failure, classify
 from routilux.store.store import Commit, Fenced, InboxRow, Store
@@ -61,9 +61,7 @@ from routilux.store.store import Commit, Fenced, InboxRow, Store
 log = logging.getLogger("routilux")
 
 MOST_INPUTS = 4096
-# Without anything for so long it looks up less often. SQLite: that is how a post of another process is seen; Postgres:
-# the reconciling, which wakes it, looks for those.
-QUIET_AFTER_S, QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 5.0, 0.1, 0.5
+QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.1, 0.5
 
 
 class Executor(Protocol):
@@ -95,7 +93,8 @@ class Engine:
         self.executor = executor
         self.flows = flows
         self.inputs = InputQueue()
-        self.linger = Linger(self.inputs)
+        quiet_poll_s = QUIET_POLL_S if store.database.is_sqlite else QUIET_POLL_POSTGRES_S
+        self.pace = Pace(self.inputs, clock, settings.poll_s, quiet_poll_s)
         self.runtime_key = 0
         self.commit_n = 0
         self.workers: dict[int, WorkerCell] = {}
@@ -121,7 +120,6 @@ class Engine:
         self.must_reconcile = False
         self.reconciled_at = clock.monotonic()
         self.reconciled = 0  # so many times
-        self.busy_at = clock.monotonic()  # when something came in last
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
         self.wants_facts = False
@@ -159,7 +157,7 @@ class Engine:
                 self.inputs.wait(timeout)
             try:
                 self.look()
-                self.linger.wait()
+                self.pace.linger()
                 self.step(self.inputs.take(MOST_INPUTS))
                 failures = 0
             except (RuntimeShutDownError, LeaseLostError) as error:
@@ -175,21 +173,12 @@ class Engine:
         """How long there is nothing to do, as far as is known."""
         if len(self.inputs) or self.low or (self.ready and self.runs == set() and self.may_dispatch()):
             return 0.0
-        pause = self._poll_s()
+        pause = self.pace.poll_s(is_running=bool(self.runs))
         if self.wakes:
             pause = min(pause, max(0.0, (self.wakes[0][0] - self.clock.now_us()) / 1e6))
         if self.retention.is_walking:
             pause = min(pause, max(0.0, self.retention.next_at - self.clock.monotonic()))
         return pause
-
-    def _poll_s(self) -> float:
-        """How often to look up. An idle runtime is woken by what its own process does, and for what is due."""
-        is_quiet = not self.runs and self.clock.monotonic() - self.busy_at > QUIET_AFTER_S
-        if not is_quiet:
-            return self.settings.poll_s
-        return max(
-            self.settings.poll_s, QUIET_POLL_S if self.store.database.is_sqlite else QUIET_POLL_POSTGRES_S
-        )
 
     def stop(self) -> None:
         self._stop.set()
@@ -204,11 +193,9 @@ class Engine:
             inputs = [entry for entry in inputs if type(entry) is not Task]
         inputs += self._posts_for_room()
         self.in_hand = inputs
-        if inputs:
-            self.busy_at = self.clock.monotonic()
         self._commit(inputs)
         self.in_hand = []
-        self.linger.after(inputs)
+        self.pace.after(inputs)
         counting.recount(self)
         self._tell_watchers()
 

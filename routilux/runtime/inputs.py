@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from routilux.core.activation import Outcome
 from routilux.core.mailbox import Run
@@ -141,7 +141,7 @@ class InputQueue:
     def withdraw(self, receipt: Receipt) -> bool:
         """Take an input back that the engine has not begun with. False: it has."""
         for item in list(self._items):
-            if not isinstance(item, (Outcome, RunEnded)) and item.receipt is receipt:
+            if is_asked(item) and item.receipt is receipt:
                 try:
                     self._items.remove(item)
                 except ValueError:  # the engine was faster
@@ -173,6 +173,6 @@ class InputQueue:
         return len(self._items)
 
 
-def is_asked(item: Input) -> bool:
-    """Whether somebody waits for the answer to it."""
+def is_asked(item: Input) -> TypeGuard[PostIn | SignalIn | Request | Task]:
+    """Whether somebody waits for the answer to it, on its receipt."""
     return type(item) is not Outcome and type(item) is not RunEnded

@@ -5,7 +5,7 @@ The engine fills a `Changes`; `write` sends it. Nothing here decides anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
@@ -45,6 +45,7 @@ PARKED = (
     "worker", "seq", "job", "routine", "reason", "due_at", "line", "seqs", "attempt", "deaths", "activation",
     "policy_message", "error_type", "error", "parked_at",
 )  # fmt: skip
+Step = tuple[Bulk, Sequence[Row]]  # a statement and what it is for
 RANGE_PAYS = 16  # a statement of its own for so many rows
 SLOT = ("worker", "routine", "slot", "waiting", "low_seq", "last_fired_at", "refreshed_at")
 WORKER_CHANGE = ("key", "status", "next_seq", "next_n", "deaths", "reason", "started_at", "ended_at")
@@ -190,8 +191,7 @@ class Changes:
         state_gone: list[Row] = [key for key, value in self.state.items() if value is None]
         parked_rows = [row for row in self.parked.values() if row is not None]
         parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
-        consumed: list[Row] = list(self.consumed)
-        steps: tuple[tuple[Bulk, list[Row]], ...] = (
+        steps: tuple[Step, ...] = (
             (_INSERT_MESSAGES, self.messages),
             (_EDIT_PAYLOADS, self.payloads),
             (_MOVE_MESSAGES, self.moved),  # what is settled has its new seq already
@@ -217,14 +217,7 @@ class Changes:
             if self.consumed:
                 _consume(connection, self.consumed)
         else:
-            steps = (*steps, (_CONSUME_MESSAGES, consumed))
-            large = [step for step in steps if not step[0].is_small(step[1])]
-            small = [step for step in steps if step[1] and step[0].is_small(step[1])]
-            _one_by_one(connection, large)
-            if self.moved or self.settled or self.payloads or len(small) < 2:
-                _one_by_one(connection, small)  # they may concern the same messages
-            else:
-                bulk.run_together(connection, small)
+            self._write_together(connection, [*steps, (_CONSUME_MESSAGES, self.consumed)])
         if self.swept_jobs:  # what is left of them by now
             self.swept_counts = [tuple(row) for row in _COUNT_SWEPT.ask(connection, self.swept_jobs)]
             _SWEEP_PARKED.run(connection, self.swept_jobs)
@@ -236,6 +229,16 @@ class Changes:
                 )
                 connection.execute(text(step), values)
 
+    def _write_together(self, connection: Connection, steps: Sequence[Step]) -> None:
+        """COPY by itself; the rest as one statement, unless two of its parts may concern the same message."""
+        large = [(step, rows) for step, rows in steps if not step.is_small(rows)]
+        small = [(step, rows) for step, rows in steps if rows and step.is_small(rows)]
+        _one_by_one(connection, large)
+        if self.moved or self.settled or self.payloads:
+            _one_by_one(connection, small)
+        elif small:
+            bulk.run_together(connection, small)
+
     @property
     def is_empty(self) -> bool:
         return not (
@@ -246,7 +249,7 @@ class Changes:
         )  # fmt: skip
 
 
-def _one_by_one(connection: Connection, steps: Iterable[tuple[Bulk, list[Row]]]) -> None:
+def _one_by_one(connection: Connection, steps: Sequence[Step]) -> None:
     for step, rows in steps:
         if rows:
             step.run(connection, rows)

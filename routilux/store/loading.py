@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection, TextClause, bindparam, func, select, text, update
 
+from routilux.store.postgres_server import ALONG_KEYS
 from routilux.store.tables import activations, jobs, messages, parked, slots, worker_state, workers
 
 
@@ -56,20 +57,10 @@ def is_storable(text: object) -> bool:
     return True
 
 
-_ALONG_KEYS = (
-    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;"
-    " SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"
-)
-
-
 def along_keys(connection: Connection) -> None:
-    """Postgres: the reads that follow in this transaction go along keys.
-
-    A million waiting messages are a large part of a table, so the planner would read all of it, history and all, with
-    parallel workers: 3.4 s to the first activation with ten million rows of history.
-    """
+    """Postgres: the reads that follow in this transaction go along keys."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(_ALONG_KEYS)
+        connection.exec_driver_sql(ALONG_KEYS)
 
 
 def worker_named(connection: Connection, worker_id: str) -> StoredWorker | None:
@@ -174,34 +165,29 @@ LIVE_JOB = (
     "started_at", "ended_at", "active_us",
 )  # fmt: skip
 _LIVE_JOB = ", ".join(LIVE_JOB)
-_JOBS_OF = {
-    "sqlite": text(
-        f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT value FROM json_each(:numbers))"
-    ),
-    "postgresql": text(
-        f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job IN (SELECT CAST(v AS bigint) FROM"
-        " jsonb_array_elements_text(CAST(:numbers AS jsonb)) AS r(v))"
-    ),
-}
+
+
+def _among(statement: str) -> dict[str, TextClause]:
+    """The statement for each database, with `{numbers}` as the set of the JSON list `:numbers`."""
+    sets = {
+        "sqlite": "(SELECT value FROM json_each(:numbers))",
+        "postgresql": "(SELECT CAST(v AS bigint) FROM jsonb_array_elements_text(CAST(:numbers AS jsonb)) AS r(v))",
+    }
+    return {dialect: text(statement.format(numbers=numbers)) for dialect, numbers in sets.items()}
+
+
+_JOBS_OF = _among(f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job IN {{numbers}}")
 
 
 _MESSAGE = (
     "SELECT seq, job, slot, payload, created_at, produced_by FROM routilux_messages WHERE worker = :worker"
 )
-_MESSAGES_OF = {
-    "sqlite": text(
-        f"{_MESSAGE} AND seq IN (SELECT value FROM json_each(:seqs)) AND status = :status ORDER BY seq"
-    ),
-    "postgresql": text(
-        f"{_MESSAGE} AND seq IN (SELECT CAST(v AS bigint) FROM jsonb_array_elements_text(CAST(:seqs AS jsonb)) AS r(v))"
-        " AND status = :status ORDER BY seq"
-    ),
-}
+_MESSAGES_OF = _among(f"{_MESSAGE} AND seq IN {{numbers}} AND status = :status ORDER BY seq")
 
 
 def messages_with(connection: Connection, worker: int, seqs: Sequence[int], status: str) -> list[Any]:
     """These messages, as far as they have this status, by seq."""
-    values = {"worker": worker, "seqs": orjson.dumps(list(seqs)).decode(), "status": status}
+    values = {"worker": worker, "numbers": orjson.dumps(list(seqs)).decode(), "status": status}
     return list(connection.execute(_MESSAGES_OF[connection.dialect.name], values).all())
 
 

@@ -144,15 +144,14 @@ _FREE = (
         | (workers.c.owner.is_(None) & workers.c.status.in_(("pending", "running", "paused"))),
         (workers.c.takeover_at.is_(None)) | (workers.c.takeover_at <= bindparam("now")),
     )
-    .order_by(workers.c.key)
-    .limit(bindparam("most"))
 )
+_SOME_FREE = _FREE.order_by(workers.c.key).limit(bindparam("most"))
 
 
 _GLANCE = select(
     select(inbox.c.id).exists(),
     select(runtimes.c.key).where(runtimes.c.state == "alive", runtimes.c.key != bindparam("me")).exists(),
-    _FREE.limit(None).order_by(None).exists(),
+    _FREE.exists(),
 )
 
 
@@ -169,7 +168,7 @@ def ownerless(connection: Connection, flow_names: Sequence[str], now: int, most:
     """Workers of these flows that nobody runs and that may have work."""
     if not flow_names:
         return []
-    found = connection.execute(_FREE, {"flows": list(flow_names), "now": now, "most": most})
+    found = connection.execute(_SOME_FREE, {"flows": list(flow_names), "now": now, "most": most})
     return [row.key for row in found]
 
 

@@ -25,6 +25,12 @@ _LIMITS = (
 # of it for each commit. An own statement is planned as it would be anywhere.
 BY_KEY = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 AS_USUAL = "SET LOCAL enable_hashjoin = DEFAULT; SET LOCAL enable_mergejoin = DEFAULT"
+# Reads of the engine. A million waiting messages are a large part of a table, so the planner would read all of it, history
+# and all, with parallel workers.
+ALONG_KEYS = (
+    f"{BY_KEY}; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
+    " SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"
+)
 _WRITE = (
     f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LIMITS}; {BY_KEY}; SET LOCAL synchronous_commit ="
 )

@@ -85,7 +85,7 @@ def _round(kind: str, arena: Arena, options: argparse.Namespace, round_s: float)
             arena.keep_up()
             arena.pause(arena.choose.uniform(0, 2 * options.pause))
             fault = arena.choose.choices(chosen, weights)[0]
-            tally.faults[fault.name] += fault.strike(arena)
+            arena.strike(fault)
         arena.come_to_rest()
     tally.rounds += 1
     if tally.violations.total() > before:

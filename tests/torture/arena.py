@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,15 @@ from sqlalchemy import create_engine, make_url, pool
 from routilux.store import schema
 from tests.crash.support.black_box import COUNTED, BlackBox
 from tests.crash.support.program import Acknowledged
-from tests.crash.support.zygote import Child, Zygote
+from tests.crash.support.zygote import Child, Zygote, until
 from tests.support.postgres import PostgresServer
 from tests.torture import checker, load, torn
+from tests.torture.faults import Fault
 from tests.torture.network import BadNetwork
+from tests.torture.processes import NOT_STARTED
 
 LEASE_S = 2.0
 CUTS = 12  # of the WAL, at each power cut
-NOT_STARTED = 7  # see `processes`: kept apart, as that file runs in other processes
 NUMBERS = 100_000  # for the jobs of one life of a process
 
 
@@ -52,7 +52,8 @@ class Tally:
         self.faults: Counter[str] = Counter()
         self.kills: Counter[str] = Counter()  # by what the process was doing
         self.violations: Counter[str] = Counter()
-        self.jobs = self.retries = self.rounds = self.torn = self.ended = 0
+        self.impossible: set[str] = set()  # tried, and could not be done here
+        self.jobs = self.retries = self.rounds = self.torn = self.ended = self.readers = 0
 
 
 class Arena:
@@ -116,6 +117,13 @@ class Arena:
         for actor in [*self.runtimes, self.poster]:
             if not self.is_up(actor):
                 self._start(actor)
+
+    def strike(self, fault: Fault) -> None:
+        """Do it, and count it if it could be done."""
+        if fault.strike(self):
+            self.tally.faults[fault.name] += 1
+        else:
+            self.tally.impossible.add(fault.name)
 
     def get_going(self) -> None:
         """Faults begin when work does."""
@@ -188,13 +196,18 @@ class Arena:
         return True
 
     def reopen_reader(self) -> None:
-        """A transaction that reads, open for the whole round unless the server ends it."""
+        """A transaction with a snapshot of the empty tables, open for the whole round unless the server ends it."""
         self._close_reader()
         self._reader = checker.connect(self.direct_url)
-        self._reader.execute(
-            "BEGIN" if self.server is None else "SET default_transaction_isolation = 'repeatable read'"
-        )
-        self._reader.execute("SELECT count(*) FROM routilux_jobs").fetchall()
+        if self.server is None:
+            self._reader.execute("BEGIN")
+        else:
+            self._reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        self._seen = self._read()
+        self.tally.readers += 1
+
+    def _read(self) -> int:
+        return int(self._reader.execute("SELECT count(*) FROM routilux_jobs").fetchone()[0])
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -226,6 +239,8 @@ class Arena:
         )
         if child.wait(400.0) != 0:
             self.judge_words("lost", f"the last process did not finish: {child.output[-2000:]}")
+        if self._read() != self._seen:
+            raise AssertionError("the reader's transaction did not stay open")
         acknowledged = Acknowledged.read(self.folder / "acknowledged")
         self.judge(
             checker.check(self.direct_url, acknowledged, judges_early=not self.clock_was_set),
@@ -261,11 +276,3 @@ def _is_stopped(pid: int) -> bool:
     except OSError:  # a thread, or all of it, has ended meanwhile
         return not tasks.exists()
     return all(state in "TtZX" for state in states)
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    for _ in range(6000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError(f"{what}: not within a minute")

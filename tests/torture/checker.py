@@ -9,12 +9,13 @@ once everything has come to rest (`at_rest`). The answer counts faults by kind, 
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
+
+from tests.crash.support.checker import connect
 
 KINDS = ("lost", "doubled", "orphaned", "out of order", "early", "state")
 PARTS = 3
@@ -45,15 +46,6 @@ class Faults:
         return "\n".join(
             f"{kind} ({self.counts[kind]}): {'; '.join(self.examples[kind])}" for kind in self.counts
         )
-
-
-def connect(url: str) -> Any:
-    """A plain connection of the driver."""
-    if url.startswith("sqlite:///"):
-        return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
-    import psycopg
-
-    return psycopg.connect(url.replace("postgresql+psycopg", "postgresql"))
 
 
 def check(

@@ -8,34 +8,26 @@ import struct
 import threading
 from types import TracebackType
 
+from tests.crash.support.proxy import Proxy
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: close() sends RST
 
 
-class BadNetwork:
-    """Listens on a free port of its own and passes on what it may."""
+class BadNetwork(Proxy):
+    """Passes on what it may."""
 
     def __init__(self, port: int) -> None:
-        self._server = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__(port)
         self._flows = threading.Event()
         self._flows.set()
-        self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> BadNetwork:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._flows.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self.flow()
         self.reset()
-        self._thread.join(10)
+        super().__exit__(kind, error, trace)
 
     def stall(self) -> None:
         """Nothing arrives until `flow`."""
@@ -52,24 +44,18 @@ class BadNetwork:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                     end.shutdown(socket.SHUT_RDWR)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            try:
-                server = socket.create_connection(self._server, timeout=5)
-            except OSError:  # Postgres is down
-                client.close()
-                continue
-            server.settimeout(None)
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError), socket.create_connection(self._server) as server:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {client, server}
-            for source, target in ((client, server), (server, client)):
-                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+            back = threading.Thread(target=self._pass_on, args=(server, client), daemon=True)
+            back.start()
+            self._pass_on(client, server)
+            back.join()
+            with self._lock:
+                self._open -= {client, server}
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -79,6 +65,3 @@ class BadNetwork:
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        with self._lock:
-            self._open.discard(source)
-        source.close()

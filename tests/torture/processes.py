@@ -7,7 +7,9 @@ import logging
 import random
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,7 +23,9 @@ from tests.torture import load
 
 REST_S = 120.0
 HOLD_S = 0.7
+POST_EVERY_S = 0.05
 NOT_STARTED = 7
+Host = TypeVar("Host", Runtime, Client)
 
 
 def _runtime(url: str, lease_s: float) -> Runtime:
@@ -37,13 +41,26 @@ def _runtime(url: str, lease_s: float) -> Runtime:
     return Runtime(2, database=url, lease=lease_s, registry=load.register(), settings=settings)
 
 
-def _started(url: str, lease_s: float) -> Runtime:
+def _started(make: Callable[[], Host]) -> Host:
     """Ends the process, as any program would, where there is no database to be had."""
     try:
-        return _runtime(url, lease_s)
+        return make()
     except (RoutiluxError, SQLAlchemyError) as error:
         print(f"cannot start: {error}", file=sys.stderr)
         sys.exit(NOT_STARTED)
+
+
+def _keep_posting(host: Runtime | Client, folder: str, first: int) -> None:
+    """Jobs with numbers from `first` on, until it is told to stop. One in doubt may be there, and nobody counts on it."""
+    stop, notes = Path(folder) / "stop", Acknowledged(Path(folder) / "acknowledged")
+    choose, number = random.Random(first), first
+    while not stop.exists():
+        with contextlib.suppress(RoutiluxError, SQLAlchemyError):
+            worker = choose.choice(load.WORKERS)
+            host.post(load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number))
+            notes.add(load.job_id_of(number))
+        number += 1
+        threading.Event().wait(POST_EVERY_S)
 
 
 def work(url: str, folder: str, box: str, first: int, lease_s: float) -> None:
@@ -53,31 +70,14 @@ def work(url: str, folder: str, box: str, first: int, lease_s: float) -> None:
     """
     black_box = BlackBox(box)
     hooks.install(black_box, hooks.Death(black_box, None, 0, 0))
-    stop = Path(folder) / "stop"
-    with _started(url, lease_s) as runtime:
+    with _started(lambda: _runtime(url, lease_s)) as runtime:
         for worker in load.WORKERS:
             with contextlib.suppress(RoutiluxError, SQLAlchemyError):  # another process may have it by now
                 runtime.exec(load.FLOW, worker_id=worker)
-        threading.Thread(
-            target=_exhaust, args=(runtime, Path(box).with_suffix(".exhaust")), daemon=True
-        ).start()
-        notes, number = Acknowledged(Path(folder) / "acknowledged"), first
-        choose = random.Random(first)
-        while not stop.exists():
-            with contextlib.suppress(
-                RoutiluxError, SQLAlchemyError
-            ):  # in doubt: it may be there, nobody counts on it
-                worker = choose.choice(load.WORKERS)
-                runtime.post(load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number))
-                notes.add(load.job_id_of(number))
-            number += 1
-            stop_or_pause(stop, 0.05)
+        wanted = Path(box).with_suffix(".exhaust")
+        threading.Thread(target=_exhaust, args=(runtime, wanted), daemon=True).start()
+        _keep_posting(runtime, folder, first)
         runtime.shutdown(wait=False)
-
-
-def stop_or_pause(stop: Path, seconds: float) -> None:
-    if not stop.exists():
-        threading.Event().wait(seconds)
 
 
 def _exhaust(runtime: Runtime, wanted: Path) -> None:
@@ -95,27 +95,11 @@ def _exhaust(runtime: Runtime, wanted: Path) -> None:
             threading.Event().wait(HOLD_S)
 
 
-def _client(url: str) -> Client:
-    try:
-        return Client(url)
-    except (RoutiluxError, SQLAlchemyError) as error:
-        print(f"cannot start: {error}", file=sys.stderr)
-        sys.exit(NOT_STARTED)
-
-
 def post(url: str, folder: str, first: int) -> None:
     """Posts from a process that runs nothing: through the inbox."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    stop, notes, number = Path(folder) / "stop", Acknowledged(Path(folder) / "acknowledged"), first
-    choose = random.Random(first)
-    with _client(url) as client:
-        while not stop.exists():
-            with contextlib.suppress(RoutiluxError, SQLAlchemyError):
-                worker = choose.choice(load.WORKERS)
-                client.post(load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number))
-                notes.add(load.job_id_of(number))
-            number += 1
-            stop_or_pause(stop, 0.05)
+    with _started(lambda: Client(url)) as client:
+        _keep_posting(client, folder, first)
 
 
 def settle(url: str, folder: str, lease_s: float) -> None:

@@ -9,22 +9,23 @@ from tests.torture.arena import Tally
 
 def table(kind: str, tally: Tally, seed: int) -> str:
     """What was done to a database, and what came of it."""
-    counted = sum(tally.kills[phase] for phase in COUNTED)
     rows: list[tuple[str, object]] = [
-        (fault.name, tally.faults[fault.name] or "never: not possible here") for fault in faults.of(kind)
-    ]
-    rows += [("a reader's transaction", "open all the time")]
-    rows += [(f"killed: {phase}", tally.kills[phase]) for phase in (*COUNTED, "at rest, or loading")]
-    rows += [
-        ("kills with an activation or a commit under way", counted),
-        ("torn WALs opened", tally.torn),
+        *((fault.name, _times(tally, fault.name)) for fault in faults.of(kind)),
+        ("a reader's transaction: begun, as the server had ended it or a round began", tally.readers),
+        *((f"killed: {phase}", tally.kills[phase]) for phase in (*COUNTED, "at rest, or loading")),
+        ("kills with an activation or a commit under way", sum(tally.kills[phase] for phase in COUNTED)),
+        *([("torn WALs opened", tally.torn)] if kind == faults.SQLITE else []),
         ("processes that ended by themselves", tally.ended),
         ("jobs done", tally.jobs),
         ("attempts that failed or were discarded", tally.retries),
+        *((f"VIOLATIONS: {each}", tally.violations[each]) for each in checker.KINDS),
     ]
-    rows += [(f"VIOLATIONS: {each}", tally.violations[each]) for each in checker.KINDS]
     width = max(len(name) for name, _ in rows)
-    lines = [
-        f"{name:{width}}  {value}" for name, value in rows if kind == faults.SQLITE or "torn" not in name
-    ]
-    return "\n".join([f"\n{kind}: {tally.rounds} rounds, seeds {seed} to {seed + tally.rounds - 1}", *lines])
+    head = f"\n{kind}: {tally.rounds} rounds, seeds {seed} to {seed + tally.rounds - 1}"
+    return "\n".join([head, *(f"{name:{width}}  {value}" for name, value in rows)])
+
+
+def _times(tally: Tally, name: str) -> object:
+    if name not in tally.faults and name in tally.impossible:
+        return "tried, not possible"
+    return tally.faults[name]

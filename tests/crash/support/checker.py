@@ -20,7 +20,7 @@ Connection = Any  # of sqlite3 or psycopg
 
 def connect(url: str) -> Connection:
     if url.startswith("sqlite:///"):
-        return sqlite3.connect(url.removeprefix("sqlite:///"))
+        return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
     import psycopg
 
     return psycopg.connect(url.replace("postgresql+psycopg", "postgresql"))

@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres that cuts connections at COMMIT: before the server got it, or after it has answered."""
+"""TCP proxies before Postgres; one cuts connections at COMMIT: before the server got it, or after it has answered."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ import contextlib
 import selectors
 import socket
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
+from typing import Self
 
 COMMIT = b"COMMIT\x00"  # the end of a simple query message
 
 
-class CuttingProxy:
-    """Listens on a free port of its own. `cut(n)` arms it: from then on it cuts every n-th COMMIT, in turns of both ways.
-
-    After "the server got it" means: its answer has arrived here, and goes no further.
-    """
+class Proxy(ABC):
+    """Listens on a free port of its own; each client is served in a thread."""
 
     def __init__(self, port: int) -> None:
         self._server = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.cuts = {"not committed": 0, "committed": 0}
-        self._every = 0
-        self._seen = 0
         self._lock = threading.Lock()
         self._links: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
-    def __enter__(self) -> CuttingProxy:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -40,9 +36,6 @@ class CuttingProxy:
         for link in [self._thread, *self._links]:
             link.join(30)
 
-    def cut(self, every: int) -> None:
-        self._every = every
-
     def _accept(self) -> None:
         while True:
             try:
@@ -52,6 +45,26 @@ class CuttingProxy:
             link = threading.Thread(target=self._serve, args=(client,), daemon=True)
             self._links.append(link)
             link.start()
+
+    @abstractmethod
+    def _serve(self, client: socket.socket) -> None:
+        """Pass on what a client and the server say, until one of them ends it."""
+
+
+class CuttingProxy(Proxy):
+    """`cut(n)` arms it: from then on it cuts every n-th COMMIT, in turns of both ways.
+
+    After "the server got it" means: its answer has arrived here, and goes no further.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.cuts = {"not committed": 0, "committed": 0}
+        self._every = 0
+        self._seen = 0
+
+    def cut(self, every: int) -> None:
+        self._every = every
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(self._server) as server, selectors.DefaultSelector() as ready:
