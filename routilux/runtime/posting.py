@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
 
 Names = tuple[str, str, str]
-CHUNK = 2000  # posts in one transaction
+CHUNK = 5000  # posts in one transaction
 
 
 class Posted(tuple[WorkerState | None, JobContext]):
@@ -164,16 +164,7 @@ def post_many(
     """Many posts: all checked first, then stored in parts."""
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
     spec = _slot(runtime, names)
-    posts = [
-        _encode(
-            runtime,
-            names,
-            spec,
-            item if isinstance(item, PostItem) else PostItem(item, metadata=metadata),
-            root=f"items[{i}]",
-        )
-        for i, item in enumerate(items)
-    ]
+    posts = _encode_all(runtime, names, spec, items, metadata)
     door.check_ids(posts)
     port = JobHandle(runtime)
     if transaction is not None:
@@ -190,6 +181,25 @@ def post_many(
             raise
         stored.extend(JobContext(entry.job_id, names[0], accepted[entry.job_id], port) for entry in chunk)
     return stored
+
+
+def _encode_all(
+    runtime: Runtime,
+    names: Names,
+    spec: Slot,
+    items: Iterable[Mapping[str, Any] | PostItem],
+    metadata: Mapping[str, Any] | None,
+) -> list[Post]:
+    limit = runtime.settings.max_payload_bytes
+    shared = door.encode_metadata(metadata, limit)
+    posts: list[Post] = []
+    for i, item in enumerate(items):
+        root = f"items[{i}]"
+        if isinstance(item, PostItem):
+            posts.append(_encode(runtime, names, spec, item, root=root))
+        else:
+            posts.append(Post(new_id(), door.encode_payload(spec, item, limit, root), shared))
+    return posts
 
 
 def _send(

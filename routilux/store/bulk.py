@@ -103,10 +103,27 @@ def run_together(connection: Connection, steps: Sequence[tuple[Bulk, Sequence[Ro
 
 def _copy(connection: Connection, statement: str, rows: Sequence[Row], end: str) -> None:
     """https://www.postgresql.org/docs/current/sql-copy.html, text format."""
-    lines = "".join(["\t".join(map(_field, row)) + end for row in rows])
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(lines)
+        copy.write(_lines(rows, end))
+
+
+def _lines(rows: Sequence[Row], end: str) -> str:
+    """Rows as COPY reads them. Values are escaped only where the whole shows that one of them needs it."""
+    lines = "".join(
+        [
+            "\t".join([v if v.__class__ is str else "\\N" if v is None else str(v) for v in row]) + end  # type: ignore[misc]
+            for row in rows
+        ]
+    )
+    nulls, tabs = sum([row.count(None) for row in rows]), len(rows[0]) - 1 + end.count("\t")
+    is_plain = (
+        lines.count("\\") == nulls
+        and lines.count("\t") == tabs * len(rows)
+        and lines.count("\n") == len(rows)
+        and "\r" not in lines
+    )
+    return lines if is_plain else "".join(["\t".join(map(_field, row)) + end for row in rows])
 
 
 def _field(value: object) -> str:

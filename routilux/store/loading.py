@@ -167,33 +167,44 @@ LIVE_JOB = (
 _LIVE_JOB = ", ".join(LIVE_JOB)
 
 
-def _among(statement: str) -> dict[str, TextClause]:
-    """The statement for each database, with `{numbers}` as the set of the JSON list `:numbers`."""
-    sets = {
-        "sqlite": "(SELECT value FROM json_each(:numbers))",
-        "postgresql": "(SELECT CAST(v AS bigint) FROM jsonb_array_elements_text(CAST(:numbers AS jsonb)) AS r(v))",
+def _among(columns: str, table: str, number: str, rest: str = "") -> dict[str, TextClause]:
+    """Rows of a worker by their numbers, which are `:rows`, a JSON list of [worker, number].
+
+    On Postgres the worker must come out of the list, too: where it is younger than the statistics of the table and a constant,
+    the planner reads all of its rows for each number (seen: 130 µs a row instead of 10).
+    """
+    return {
+        "sqlite": text(
+            f"SELECT {columns} FROM {table} WHERE worker = :worker AND {number} IN"
+            f" (SELECT json_extract(value, '$[1]') FROM json_each(:rows)){rest}"
+        ),
+        "postgresql": text(
+            f"SELECT {columns} FROM (SELECT CAST(v ->> 0 AS bigint) AS of, CAST(v ->> 1 AS bigint) AS number FROM"
+            f" jsonb_array_elements(CAST(:rows AS jsonb)) AS r(v)) AS n JOIN {table} ON worker = n.of AND {number} = n.number{rest}"
+        ),
     }
-    return {dialect: text(statement.format(numbers=numbers)) for dialect, numbers in sets.items()}
 
 
-_JOBS_OF = _among(f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job IN {{numbers}}")
-
-
-_MESSAGE = (
-    "SELECT seq, job, slot, payload, created_at, produced_by FROM routilux_messages WHERE worker = :worker"
+_JOBS_OF = _among(_LIVE_JOB, "routilux_jobs", "job")
+_MESSAGES_OF = _among(
+    "seq, job, slot, payload, created_at, produced_by", "routilux_messages", "seq", " AND status = :status ORDER BY seq"
 )
-_MESSAGES_OF = _among(f"{_MESSAGE} AND seq IN {{numbers}} AND status = :status ORDER BY seq")
+
+
+def _numbered(connection: Connection, worker: int, numbers: Sequence[int]) -> dict[str, object]:
+    rows: dict[str, object] = {"rows": orjson.dumps([(worker, number) for number in numbers]).decode()}
+    return rows | {"worker": worker} if connection.dialect.name == "sqlite" else rows
 
 
 def messages_with(connection: Connection, worker: int, seqs: Sequence[int], status: str) -> list[Any]:
     """These messages, as far as they have this status, by seq."""
-    values = {"worker": worker, "numbers": orjson.dumps(list(seqs)).decode(), "status": status}
+    values = {**_numbered(connection, worker, seqs), "status": status}
     return list(connection.execute(_MESSAGES_OF[connection.dialect.name], values).all())
 
 
 def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
     """Job rows by number."""
-    values = {"worker": worker, "numbers": orjson.dumps(numbers).decode()}
+    values = _numbered(connection, worker, numbers)
     return list(connection.execute(_JOBS_OF[connection.dialect.name], values).all())
 
 

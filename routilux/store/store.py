@@ -56,8 +56,8 @@ class InboxRow:
 
 _FENCE = {
     # KEY SHARE: a heartbeat does not wait for it, a take-over (FOR UPDATE) does
-    "postgresql": text("SELECT 1 FROM routilux_runtimes WHERE key = :key AND state = 'alive' FOR KEY SHARE"),
-    "sqlite": text("SELECT 1 FROM routilux_runtimes WHERE key = :key AND state = 'alive'"),
+    "postgresql": "SELECT 1 FROM routilux_runtimes WHERE key = %s AND state = 'alive' FOR KEY SHARE",
+    "sqlite": "SELECT 1 FROM routilux_runtimes WHERE key = ? AND state = 'alive'",
 }
 _COMMIT_ROW = text(
     "INSERT INTO routilux_commits (runtime, n, in_flight, committed_at) VALUES (:key, :n, :in_flight, :now)"
@@ -131,7 +131,7 @@ class Commit:
 
     def fence(self, runtime: int) -> None:
         """Lock my row, or learn that I am dead. Raises `Fenced`."""
-        if self.connection.execute(_FENCE[self._dialect], {"key": runtime}).first() is None:
+        if self.connection.exec_driver_sql(_FENCE[self._dialect], (runtime,)).first() is None:
             raise Fenced
 
     def mark(self, runtime: int, n: int, in_flight: str, now: int) -> None:

@@ -120,7 +120,7 @@ def _post_many(kind: str) -> Figure:
         "Posting",
         f"post_many(), {kind}",
         f"One call with {BULK:,} messages until it returns, while the logic of those that are in runs; the limit writes"
-        " as many job rows and message rows, 2,000 of each to a commit.",
+        " as many job rows and message rows, 5,000 of each to a commit.",
         (Metric("posts", "posts/s"),),
         (Series(OURS, ours), Series(replay.NAME[kind], raw, Role.LIMIT), *peers.series("bulk", kind)),
         (Target("posts", 60_000),),
@@ -128,15 +128,15 @@ def _post_many(kind: str) -> Figure:
 
 
 def raw_bulk(database: str, count: int) -> Values:
-    """A job row and a message row for each, 2,000 to a commit."""
+    """A job row and a message row for each, 5,000 to a commit."""
     body = json.dumps(flows.payload(0))
     writer = replay.writer(database)
     jobs = ("worker", "job", "job_id", "flow", "status", "open_count", "created_at")
     messages = ("worker", "seq", "job", "routine", "slot", "payload", "status", "created_at")
     begun = time.perf_counter()
     with contextlib.closing(writer):
-        for start in range(0, count, 2_000):
-            numbers = range(start, min(count, start + 2_000))
+        for start in range(0, count, 5_000):
+            numbers = range(start, min(count, start + 5_000))
             with writer.transaction():
                 writer.insert(
                     "routilux_jobs", jobs, [(1, n, f"{n:036}", "f", "pending", 1, 0) for n in numbers]

@@ -10,13 +10,15 @@ import contextlib
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
 
+from routilux.store import bulk
+from routilux.store.bulk import Bulk, Row
 from routilux.store.tables import metadata
 
 _TABLE = re.compile(r"\s*(INSERT INTO|UPDATE|COPY)\s+(routilux_\w+)")
@@ -63,7 +65,7 @@ class Recorder:
         event.listen(Engine, "after_cursor_execute", self._executed)
         event.listen(Engine, "commit", self._committed)
         event.listen(Engine, "rollback", self._rolled_back)
-        with self._copies():
+        with self._copies(), self._together():
             yield self
 
     def _executed(self, connection: Connection, cursor: Any, statement: str, *_: object) -> None:
@@ -101,6 +103,23 @@ class Recorder:
             yield
         finally:
             psycopg.Cursor.copy = real  # type: ignore[method-assign]
+
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        """Steps that Postgres gets as one statement have no row counts of their own."""
+        real, note = bulk.run_together, self._note
+
+        def run_together(connection: Connection, steps: Sequence[tuple[Bulk, Sequence[Row]]]) -> None:
+            real(connection, steps)
+            for step, rows in steps:
+                note(connection.connection.driver_connection, step.postgres.text, len(rows))
+
+        bulk.run_together = run_together
+        try:
+            yield
+        finally:
+            bulk.run_together = real
 
 
 def record(module: str, function: str, database: str, jobs: int, target: str) -> dict[str, float]:
