@@ -17,7 +17,7 @@ from routilux.testing import End, SimulationError, simulate
 from tests.simulation.broken import BROKEN
 from tests.simulation.flows import SCENES
 
-SEEDS = int(os.environ.get("ROUTILUX_SEEDS", "600"))
+SEEDS = int(os.environ.get("ROUTILUX_SEEDS", "2000"))
 MOST = 2000  # a broken engine must be caught within so many
 
 
