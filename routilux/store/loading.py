@@ -187,7 +187,10 @@ def _among(columns: str, table: str, number: str, rest: str = "") -> dict[str, T
 
 _JOBS_OF = _among(_LIVE_JOB, "routilux_jobs", "job")
 _MESSAGES_OF = _among(
-    "seq, job, slot, payload, created_at, produced_by", "routilux_messages", "seq", " AND status = :status ORDER BY seq"
+    "seq, job, slot, payload, created_at, produced_by",
+    "routilux_messages",
+    "seq",
+    " AND status = :status ORDER BY seq",
 )
 
 

@@ -104,7 +104,6 @@ class Recorder:
         finally:
             psycopg.Cursor.copy = real  # type: ignore[method-assign]
 
-
     @contextlib.contextmanager
     def _together(self) -> Iterator[None]:
         """Steps that Postgres gets as one statement have no row counts of their own."""
