@@ -29,6 +29,7 @@ class Pick:
     paused_reruns: list[Rerun] = field(default_factory=list)
     is_alone: bool = False
     is_ask: bool = False
+    is_in_line: bool = False  # one message each, in the order of the line
 
 
 def pick(cell: RoutineCell, now: int, limit: int, *, is_flushing: bool = False) -> Pick:
@@ -126,10 +127,13 @@ def newest(messages: Sequence[Message]) -> Job:
 def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
     """The hot path: one message each, in the order of the line."""
     activations = chosen.activations
+    chosen.is_in_line = True
     if len(cell.slots) == 1 and not cell.reruns and not cell.worker.suspects:
         only = next(iter(cell.slots.values()))
+        take = only.items.popleft
         for _ in range(min(limit, len(only.items))):
-            message = only.pop()
+            message = take()
+            only.held_bytes -= len(message.payload)
             activations.append(Activation((message,), message.job, 1, IMMEDIATE))
         return
     stop_at = cell.reruns[0].line if cell.reruns else None

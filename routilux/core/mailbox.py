@@ -257,15 +257,24 @@ class Run:
         "is_alone",
         "is_ask",
         "is_broken",
+        "is_in_line",
         "running",
         "settled",
         "should_stop",
         "snapshot",
     )
 
-    def __init__(self, cell: RoutineCell, activations: list[Activation], *, is_alone: bool = False) -> None:
+    def __init__(
+        self,
+        cell: RoutineCell,
+        activations: list[Activation],
+        *,
+        is_alone: bool = False,
+        is_in_line: bool = False,
+    ) -> None:
         self.cell = cell
         self.activations = activations
+        self.is_in_line = is_in_line  # one message each, in the order of their numbers
         self.is_alone = is_alone
         self.is_ask = False  # its policy is the user's code: the executor asks it first
         self.snapshot: dict[str, list[Message]] = {}
@@ -279,9 +288,12 @@ class Run:
     def in_flight(self) -> list[object]:
         """[worker, routine, first seq, last seq, alone, parked row]: who is suspect if this process dies."""
         rest = self.activations[self.settled :]
-        seqs = [message.seq for activation in rest for message in activation.messages]
         if self.is_ask:
             seqs = [message.seq for items in self.snapshot.values() for message in items]
+        elif self.is_in_line and rest:
+            seqs = [rest[0].messages[0].seq, rest[-1].messages[0].seq]
+        else:
+            seqs = [message.seq for activation in rest for message in activation.messages]
         rerun = rest[0].rerun.key if len(rest) == 1 and rest[0].rerun is not None else None
         return [
             self.cell.worker.key,

@@ -90,10 +90,10 @@ def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[s
             _store(engine, batch, cell, entry, post)
             if post.fingerprint is not None:
                 taken[post.job_id] = (cell.worker_id, post.fingerprint)
-    worker_ids = {
-        post.job_id: (taken[post.job_id][0] if post.job_id in taken else cell.worker_id)
-        for post in entry.posts
-    }
+    mine = cell.worker_id
+    worker_ids: dict[str, str | None] = {post.job_id: mine for post in entry.posts}
+    for job_id in taken.keys() & worker_ids.keys():
+        worker_ids[job_id] = taken[job_id][0]
     batch.receipts.append((entry.receipt, worker_ids))
 
 

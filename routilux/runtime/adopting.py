@@ -51,8 +51,8 @@ def fenced(engine: Engine, work: Callable[[Commit], T]) -> T:
     """One transaction behind my fence."""
 
     def call() -> T:
-        with engine.store.commit() as commit:
-            commit.fence(engine.runtime_key)
+        with engine.store.commit(engine.runtime_key) as commit:
+            commit.fence()
             return work(commit)
 
     return patiently(engine, call)

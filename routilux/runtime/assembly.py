@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +15,7 @@ from routilux.core.activation import Readers
 from routilux.core.mailbox import Run, WorkerCell
 from routilux.core.registry import FlowRegistry
 from routilux.output import install_routed_stdout
-from routilux.runtime import adopting, housekeeping, stopping, takeover, trouble
+from routilux.runtime import adopting, housekeeping, interpreter, stopping, takeover, trouble
 from routilux.runtime.alarm import Alarm
 from routilux.runtime.batch import Fact
 from routilux.runtime.driving import Drive, Executors
@@ -33,11 +31,7 @@ from routilux.store.database import Database, check_named
 from routilux.store.store import Store
 
 log = logging.getLogger("routilux")
-# Python looks for cycles after so many new containers; messages in the windows are long-lived and have none, and
-# looking at them again and again took a fifth of the time.
-PYTHONS_YOUNG, YOUNG_OBJECTS = 2_000, 10_000
-THOROUGH_EVERY = 10  # times that it is reconciled
-SWITCH_INTERVAL_S = 0.001  # at the default 5 ms a commit waits that long, per statement, for each busy thread
+THOROUGH_EVERY = 30  # times that it is reconciled
 
 
 @dataclass(slots=True)
@@ -105,7 +99,7 @@ def assemble(
         raise
     if is_capturing:
         install_routed_stdout()
-    _tune_interpreter()
+    interpreter.tune()
     engine.must_reconcile = True
     drive.start(engine, lease, alarm)
     return Parts(opened, store, engine, lease, alarm, pool, settings, drive)
@@ -117,15 +111,6 @@ def prepare_schema(database: Database) -> None:
     url = database.url.render_as_string(hide_password=False)
     with contextlib.nullcontext() if lock is None else lock.upgrade(), database.read() as connection:
         schema.ensure(connection, url, is_exclusive=lambda: lock is None or lock.is_alone())
-
-
-def _tune_interpreter() -> None:
-    """Settings of the whole process, raised from Python's defaults; a program's own choice stays."""
-    if sys.getswitchinterval() > SWITCH_INTERVAL_S:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-    young, *older = gc.get_threshold()
-    if 0 < young <= PYTHONS_YOUNG:
-        gc.set_threshold(YOUNG_OBJECTS, *older)
 
 
 def own_version() -> str:
@@ -148,14 +133,12 @@ def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
     One question tells whether there is anything to see; now and then all is looked at without asking.
     """
     engine.watch_alarm()
-    with engine.store.read() as connection:
-        has_inbox, has_others, has_ownerless = ownership.glance(
-            connection, engine.runtime_key, engine.flows.names(), engine.clock.now_us()
-        )
-    if engine.reconciled % THOROUGH_EVERY == 0:
+    is_thorough = engine.reconciled % THOROUGH_EVERY == 0
+    engine.reconciled += 1
+    has_inbox, has_others, has_ownerless = _glance(engine, is_thorough=is_thorough)
+    if is_thorough:
         engine.due.expect_soon()
         has_inbox = True
-    engine.reconciled += 1
     engine.inbox.must_look = engine.inbox.must_look or has_inbox
     if lease.is_dead:
         trouble.lose_identity(engine)
@@ -164,6 +147,19 @@ def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
         if is_recovering and (has_others or has_ownerless):
             takeover.run_once(engine, lease)
     housekeeping.run_once(engine)
+
+
+def _glance(engine: Engine, *, is_thorough: bool) -> tuple[bool, bool, bool]:
+    """As `ownership.glance`. On SQLite, that there is nothing holds until somebody writes or another flow is known."""
+    last = engine.glance
+    names = engine.flows.names()
+    last.token, has_changed = engine.store.database.changed_since(last.token)
+    asked = (engine.runtime_key, engine.store.commits, names)
+    if is_thorough or has_changed or any(last.found) or asked != last.asked:
+        with engine.store.read(is_single=True) as connection:
+            last.found = ownership.glance(connection, engine.runtime_key, names, engine.clock.now_us())
+        last.asked = asked
+    return last.found
 
 
 def _duties(engine: Engine, settings: Settings) -> dict[str, tuple[float, Callable[[], None]]]:

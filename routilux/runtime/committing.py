@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from routilux.errors import RuntimeShutDownError
+from routilux.runtime import interpreter
 from routilux.runtime.batch import Batch
 from routilux.store.failures import Failure, classify
 from routilux.store.store import AlreadyIn, Commit, CommitRow, Fenced, TransactionEnded, as_json
@@ -77,7 +78,7 @@ class GroupCommit:
             self._settle()  # nothing to ask the database: decide before the transaction begins
             if self._batch.is_empty:
                 return
-        with self._engine.store.commit() as current:
+        with interpreter.in_commit(), self._engine.store.commit(self._engine.runtime_key) as current:
             self._fence(current)
             if self._was_sent:
                 self._mark(current)
@@ -93,7 +94,7 @@ class GroupCommit:
     def _fence(self, current: Commit) -> None:
         engine = self._engine
         try:
-            current.fence(engine.runtime_key)
+            current.fence()
         except Fenced:
             was_in = self._was_sent and current.went_in(engine.runtime_key, engine.commit_n)
             raise Fenced(was_in=was_in) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
+from routilux.core.states import ENDED_WORKER
 from routilux.runtime import keeping
 from routilux.runtime.batch import Batch
 from routilux.store import loading
@@ -16,12 +17,17 @@ SLOTS_EVERY_US = 1_000_000
 
 
 def refresh(engine: Engine, batch: Batch) -> None:
-    """About once a second: counters of slots and workers that did something. A start reads only what waits."""
-    for worker in batch.workers.values():
-        if batch.now - worker.refreshed_at >= SLOTS_EVERY_US:
-            worker.refreshed_at = batch.now
-            write_slots(batch, worker)
-            keeping.write_worker(batch, worker)
+    """About once a second, and once more when there is nothing more to do: counters of slots and workers that did
+    something. A start reads only what waits, and whoever posts from outside learns by them whether there is room."""
+    behind = engine.uncounted
+    behind.update(batch.workers.values())
+    for worker in list(behind):
+        if not 0 <= batch.now - worker.refreshed_at < SLOTS_EVERY_US:  # below: the clock was set back
+            behind.remove(worker)
+            if engine.workers.get(worker.key) is worker and worker.status not in ENDED_WORKER:
+                worker.refreshed_at = batch.now
+                write_slots(batch, worker)
+                keeping.write_worker(batch, worker)
 
 
 def write_slots(batch: Batch, worker: WorkerCell) -> None:
@@ -59,11 +65,13 @@ def count_out(engine: Engine, batch: Batch) -> None:
         cell = engine.workers.get(worker)
         if cell is not None and routine in cell.routines and slot in cell.routines[routine].slots:
             cell.slot(routine, slot).waiting -= count
+            engine.uncounted.add(cell)
     ended = set(batch.ended_jobs)
     for run in engine.runs:
         for activation in run.activations[run.settled :] if not run.cell.worker.is_forgotten else ():
             for message in activation.messages if activation.rerun is None else ():
                 if message.job in ended:
+                    engine.uncounted.add(run.cell.worker)
                     run.cell.slots[message.slot].waiting += 1
 
 

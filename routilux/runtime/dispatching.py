@@ -133,7 +133,7 @@ def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick)
 
 
 def _start(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
-    run = Run(cell, chosen.activations, is_alone=chosen.is_alone)
+    run = Run(cell, chosen.activations, is_alone=chosen.is_alone, is_in_line=chosen.is_in_line)
     if chosen.is_ask:
         run.is_ask = cell.is_asked = True
         run.snapshot = {name: list(queue.items) for name, queue in cell.slots.items()}
@@ -173,6 +173,7 @@ def unpick(cell: RoutineCell, activations: list[Activation]) -> None:
 
 def _park_paused(batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
     """Messages of a paused job leave the line, so that they cannot fill the window; resuming brings them back."""
+    batch.touch_worker(cell.worker)
     for message in chosen.paused:
         cell.slots[message.slot].waiting -= 1
         batch.settle(cell.worker, message.seq, MessageStatus.PARKED)
@@ -194,6 +195,8 @@ def ended(engine: Engine, run: Run) -> None:
         cell.runs.remove(run)
     if cell.worker.is_forgotten:
         return
-    unpick(cell, run.activations[run.settled :])
+    if run.settled < len(run.activations):
+        unpick(cell, run.activations[run.settled :])
+        engine.uncounted.add(cell.worker)
     if cell.has_backlog:
         engine.note(cell)

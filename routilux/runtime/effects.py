@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from routilux.core import payload
-from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, Replace, jobs_of
+from routilux.core.activation import JobIncrement, JobSet, Outcome, Replace, jobs_of
 from routilux.core.choosing import IMMEDIATE
 from routilux.core.mailbox import RoutineCell, WorkerCell
 from routilux.core.message import Activation, Job, Message
-from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
+from routilux.core.states import ActivationStatus, JobStatus
 from routilux.core.worker_state import added
 from routilux.runtime.batch import Batch, Fact
 
@@ -32,9 +32,7 @@ def emit(
     seq = worker.next_seq
     worker.next_seq = seq + 1
     job.open_count += 1
-    batch.changes.messages.append(
-        (worker.key, seq, job.no, routine, slot, text, produced_by, MessageStatus.WAITING, batch.now)
-    )
+    batch.changes.waiting.append((worker.key, seq, job.no, routine, slot, text, produced_by, batch.now))
     cell = worker.routines[routine]
     cell.slots[slot].push(seq, job, text, batch.now, produced_by)
     cell.is_asked = False
@@ -42,13 +40,6 @@ def emit(
         cell.needs_purge = True
     if not cell.is_ready:
         engine.note(cell)
-
-
-def change_state(batch: Batch, worker: WorkerCell, change: Replace | Increment) -> None:
-    if isinstance(change, Increment):
-        increment_state(batch, worker, change.routine, change.key, change.by)
-    else:
-        replace_state(batch, worker, change.routine, change.texts)
 
 
 def replace_state(batch: Batch, worker: WorkerCell, routine: str, texts: dict[str, str]) -> None:
@@ -89,13 +80,16 @@ def start_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None
 
 
 def take_effects(engine: Engine, batch: Batch, cell: RoutineCell, job: Job, n: int, outcome: Outcome) -> None:
-    """What logic that succeeded wants: messages, state, job data."""
+    """What logic that succeeded wants: messages, state, and data of the job that it ran as, unless that has ended."""
     worker = cell.worker
     for routine, slot, text in outcome.emits:
         emit(engine, batch, worker, job, routine, slot, text, n)
     for change in outcome.state:
-        change_state(batch, worker, change)
-    for edit in outcome.job:
+        if isinstance(change, Replace):
+            batch.state_of(worker, change.routine).replace(change.texts)
+        else:
+            increment_state(batch, worker, change.routine, change.key, change.by)
+    for edit in outcome.job if job is outcome.activation.job else ():
         change_job(batch, worker, job, edit)
     if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
         job.is_touched = True

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from routilux.core.activation import Outcome
@@ -61,7 +62,7 @@ from routilux.store.store import Commit, Fenced, InboxRow, Store
 log = logging.getLogger("routilux")
 
 MOST_INPUTS = 4096
-QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.1, 0.5
+QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.2, 1.0
 
 
 class Executor(Protocol):
@@ -73,6 +74,15 @@ class Executor(Protocol):
     def take(self, run: Run) -> None: ...
     def give(self, run: Run) -> None: ...
     def submit(self, run: Run) -> None: ...
+
+
+@dataclass(slots=True)
+class Glance:
+    """What the last look at the whole database found, and what tells that it still holds."""
+
+    found: tuple[bool, bool, bool] = (True, True, True)  # as `ownership.glance`
+    asked: object = None
+    token: object = None
 
 
 class Engine:
@@ -120,6 +130,7 @@ class Engine:
         self.must_reconcile = False
         self.reconciled_at = clock.monotonic()
         self.reconciled = 0  # so many times
+        self.glance = Glance()
         self.reconcile: Callable[[], object] = lambda: None
         self.clock_is_real = True
         self.wants_facts = False
@@ -132,6 +143,7 @@ class Engine:
         self.miscounted: set[WorkerCell] = (
             set()
         )  # what is parked of them changed in ways that only SQL can count
+        self.uncounted: set[WorkerCell] = set()  # did something since their counters were written
         self.closed_at = float("-inf")  # when finished workers were looked for
         self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
         self.flush_waiters = 0
@@ -303,8 +315,8 @@ class Engine:
                 keeping.park_unroutable(self, batch)
             redelivery.apply(self, batch)
             timeouts.apply(self, batch)
-            counting.refresh(self, batch)
             dispatching.plan(self, batch)
+            counting.refresh(self, batch)
 
         asks = (
             self.inbox.ids
@@ -326,10 +338,12 @@ class Engine:
     def _apply(self, batch: Batch, inputs: Iterable[Input], taken: dict[str, tuple[str | None, str]]) -> None:
         """Outcomes first, then posts, then requests: a request sees, and may end, what the outcomes left."""
         later: list[Request | SignalIn] = []
+        settle = settling.settle
         for entry in inputs:
+            if type(entry) is Outcome:
+                settle(self, batch, entry)
+                continue
             match entry:
-                case Outcome():
-                    settling.settle(self, batch, entry)
                 case RunEnded(run=run):
                     dispatching.ended(self, run)
                 case PostIn():

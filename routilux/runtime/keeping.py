@@ -95,7 +95,7 @@ def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> Non
     counters = loading.slot_counters(connection, cell.key)
     names = {(rid, name) for rid, routine in cell.routines.items() for name in routine.slots}
     # all slots of a definition are written together, so one without a row has nothing older than the oldest of the others
-    low = min((low for low, _ in counters.values()), default=0)
+    low = min((known.low_seq for known in counters.values()), default=0)
     counts = loading.waiting_counts(connection, cell.key, low)
     for routine_id, slot_name in names:
         routine = cell.routines[routine_id]
@@ -103,8 +103,11 @@ def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> Non
         queue.waiting = counts.pop((routine_id, slot_name), 0)
         queue.has_more = queue.waiting > 0
         queue.loaded_to = low - 1
-        fired = counters.get((routine_id, slot_name), (0, None))[1]
-        routine.last_fired_at = fired if fired is not None else routine.last_fired_at
+        known = counters.get((routine_id, slot_name))
+        if known is not None:
+            routine.last_fired_at = known.last_fired_at or routine.last_fired_at
+            if known.waiting != queue.waiting:  # its last owner died before it wrote them again
+                engine.uncounted.add(cell)
         _fill(connection, routine, queue)
     gone = counts.keys() | (counters.keys() - names)
     engine.unroutable.extend((cell.key, low, routine, slot) for routine, slot in gone)

@@ -58,7 +58,8 @@ class Lease:
         with self._writer.transaction() as connection:
             until = self.clock_us(connection) + me.lease_us
             self.key = ownership.register(connection, me, until, self._clock.now_us())
-            self._note_backend(connection)
+            if self._database.is_postgres:
+                self._extend(connection)
         if self._database.lock_file is not None:
             self._database.lock_file.hold_alive(self.key)
         self._renewed_at = self._unbroken_since = before
@@ -113,17 +114,17 @@ class Lease:
                 self._writer.drop()
                 log.warning("heartbeat failed, trying again: %s", error)
 
-    def _note_backend(self, connection: Connection) -> None:
+    def _extend(self, connection: Connection) -> bool:
+        lease_us, now = round(self._lease_s * 1e6), self._clock.now_us()
         if self._database.is_postgres:
-            ownership.note_backend(connection, self.key)
+            return ownership.renew_by_server(connection, self.key, lease_us, now)
+        return ownership.renew(connection, self.key, self.clock_us(connection) + lease_us, now)
 
     def renew(self) -> None:
         """Extend the lease once."""
         before = self._clock.monotonic()
         with self._writer.transaction() as connection:
-            until = self.clock_us(connection) + round(self._lease_s * 1e6)
-            alive = ownership.renew(connection, self.key, until, self._clock.now_us())
-            self._note_backend(connection)
+            alive = self._extend(connection)
         if alive:
             if before - self._renewed_at > self._lease_s:
                 self._unbroken_since = before

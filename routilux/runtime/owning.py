@@ -125,12 +125,14 @@ class _Doom:
         self._jobs: set[tuple[int, int]] = set()
 
     def lets_in(self, batch: Batch, own: Own) -> bool:
-        """Whether its statements run. One that follows a failure is skipped; one that may end its job is remembered."""
+        """Whether its statements run. What is discarded, with statements or without, takes the rest of its run along."""
         if own.is_gone:
             return False
-        if own.writes and (own.run in self._runs or own.jobs & self._jobs or own.is_late):
-            batch.skipped.add(own.key)
+        is_doomed = own.run in self._runs or bool(own.jobs & self._jobs)
+        if is_doomed or own.is_late:
             self._runs.add(own.run)
+            if own.writes and is_doomed:
+                batch.skipped.add(own.key)
             return False
         if own.may_end_jobs:
             self._jobs |= own.jobs

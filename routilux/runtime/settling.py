@@ -88,7 +88,8 @@ def _succeed_alone(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outc
         if job.status == JobStatus.PENDING:  # it may have been paused meanwhile
             job.status = JobStatus.RUNNING
     batch.jobs[job] = worker
-    take_effects(engine, batch, cell, job, n, outcome)
+    if outcome.emits or outcome.state or outcome.job or job.routine_status:
+        take_effects(engine, batch, cell, job, n, outcome)
     batch.changes.consumed.append((worker.key, message.seq, n))
     job.open_count -= 1
     cell.slots[message.slot].waiting -= 1

@@ -1,6 +1,6 @@
 """Many rows, few statements, for both databases. A row is a tuple in column order.
 
-SQLite: multi-row VALUES in a few fixed sizes, so that the statements stay prepared. `executemany` gives the
+SQLite: multi-row VALUES in some fixed sizes, so that the statements stay prepared. `executemany` gives the
 interpreter lock away at every row, and `json_each` costs four times as much (13.5 against 3.5 µs a row of eleven
 columns). Postgres: COPY for what is only inserted, else one statement over `jsonb_array_elements`; an `unnest` of
 Python lists costs the client more than the server.
@@ -16,9 +16,11 @@ from typing import Any
 import orjson
 from sqlalchemy import BigInteger, Column, Connection, Integer, SmallInteger, Table, TextClause, text
 
+from routilux.store import direct
+
 Row = tuple[object, ...]
 
-SIZES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+MOST_ROWS = 1024  # to a statement, on SQLite
 COPY_FROM = 16  # fewer rows than this are not worth a COPY
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -34,16 +36,25 @@ class Values:
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         start = 0
-        for size in SIZES:
-            while len(rows) - start >= size:
-                parameters = tuple(chain.from_iterable(rows[start : start + size]))
-                connection.exec_driver_sql(self._text(size), parameters)
-                start += size
+        while start < len(rows):
+            size = _size(len(rows) - start)
+            parameters = tuple(chain.from_iterable(rows[start : start + size]))
+            direct.send(connection, self._text(size), parameters)
+            start += size
 
     def _text(self, size: int) -> str:
         if size not in self._texts:
             self._texts[size] = self.head + ", ".join([self.one] * size) + self.tail
         return self._texts[size]
+
+
+def _size(count: int) -> int:
+    """The most of these rows that one statement is made for: a number of three binary digits and zeros. A statement gives the
+    interpreter away, so few of them; and each size is parsed once, so few sizes.
+    """
+    count = min(count, MOST_ROWS)
+    zeros = max(0, count.bit_length() - 3)
+    return count >> zeros << zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ def _lines(rows: Sequence[Row], end: str) -> str:
     """Rows as COPY reads them. Values are escaped only where the whole shows that one of them needs it."""
     lines = "".join(
         [
-            "\t".join([v if v.__class__ is str else "\\N" if v is None else str(v) for v in row]) + end  # type: ignore[misc]
+            "\t".join([v if v.__class__ is str else "\\N" if v is None else str(v) for v in row]) + end
             for row in rows
         ]
     )

@@ -26,6 +26,7 @@ from routilux.store.tables import (
 )
 
 MESSAGE = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "status", "created_at")
+WAITING = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "created_at")
 JOB = (
     "worker", "job", "job_id", "flow", "status", "open_count", "metadata", "data", "routine_status", "result", "error",
     "created_at", "started_at", "ended_at", "active_us",
@@ -65,6 +66,7 @@ _CONSUME_RANGE = text(
     "UPDATE routilux_messages SET status = 'consumed', consumed_by = seq + :shift"
     " WHERE worker = :worker AND seq BETWEEN :first AND :last"
 )
+_INSERT_WAITING = bulk.insert(messages, WAITING, {"status": MessageStatus.WAITING})
 _INSERT_POSTED = bulk.insert(jobs, POSTED_JOB, {"status": JobStatus.PENDING, "open_count": 1})
 _START_JOBS = bulk.update(
     jobs, ("worker", "job"), ("open_count", "started_at"), {"status": JobStatus.RUNNING}
@@ -163,6 +165,7 @@ class Changes:
     """Rows by statement; each list holds tuples in the order of the columns named above."""
 
     messages: list[Row] = field(default_factory=list)
+    waiting: list[Row] = field(default_factory=list)  # new messages that wait, as nearly all do
     settled: list[Row] = field(default_factory=list)  # worker, seq, status
     consumed: list[tuple[int, int, int]] = field(default_factory=list)  # worker, seq, consumed_by
     moved: list[Row] = field(default_factory=list)
@@ -193,6 +196,7 @@ class Changes:
         parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
         steps: tuple[Step, ...] = (
             (_INSERT_MESSAGES, self.messages),
+            (_INSERT_WAITING, self.waiting),
             (_EDIT_PAYLOADS, self.payloads),
             (_MOVE_MESSAGES, self.moved),  # what is settled has its new seq already
             (_SETTLE_MESSAGES, self.settled),
@@ -242,7 +246,7 @@ class Changes:
     @property
     def is_empty(self) -> bool:
         return not (
-            self.messages or self.settled or self.consumed or self.moved or self.new_jobs or self.posted_jobs or self.jobs
+            self.messages or self.waiting or self.settled or self.consumed or self.moved or self.new_jobs or self.posted_jobs or self.jobs
             or self.started_jobs or self.finished_jobs or self.swept_jobs or self.activations or self.completed
             or self.traces or self.state or self.parked or self.slots or self.workers
             or self.payloads or self.cancelled_workers

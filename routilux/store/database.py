@@ -33,6 +33,7 @@ from routilux.errors import (
     ForkedRuntimeError,
 )
 from routilux.store import postgres_server, sqlite_file
+from routilux.store.direct import BEGIN
 from routilux.store.failures import Failure, classify
 from routilux.store.oslocks import TURN_TIMEOUT_S, LockFile
 from routilux.store.sqlite_file import SharedWriter, sqlite_engine
@@ -140,14 +141,18 @@ class Database:
                 yield connection
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Connection]:
-        """One short transaction that cannot write (in memory: one that should not). Keep it short."""
+    def read(self, *, is_single: bool = False) -> Iterator[Connection]:
+        """One short transaction that cannot write (in memory: one that should not). Keep it short.
+
+        `is_single`: it is one statement, which needs no BEGIN.
+        """
         self._check_usable()
         if self._memory is not None:
             with self._memory_lock, self._read_memory(self._memory) as connection:
                 yield connection
         else:
-            with self._engine.connect() as connection:
+            options = {BEGIN: ""} if is_single else {}
+            with self._engine.connect().execution_options(**options) as connection:
                 yield connection
 
     def connect_writer(self) -> Writer:
@@ -197,7 +202,7 @@ class Database:
 
     @property
     def _begin_write(self) -> dict[str, str]:
-        return {postgres_server.BEGIN: postgres_server.WRITE[self.durability]}
+        return {BEGIN: postgres_server.WRITE[self.durability]}
 
     def _connect_kept(self) -> Connection:
         """Postgres: a connection that stays checked out."""
@@ -257,9 +262,12 @@ class Writer:
         self.transactions = 0
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """One write transaction, as `Database.write`. After an error `classify` it; if LOST, `drop`."""
-        with self._begun() as connection:
+    def transaction(self, ask: str = "") -> Iterator[Connection]:
+        """One write transaction, as `Database.write`. After an error `classify` it; if LOST, `drop`.
+
+        `ask`: on Postgres a SELECT of one row that may travel with BEGIN; see `postgres_server.ANSWER`.
+        """
+        with self._begun(ask) as connection:
             self.transactions += 1
             yield connection
             if self.before_commit is not None:
@@ -282,7 +290,7 @@ class Writer:
                 connection.close()
 
     @contextlib.contextmanager
-    def _begun(self) -> Iterator[Connection]:
+    def _begun(self, ask: str) -> Iterator[Connection]:
         if self._database.is_sqlite:
             with self._database.write() as connection:
                 yield connection
@@ -290,6 +298,8 @@ class Writer:
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self.drop()
             self._connection = self._database._connect_kept()
+        if ask:
+            self._connection.info[postgres_server.ASK] = ask
         with self._connection.begin():
             yield self._connection
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, TextClause, bindparam, func, select, text, update
@@ -108,14 +108,17 @@ def next_numbers(connection: Connection, worker: StoredWorker) -> tuple[int, int
     return max(worker.next_seq, top + 1, line + 1), max(worker.next_n, last + 1)
 
 
-def slot_counters(connection: Connection, worker: int) -> dict[tuple[str, str], tuple[int, int | None]]:
-    """(routine, slot) -> (low_seq, last_fired_at)."""
-    rows = connection.execute(
-        select(slots.c.routine, slots.c.slot, slots.c.low_seq, slots.c.last_fired_at).where(
-            slots.c.worker == worker
-        )
-    )
-    return {(routine, slot): (low, fired) for routine, slot, low, fired in rows}
+class SlotCounters(NamedTuple):
+    low_seq: int
+    last_fired_at: int | None
+    waiting: int
+
+
+def slot_counters(connection: Connection, worker: int) -> dict[tuple[str, str], SlotCounters]:
+    """(routine, slot) -> what was written of it last."""
+    columns = (slots.c.routine, slots.c.slot, slots.c.low_seq, slots.c.last_fired_at, slots.c.waiting)
+    rows = connection.execute(select(*columns).where(slots.c.worker == worker))
+    return {(routine, slot): SlotCounters(*counted) for routine, slot, *counted in rows}
 
 
 def waiting_counts(connection: Connection, worker: int, low_seq: int) -> dict[tuple[str, str], int]:

@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
 from routilux.store import loading
+from routilux.store.postgres_server import NOW
 from routilux.store.tables import commits, flows, inbox, messages, parked, runtimes, worker_state, workers
 
 
@@ -52,15 +53,16 @@ def renew(connection: Connection, key: int, lease_until: int, now: int) -> bool:
     return done.rowcount == 1
 
 
-def note_backend(connection: Connection, key: int) -> None:
-    """Postgres: which backend holds the lease connection; when it is gone, so am I."""
-    connection.execute(
-        text(
-            "UPDATE routilux_runtimes SET backend_pid = pg_backend_pid(), backend_start = (SELECT CAST(extract(epoch"
-            " FROM backend_start) * 1000000 AS bigint) FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE key = :key"
-        ),
-        {"key": key},
-    )
+_RENEW_BY_SERVER = text(
+    f"UPDATE routilux_runtimes SET lease_until = {NOW} + :lease_us, heartbeat_at = :now,"
+    " backend_pid = pg_backend_pid(), backend_start = (SELECT CAST(extract(epoch FROM backend_start) * 1000000 AS bigint)"
+    " FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE key = :key AND state = 'alive'"
+)
+
+
+def renew_by_server(connection: Connection, key: int, lease_us: int, now: int) -> bool:
+    """Postgres: the same by the server's clock; and note which backend holds this connection: when it is gone, so am I."""
+    return connection.execute(_RENEW_BY_SERVER, {"key": key, "lease_us": lease_us, "now": now}).rowcount == 1
 
 
 def retire(connection: Connection, key: int, now: int) -> None:

@@ -2,7 +2,8 @@
 
 Nothing is set for a session: behind a pooler in transaction mode the next transaction may be on another
 backend. All settings travel with BEGIN, in one round trip. The driver is in autocommit mode, otherwise it
-would send a BEGIN of its own in a round trip of its own; COMMIT and ROLLBACK are its own as usual.
+would send a BEGIN of its own in a round trip of its own; COMMIT and ROLLBACK are its own as usual. Statements are
+prepared only on a direct connection: a pooler in transaction mode need not find them again.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from routilux.errors import DatabaseUnavailableError
+from routilux.store import direct
+from routilux.store.direct import BEGIN
 
 LOCK_TIMEOUT_MS = 5_000
 IDLE_MS = 6_000  # this and the TCP limits stay below the default lease of 9 s
-BEGIN = "routilux_begin"  # execution option: the statement that begins transactions
+PREPARE_AFTER = 5  # executions of a statement; psycopg's own default
+ASK = "routilux_ask"  # in `Connection.info`: a question that travels with BEGIN
+ANSWER = "routilux_answer"  # the same: the row that it found, or None; absent if it was not asked
 _LIMITS = (
     f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
 )
 # Rows are found by their keys: joined to a table that has grown since it was analysed, the planner would rather hash all
-# of it for each commit. An own statement is planned as it would be anywhere.
-BY_KEY = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
-AS_USUAL = "SET LOCAL enable_hashjoin = DEFAULT; SET LOCAL enable_mergejoin = DEFAULT"
+# of it for each commit; and a plan that was kept from when the table was empty would take any index that begins with
+# the worker. An own statement is planned as it would be anywhere.
+_PLANS = {"enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_custom_plan"}
+BY_KEY = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _PLANS.items())
+AS_USUAL = "; ".join(f"SET LOCAL {name} = DEFAULT" for name in _PLANS)
 # Reads of the engine. A million waiting messages are a large part of a table, so the planner would read all of it, history
 # and all, with parallel workers.
 ALONG_KEYS = (
@@ -44,7 +51,8 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 6_000,
 }
-NOW_US = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+NOW_US = text(f"SELECT {NOW}")
 
 
 def with_psycopg(url: URL) -> URL:
@@ -68,7 +76,7 @@ def pooled_engine(url: URL, application_name: str) -> Engine:
         pool_pre_ping=True,
         connect_args={"prepare_threshold": None, **given, **name},
     )
-    event.listen(engine, "connect", _autocommit)
+    event.listen(engine, "connect", _connected)
     event.listen(engine, "begin", _begin)
     return engine
 
@@ -88,12 +96,21 @@ def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
         )
 
 
-def _autocommit(driver: Any, record: object) -> None:
+def _connected(driver: Any, record: object) -> None:
     driver.autocommit = True
+    (pid,) = driver.execute("SELECT pg_backend_pid()").fetchone()
+    if pid == driver.info.backend_pid:  # a pooler gives its clients a pid of its own making
+        driver.prepare_threshold = PREPARE_AFTER
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN, READ))
+    begin = connection.get_execution_options().get(BEGIN, READ)
+    info = connection.info
+    info.pop(ANSWER, None)
+    if ASK in info and not direct.is_watched(connection):
+        info[ANSWER] = direct.send_many(connection, f"{begin}; {info[ASK]}")
+    elif begin:
+        connection.exec_driver_sql(begin)
 
 
 def _reason(error: DBAPIError) -> str:

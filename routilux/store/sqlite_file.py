@@ -24,6 +24,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool, QueuePool
 
 from routilux.errors import DatabaseUnavailableError, ForkedRuntimeError
+from routilux.store import direct
+from routilux.store.direct import BEGIN
 from routilux.store.oslocks import TURN_TIMEOUT_S, LockFile
 
 log = logging.getLogger("routilux")
@@ -32,7 +34,12 @@ WAL_BYTES = 16 * 1024 * 1024  # about 4000 pages: checkpoint when the WAL has gr
 WAL_RESET_FIXED = (3, 51, 3)
 BUSY_MS = 30_000
 READ_ONLY = "routilux_readonly"  # execution option of a connection of sqlite_engine()
-_DRIVER: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_MS / 1000}
+_DRIVER: dict[str, Any] = {
+    "isolation_level": None,
+    "check_same_thread": False,
+    "timeout": BUSY_MS / 1000,
+    "cached_statements": 512,  # the sizes of `bulk.Values`, for each table
+}
 _EVERY = (
     f"PRAGMA busy_timeout = {BUSY_MS}",
     "PRAGMA cache_size = -65536",
@@ -371,11 +378,12 @@ def driver_of(connection: Connection) -> sqlite3.Connection:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    if begin := connection.get_execution_options().get(BEGIN, "BEGIN"):
+        connection.exec_driver_sql(begin)
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    direct.send(connection, "BEGIN IMMEDIATE")
 
 
 @contextlib.contextmanager

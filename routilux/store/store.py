@@ -14,9 +14,10 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
+from routilux.store import direct
 from routilux.store.database import Database
 from routilux.store.failures import Failure, classify
-from routilux.store.postgres_server import AS_USUAL, BY_KEY, LOCK_TIMEOUT_MS
+from routilux.store.postgres_server import ANSWER, AS_USUAL, BY_KEY, LOCK_TIMEOUT_MS
 
 
 class Fenced(Exception):
@@ -54,11 +55,9 @@ class InboxRow:
     created_at: int
 
 
-_FENCE = {
-    # KEY SHARE: a heartbeat does not wait for it, a take-over (FOR UPDATE) does
-    "postgresql": "SELECT 1 FROM routilux_runtimes WHERE key = %s AND state = 'alive' FOR KEY SHARE",
-    "sqlite": "SELECT 1 FROM routilux_runtimes WHERE key = ? AND state = 'alive'",
-}
+_FENCE = "SELECT 1 FROM routilux_runtimes WHERE key = {} AND state = 'alive'"
+# KEY SHARE: a heartbeat does not wait for it, a take-over (FOR UPDATE) does
+_FENCE_POSTGRES = f"{_FENCE} FOR KEY SHARE"
 _COMMIT_ROW = text(
     "INSERT INTO routilux_commits (runtime, n, in_flight, committed_at) VALUES (:key, :n, :in_flight, :now)"
     " ON CONFLICT DO NOTHING"
@@ -125,13 +124,20 @@ def as_json(values: Sequence[object]) -> str:
 class Commit:
     """One group commit under way."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, runtime: int) -> None:
         self.connection = connection
+        self._runtime = runtime
         self._dialect = connection.dialect.name
 
-    def fence(self, runtime: int) -> None:
+    def fence(self) -> None:
         """Lock my row, or learn that I am dead. Raises `Fenced`."""
-        if self.connection.exec_driver_sql(_FENCE[self._dialect], (runtime,)).first() is None:
+        if self._dialect == "sqlite":
+            is_alive = direct.send(self.connection, _FENCE.format("?"), (self._runtime,)).fetchone()
+        elif ANSWER in self.connection.info:
+            is_alive = self.connection.info.pop(ANSWER)
+        else:
+            is_alive = self.connection.exec_driver_sql(_FENCE_POSTGRES.format(self._runtime)).first()
+        if is_alive is None:
             raise Fenced
 
     def mark(self, runtime: int, n: int, in_flight: str, now: int) -> None:
@@ -246,16 +252,21 @@ class Store:
         self._writer = database.connect_writer()
 
     @contextmanager
-    def commit(self) -> Iterator[Commit]:
-        """One transaction of the engine; COMMIT at the end of the block."""
-        with self._writer.transaction() as connection:
-            yield Commit(connection)
+    def commit(self, runtime: int) -> Iterator[Commit]:
+        """One transaction of the engine of this runtime; `fence` first, COMMIT at the end of the block."""
+        with self._writer.transaction(_FENCE_POSTGRES.format(runtime)) as connection:
+            yield Commit(connection, runtime)
+
+    @property
+    def commits(self) -> int:
+        """Transactions of the engine so far."""
+        return self._writer.transactions
 
     def drop_connection(self) -> None:
         """Throw the engine's connection away; the next transaction has a new one."""
         self._writer.drop()
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        with self.database.read() as connection:
+    def read(self, *, is_single: bool = False) -> Iterator[Connection]:
+        with self.database.read(is_single=is_single) as connection:
             yield connection

@@ -49,6 +49,7 @@ from routilux.activation_policies import batch_size_policy
 from tests.flows.flows import Step, chain, post, running
 from tests.support.fresh import empty_database
 from tests.support.looking import rows, stored
+from tests.support.waiting import eventually
 
 GOOD = ("f", "s0", "input")
 
@@ -274,6 +275,19 @@ def test_a_slot_at_its_limit_for_another_process(database: str) -> None:
         with running(database, registry):
             assert all(job.wait(10) for job in jobs)
             assert {job.status for job in jobs} == {"completed"}
+
+
+def test_a_slot_that_was_full_has_room_again_for_another_process(database: str) -> None:
+    """Its counters are written once more after the last message has left, though nothing happens then."""
+    counted = "SELECT waiting FROM routilux_slots WHERE slot = 'input'"
+    with running(database, with_slot(max_queue_length=3)) as runtime, Client(database) as client:
+        runtime.pause_worker("w")
+        for _ in range(3):
+            post(runtime, {})
+        eventually(lambda: rows(database, counted) == [(3,)])
+        runtime.resume_worker("w")
+        eventually(lambda: rows(database, counted) == [(0,)])
+        assert client.post(*GOOD, {}, "w").job.wait(10)
 
 
 def test_a_policy_that_wants_more_than_its_slot_holds(database: str) -> None:

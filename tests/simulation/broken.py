@@ -12,19 +12,32 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from routilux.runtime import accepting, adopting, dispatching, engine, inbox, keeping, owning, takeover
+from routilux.runtime import (
+    accepting,
+    adopting,
+    counting,
+    dispatching,
+    engine,
+    inbox,
+    keeping,
+    owning,
+    settling,
+    takeover,
+)
 from routilux.runtime.batch import Batch
 from routilux.runtime.committing import GroupCommit
+from routilux.runtime.effects import change_job
 from routilux.runtime.leases import Lease
 from routilux.store import loading, ownership
 from routilux.store.changes import Changes
 from routilux.store.store import Commit
 from routilux.testing.simulation import FAULTS
+from tests.simulation import strangers
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
     """A runtime that was declared dead goes on committing."""
-    patch.setattr(Commit, "fence", lambda self, runtime: None)
+    patch.setattr(Commit, "fence", lambda self: None)
 
 
 def inbox_by_watermark(patch: pytest.MonkeyPatch) -> None:
@@ -161,13 +174,12 @@ def retries_a_second_early(patch: pytest.MonkeyPatch) -> None:
 def sends_nothing_the_second_time(patch: pytest.MonkeyPatch) -> None:
     """After a lost answer only the number of the commit is sent again, without its rows."""
     write = Changes.write
-    written: set[int] = set()
+    written: list[Changes] = []
 
-    def once(self: Changes, connection: Any) -> None:
-        if id(self) not in written:
-            written.clear()
-            written.add(id(self))
-            write(self, connection)
+    def once(self: Changes, connection: Any, commit_row: Any = None) -> None:
+        if not any(one is self for one in written):
+            written[:] = [self]
+            write(self, connection, commit_row)
 
     patch.setattr(Changes, "write", once)
 
@@ -228,6 +240,39 @@ def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Commit, "own_together", together)
 
 
+def counts_only_who_is_busy(patch: pytest.MonkeyPatch) -> None:
+    """Counters are written by the next commit of a worker a second later, or never (found by a stranger's broken engine)."""
+    refresh = counting.refresh
+
+    def busy_ones(self: Any, batch: Batch) -> None:
+        self.uncounted.clear()
+        refresh(self, batch)
+
+    patch.setattr(counting, "refresh", busy_ones)
+
+
+def keeps_rows_behind_a_silent_discard(patch: pytest.MonkeyPatch) -> None:
+    """Only what wrote something itself takes the rest of its run along when it is discarded (found by this simulation)."""
+    lets_in = owning._Doom.lets_in
+
+    def silent(self: Any, batch: Batch, own: Any) -> bool:
+        return False if own.is_late and not own.writes else lets_in(self, batch, own)
+
+    patch.setattr(owning._Doom, "lets_in", silent)
+
+
+def sets_data_of_another_job(patch: pytest.MonkeyPatch) -> None:
+    """Data that a batch sets in a job that has ended lands in another one (found by this simulation)."""
+    take = settling.take_effects
+
+    def taken(self: Any, batch: Batch, cell: Any, job: Any, n: int, outcome: Any) -> None:
+        take(self, batch, cell, job, n, outcome)
+        for edit in outcome.job if job is not outcome.activation.job else ():
+            change_job(batch, cell.worker, job, edit)
+
+    patch.setattr(settling, "take_effects", taken)
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
     """`scene` and `faults`: what brings it out soonest; with all faults it takes longer."""
@@ -256,6 +301,19 @@ BROKEN = {
         BrokenEngine(takes_inbox_rows_of_others, faults=("crash",)),
         BrokenEngine(resumes_twice_in_one_commit, faults=("operate",)),
         BrokenEngine(keeps_savepoints_that_fail, faults=("busy",)),
+        BrokenEngine(counts_only_who_is_busy, faults=()),
+        BrokenEngine(keeps_rows_behind_a_silent_discard, "gathering", ("operate",)),
+        BrokenEngine(sets_data_of_another_job, "narrow", ("operate",)),
+        BrokenEngine(
+            strangers.retry_that_comes_due_in_a_pause_starts_afresh, faults=("logic_error", "operate")
+        ),
+        BrokenEngine(strangers.idle_workers_survive_the_loss_of_identity, faults=("pause",)),
+        BrokenEngine(strangers.first_replaced_state_is_not_undone, faults=("logic_error",)),
+        BrokenEngine(strangers.batch_is_discarded_with_its_newest_job, "narrow", ("operate",)),
+        BrokenEngine(strangers.low_water_mark_forgets_what_runs, faults=("crash",)),
+        BrokenEngine(
+            strangers.keyed_post_that_waits_for_room_is_taken_for_its_own_repeat, "narrow", ("pause",)
+        ),
     )
 }
 

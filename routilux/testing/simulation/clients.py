@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from routilux.testing.simulation.world import World
 
 DELAYS_S = (0, 0, 0, 0.5, 20, 4000)
+PATIENCE_S = 10.0  # of whoever waits for room in a full slot
 VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
 
 
@@ -44,6 +45,8 @@ class Clients:
             verb = VERBS[number // 3 % len(VERBS)]
             paused = [job_id for job_id, status in self._world.model.jobs.items() if status == "paused"]
             jobs = paused if verb == "resume_job" and paused else list(self._world.model.posted)
+            if verb != "resume_job" and number // 7 % 2:  # one that is just being worked on, if there is any
+                jobs = process.jobs_under_way() or jobs
             for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
                 self._ask(process, verb, jobs[number // 17 % len(jobs)])
 
@@ -92,7 +95,8 @@ class Clients:
         when = f", due in {delay_s:g} s" if delay_s else ""
         if process is not None and worker_id in process.engine.by_id and number % 3:
             receipt = Receipt()
-            process.engine.inputs.put(PostIn(flow, worker_id, routine, slot, [post], receipt))
+            deadline = world.clock.monotonic() + PATIENCE_S if number // 11 % 2 else None
+            process.engine.inputs.put(PostIn(flow, worker_id, routine, slot, [post], receipt, deadline))
             self._asked.append((process, "post", job_id, receipt))
             world.say(f"process {process.number} posts {job_id} to its worker {worker_id}{when}")
         elif process is not None:
@@ -104,7 +108,8 @@ class Clients:
     ) -> None:
         """Through the inbox."""
         try:
-            outbox.post_to_owner(process, names, [post], worker_id)  # type: ignore[arg-type]
+            limit = self._world.room
+            outbox.post_to_owner(process, names, [post], worker_id, limit)  # type: ignore[arg-type]
         except Exception:  # the client is told so, and posts again at the end
             return
         self._world.model.acknowledged.add(post.job_id)

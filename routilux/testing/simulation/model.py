@@ -66,11 +66,13 @@ class Model:
     _seen: dict[int, int] = field(default_factory=dict)  # worker -> last activation
     _consumed: dict[tuple[int, int], int] = field(default_factory=dict)
     _attempts: dict[tuple[int, tuple[int, ...]], tuple[int, str]] = field(default_factory=dict)
+    _retried: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)  # tried, and to be tried again
     _parked: set[tuple[int, int]] = field(default_factory=set)  # has been parked: it has left the line
     _due: dict[tuple[int, int], int] = field(default_factory=dict)
     _lines: dict[tuple[int, str, str], int] = field(default_factory=dict)
     _state: dict[tuple[int, str], dict[str, Json]] = field(default_factory=dict)
     _data: dict[tuple[int, int], dict[str, Json]] = field(default_factory=dict)
+    _ended: set[tuple[int, int]] = field(default_factory=set)  # jobs, by an earlier commit
     _latest_us: int = 0
 
     # what the world tells
@@ -114,6 +116,7 @@ class Model:
                 self._seen[worker] = row[0]
                 self._take_in(worker, *row)
             self._check_state(worker)
+        self._check_places()
         self._check_jobs()
         self._check_marks()
 
@@ -172,7 +175,7 @@ class Model:
             else:
                 state = self._state.setdefault((worker, change.routine), {})
                 state[change.key] = state.get(change.key, 0) + change.by
-        for edit in wish.job:
+        for edit in wish.job if (worker, job) not in self._ended else ():
             data = self._data.setdefault((worker, job), {})
             data[edit.key] = (
                 json.loads(edit.text) if isinstance(edit, JobSet) else data.get(edit.key, 0) + edit.by
@@ -218,13 +221,40 @@ class Model:
         self, worker: int, routine: str, messages: tuple[int, ...], attempt: int, status: str, what: str
     ) -> None:
         """P7: each retry once, and no more of them than the handler asks for."""
-        before, last = self._attempts.get((worker, messages), (0, "retrying"))
+        before, last = self._attempts.get((worker, messages)) or self._attempt_of_more(worker, messages)
         if attempt != before + 1 or last != "retrying":
             raise Violation("P7", f"{what} over {messages} follows attempt {before} ({last})")
         handler = self._handler(routine)
         if handler is not None and attempt > handler.max_retries + 1:
             raise Violation("P7", f"{what}: only {handler.max_retries} retries are allowed")
         self._attempts[worker, messages] = (attempt, status)
+        self._retried = {key for key in self._retried if key != (worker, messages)}
+        if status == "retrying":
+            self._retried.add((worker, messages))
+
+    def _attempt_of_more(self, worker: int, messages: tuple[int, ...]) -> tuple[int, str]:
+        """The last attempt over these and messages of jobs that have ended since; (0, "retrying") if there was none."""
+        for (owner, earlier), attempt in self._attempts.items():
+            if owner == worker and attempt[1] == "retrying" and set(messages) < set(earlier):
+                gone = set(earlier) - set(messages)
+                jobs = [
+                    self._one("SELECT job FROM routilux_messages WHERE worker = ? AND seq = ?", worker, seq)
+                    for seq in gone
+                ]
+                if all(job is not None and (worker, job[0]) in self._ended for job in jobs):
+                    return attempt
+        return 0, "retrying"
+
+    def _check_places(self) -> None:
+        """P7: what is to be tried again keeps its messages, and they their places; with others it would begin anew."""
+        if self._retried:
+            places = set(self._all("SELECT worker, seq FROM routilux_messages"))
+            for worker, messages in self._retried:
+                for seq in messages:
+                    if (worker, seq) not in places:
+                        raise Violation(
+                            "P7", f"message {seq} of {messages} is to be tried again, and has moved"
+                        )
 
     def _handler(self, routine: str) -> ErrorHandler | None:
         for flow in self.flows:
@@ -294,6 +324,8 @@ class Model:
             "SELECT worker, job, job_id, status, open_count, data FROM routilux_jobs"
         ):
             self.jobs[job_id] = status
+            if status in ENDED:
+                self._ended.add((worker, job))
             if before.get(job_id) in ENDED and before[job_id] != status:
                 raise Violation("P8", f"job {job_id} was {before[job_id]} and is {status}")
             if (
@@ -346,6 +378,15 @@ class Model:
                 raise Violation(
                     "P11", f"message {seq} of job {job_id} waits at {routine!r}, and nothing runs"
                 )
+
+    def check_counters(self) -> None:
+        """P8: what is written of how much waits is right when nothing has happened for a while."""
+        for routine, slot, counted, waiting in self._all(
+            "SELECT s.routine, s.slot, s.waiting, (SELECT count(*) FROM routilux_messages AS m WHERE m.worker = s.worker"
+            " AND m.routine = s.routine AND m.slot = s.slot AND m.status = 'waiting') AS counted FROM routilux_slots AS s"
+            " WHERE s.waiting <> counted"
+        ):
+            raise Violation("P8", f"{waiting} messages wait at {routine}.{slot}, counted are {counted}")
 
     def check_end(self) -> None:
         """P11: every job has come to its end, and everything that was posted is there."""

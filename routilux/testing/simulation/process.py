@@ -132,6 +132,13 @@ class Process:
             return f"{run.cell.routine_id} gives its thread back"
         return run.cell.routine_id
 
+    def jobs_under_way(self) -> list[str]:
+        """Those of the activations that were handed out and are not settled."""
+        runs = self.engine.runs
+        return sorted(
+            {m.job.job_id for run in runs for a in run.activations[run.settled :] for m in a.messages}
+        )
+
     def next_times(self) -> list[int]:
         """When something of it comes due, µs of the wall clock."""
         engine = self.engine

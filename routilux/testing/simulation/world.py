@@ -26,6 +26,7 @@ Step = tuple[str, int]  # what happens, and the number that decides the rest of 
 MOST_ROUNDS = 300
 NO_POISON = 1000  # accidents kill processes, messages do not
 HOUR_S = 3600.0
+COUNTED_S = 2.0  # after so long without work counters are right
 LONG_S = 30.0  # beyond this nobody counts heartbeats
 
 
@@ -64,6 +65,10 @@ class World:
         self._acting: Process | None = None
         self._began_us = self.clock.wall_us
         compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
+        routine, slot = scene.entry
+        self.room = (
+            compiled[0].routines[routine].slots[slot].max_queue_length
+        )  # of the slot that is posted to
         self.model = Model(arena.reader, compiled, scene.may_fail)
         self.clients = Clients(self)
         arena.reset(self._who, self._committed)
@@ -316,6 +321,11 @@ class World:
             for process in self.running():
                 self._run_out(process)
             self._pass(LEASE_S)
+        late = [wake - self.clock.wall_us for process in self.running() for wake, *_ in process.engine.wakes]
+        if late:  # what was in flight when a process died waits a while, longer if the clock was set back
+            self._pass(max(late) / 1e6)
+            for process in self.running():
+                self._run_out(process)
         self.model.check_waiting()
         for _ in range(MOST_ROUNDS):
             self.clients.insist()
@@ -323,6 +333,10 @@ class World:
                 self._run_out(process)
             if not self._has_more():
                 break
+        self._pass(COUNTED_S)
+        for process in self.running():
+            self.act(process, process.turn)
+        self.model.check_counters()
         self.model.check_end()
 
     def _run_out(self, process: Process) -> None:

@@ -88,8 +88,8 @@ def _watch_commits(box: BlackBox, death: Death) -> None:
     begin, step = Store.commit, engine.Engine.step
 
     @contextmanager
-    def commit(self: Store) -> Iterator[Commit]:
-        with begin(self) as current:
+    def commit(self: Store, runtime: int) -> Iterator[Commit]:
+        with begin(self, runtime) as current:
             box.commit(OPEN)
             yield current
 
