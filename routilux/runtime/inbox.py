@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routilux")
 MOST = 1000
-LOOK_S = 0.02  # my own commits change the WAL too: not after each of them
+LOOK_S = 0.02  # not before each commit
+LOOK_WHILE_CALLED_S = 0.1  # nor before one that somebody here waits for
 HOT_S, LOOK_WHILE_HOT_S = (
     5.0,
     0.05,
@@ -68,7 +69,8 @@ def look(engine: Engine) -> None:
     """
     seen = engine.inbox
     now = engine.clock.monotonic()
-    if engine.store.database.is_sqlite and now - seen.looked_at >= LOOK_S:
+    pause = LOOK_WHILE_CALLED_S if len(engine.inputs) else LOOK_S
+    if engine.store.database.is_sqlite and now - seen.looked_at >= pause:
         seen.looked_at = now
         seen.token, changed = engine.store.database.changed_since(seen.token)
         seen.must_look = seen.must_look or changed

@@ -36,10 +36,10 @@ def send(connection: Connection, statement: str, parameters: Sequence[object] = 
 def send_many(connection: Connection, statements: str) -> Any:
     """Postgres: several statements in one go; the first row of the last."""
     driver: Any = connection.connection.driver_connection
-    cursor = driver.execute(statements)
     try:
-        while cursor.nextset():
-            pass
-        return cursor.fetchone() if cursor.description else None
-    finally:
-        cursor.close()
+        with driver.execute(statements) as cursor:
+            while cursor.nextset():
+                pass
+            return cursor.fetchone()
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError(statements, None, error) from error

@@ -12,13 +12,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, ForkedRuntimeError, StateError
-from routilux.store import sqlite_file
+from routilux.store import postgres_server, sqlite_file
 from routilux.store.database import Database, boot_time_us, host_boot_id, sqlite_engine
 from routilux.store.failures import Failure, classify
 
@@ -608,3 +610,46 @@ def test_a_backend_killed_between_transactions_is_no_trouble_for_the_pool(on_pos
     writer.drop()
     with writer.transaction() as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_a_question_travels_with_begin_and_a_lost_connection_is_seen_by_it(on_postgres: Database) -> None:
+    writer = on_postgres.connect_writer()
+    ask = "SELECT pg_backend_pid()"
+    with writer.transaction(ask) as connection:
+        (held,) = connection.info[postgres_server.ANSWER]
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "5s"
+    with writer.transaction("SELECT 1 WHERE false") as connection:
+        assert connection.info[postgres_server.ANSWER] is None
+    with on_postgres.write() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": held})
+    with pytest.raises(DBAPIError) as caught, writer.transaction(ask):
+        pass
+    assert classify(caught.value) is Failure.LOST
+    writer.drop()
+    with writer.transaction(ask) as connection:
+        assert connection.info[postgres_server.ANSWER] is not None
+
+
+def test_statements_are_prepared_unless_a_pooler_stands_between(on_postgres: Database) -> None:
+    with on_postgres.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert driver.prepare_threshold == postgres_server.PREPARE_AFTER
+        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() == driver.info.backend_pid
+
+    class Pooled:
+        """A pooler gives each client a pid of its own making."""
+
+        autocommit = False
+        prepare_threshold = None
+        info = SimpleNamespace(backend_pid=429367734)
+
+        def execute(self, statement: str) -> Pooled:
+            return self
+
+        def fetchone(self) -> tuple[int]:
+            return (6060,)
+
+    pooled = Pooled()
+    postgres_server._connected(pooled, None)
+    assert pooled.autocommit
+    assert pooled.prepare_threshold is None
