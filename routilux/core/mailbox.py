@@ -217,7 +217,7 @@ class WorkerCell:
         """Jobs none of whose messages is in memory are read again when one is. Between two commits."""
         held = {message.job.no for routine in self.routines.values() for message in routine.messages()}
         self.jobs = {number: job for number, job in self.jobs.items() if number in held}
-        self.jobs_limit = len(self.jobs) + MOST_IDLE_JOBS
+        self.jobs_limit = len(self.jobs) + max(len(self.jobs), MOST_IDLE_JOBS)
 
     def slot(self, routine_id: str, slot_name: str) -> SlotQueue:
         return self.routines[routine_id].slots[slot_name]
