@@ -33,6 +33,9 @@ log = logging.getLogger("routilux")
 WAL_BYTES = 16 * 1024 * 1024  # about 4000 pages: checkpoint when the WAL has grown beyond
 WAL_RESET_FIXED = (3, 51, 3)
 BUSY_MS = 30_000
+READ_CACHE_KB = (
+    16_384  # a window of waiting messages is read once, so what the writer has would only be waste
+)
 READ_ONLY = "routilux_readonly"  # execution option of a connection of sqlite_engine()
 _DRIVER: dict[str, Any] = {
     "isolation_level": None,
@@ -277,7 +280,7 @@ def reading_engine(path: str) -> Engine:
 
     def connect() -> sqlite3.Connection:
         driver: sqlite3.Connection = sqlite3.connect(path, **_DRIVER)
-        for pragma in (*_EVERY, "PRAGMA query_only = ON"):
+        for pragma in (*_EVERY, f"PRAGMA cache_size = -{READ_CACHE_KB}", "PRAGMA query_only = ON"):
             driver.execute(pragma).fetchall()
         return driver
 
