@@ -86,7 +86,7 @@ def take_effects(engine: Engine, batch: Batch, cell: RoutineCell, job: Job, n: i
         emit(engine, batch, worker, job, routine, slot, text, n)
     for change in outcome.state:
         if isinstance(change, Replace):
-            batch.state_of(worker, change.routine).replace(change.texts)
+            replace_state(batch, worker, change.routine, change.texts)
         else:
             increment_state(batch, worker, change.routine, change.key, change.by)
     for edit in outcome.job if job is outcome.activation.job else ():

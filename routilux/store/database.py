@@ -207,7 +207,9 @@ class Database:
     def _connect_kept(self) -> Connection:
         """Postgres: a connection that stays checked out."""
         self._check_usable()
-        return self._engine.connect().execution_options(**self._begin_write)
+        kept = self._engine.connect().execution_options(**self._begin_write)
+        postgres_server.prepare_if_direct(kept.connection.driver_connection)
+        return kept
 
     def _open_memory(self) -> None:
         self._engine = sqlite_file.memory_engine()

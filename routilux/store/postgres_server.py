@@ -3,7 +3,8 @@
 Nothing is set for a session: behind a pooler in transaction mode the next transaction may be on another
 backend. All settings travel with BEGIN, in one round trip. The driver is in autocommit mode, otherwise it
 would send a BEGIN of its own in a round trip of its own; COMMIT and ROLLBACK are its own as usual. Statements are
-prepared only on a direct connection: a pooler in transaction mode need not find them again.
+prepared only by a connection that is kept for writing, whose plans are made anew (`BY_KEY`), and only where nothing
+stands between: a pooler in transaction mode need not find them again.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def pooled_engine(url: URL, application_name: str) -> Engine:
         pool_pre_ping=True,
         connect_args={"prepare_threshold": None, **given, **name},
     )
-    event.listen(engine, "connect", _connected)
+    event.listen(engine, "connect", _autocommit)
     event.listen(engine, "begin", _begin)
     return engine
 
@@ -96,8 +97,12 @@ def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
         )
 
 
-def _connected(driver: Any, record: object) -> None:
+def _autocommit(driver: Any, record: object) -> None:
     driver.autocommit = True
+
+
+def prepare_if_direct(driver: Any) -> None:
+    """Let it prepare what it sends again and again, unless a pooler stands between."""
     (pid,) = driver.execute("SELECT pg_backend_pid()").fetchone()
     if pid == driver.info.backend_pid:  # a pooler gives its clients a pid of its own making
         driver.prepare_threshold = PREPARE_AFTER

@@ -631,15 +631,15 @@ def test_a_question_travels_with_begin_and_a_lost_connection_is_seen_by_it(on_po
 
 
 def test_statements_are_prepared_unless_a_pooler_stands_between(on_postgres: Database) -> None:
-    with on_postgres.read() as connection:
+    with on_postgres.connect_writer().transaction() as connection:
         driver: Any = connection.connection.driver_connection
         assert driver.prepare_threshold == postgres_server.PREPARE_AFTER
+        assert connection.exec_driver_sql("SHOW plan_cache_mode").scalar() == "force_custom_plan"
         assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() == driver.info.backend_pid
 
     class Pooled:
         """A pooler gives each client a pid of its own making."""
 
-        autocommit = False
         prepare_threshold = None
         info = SimpleNamespace(backend_pid=429367734)
 
@@ -650,6 +650,5 @@ def test_statements_are_prepared_unless_a_pooler_stands_between(on_postgres: Dat
             return (6060,)
 
     pooled = Pooled()
-    postgres_server._connected(pooled, None)
-    assert pooled.autocommit
+    postgres_server.prepare_if_direct(pooled)
     assert pooled.prepare_threshold is None
