@@ -19,6 +19,7 @@ from routilux.runtime.settings import Settings
 from tests.crash.support import hooks
 from tests.crash.support.black_box import BlackBox
 from tests.crash.support.program import Acknowledged
+from tests.crash.support.zygote import until
 from tests.torture import load
 
 REST_S = 120.0
@@ -102,11 +103,19 @@ def post(url: str, folder: str, first: int) -> None:
         _keep_posting(client, folder, first)
 
 
+def _has_all(runtime: Runtime) -> bool:
+    with runtime.store.read() as connection:
+        is_empty = connection.exec_driver_sql("SELECT 1 FROM routilux_inbox LIMIT 1").first() is None
+    return is_empty and all(worker in runtime.engine.by_id for worker in load.WORKERS)
+
+
 def settle(url: str, folder: str, lease_s: float) -> None:
     """Post nothing; end with 0 once every acknowledged job has ended and nothing is left to do."""
     with _runtime(url, lease_s) as runtime:
         for worker in load.WORKERS:
             runtime.exec(load.FLOW, worker_id=worker)
+        # only then does waiting for all flush what is left of a batch: it knows of no other worker, and of no row on its way
+        until(lambda: _has_all(runtime), "all workers and the inbox are taken")
         if not runtime.wait_until_all_jobs_finished(REST_S):
             sys.exit("something is left to do")
         for job_id in sorted(Acknowledged.read(Path(folder) / "acknowledged")):
