@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from tests.conftest import Spare
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
 
@@ -45,6 +46,17 @@ def test_it_is_postgres_18_with_durable_settings(server: PostgresServer) -> None
     assert str(ask(server.url(), "SHOW server_version")).startswith("18.")
     assert ask(server.url(), "SHOW fsync") == "on"
     assert ask(server.url(), "SHOW synchronous_commit") == "on"
+
+
+def test_a_spare_database_that_was_lost_with_the_server_is_made_again(server: PostgresServer) -> None:
+    spare = Spare(server, "template1")
+    server.kill9()
+    spare._next = spare._create()  # nobody is there
+    assert spare._next.exception() is not None
+    server.start()
+    assert ask(spare.take(), "SELECT 1") == 1
+    assert ask(spare.take(), "SELECT 1") == 1
+    spare.close()
 
 
 def test_it_does_not_run_as_root(server: PostgresServer) -> None:
