@@ -24,7 +24,7 @@ from routilux.errors import (
 from routilux.runtime import accepting, effects, keeping, redelivery
 from routilux.runtime.batch import Batch
 from routilux.runtime.inputs import Receipt, SignalIn
-from routilux.store import loading
+from routilux.store import loading, parking
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -143,8 +143,8 @@ def _resume_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
     job.is_touched = True
     batch.touch(cell, job)
     with engine.store.read() as connection:
-        rows = loading.parked_of_job(connection, cell.key, job.no, ParkedReason.PAUSED)
-        for row in [*rows, *loading.parked_of_job(connection, cell.key, 0, ParkedReason.PAUSED)]:
+        rows = parking.of_job(connection, cell.key, job.no, ParkedReason.PAUSED)
+        for row in [*rows, *parking.of_job(connection, cell.key, 0, ParkedReason.PAUSED)]:
             if not batch.still_parks(cell, row.seq, ParkedReason.PAUSED):
                 continue  # somebody else resumes it with this very commit
             messages = keeping.parked_messages(connection, cell, orjson.loads(row.seqs))
@@ -214,7 +214,7 @@ def _fitted(cell: WorkerCell, routine: str, slot: str, text: str) -> str:
 def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Row[Any]:
     """Its row, unless another operator was first (perhaps in this very commit)."""
     with engine.store.read() as connection:
-        row: Row[Any] | None = loading.parked_row(connection, cell.key, seq)
+        row: Row[Any] | None = parking.row(connection, cell.key, seq)
     if (
         row is None
         or row.reason not in (ParkedReason.DEAD, ParkedReason.UNROUTABLE)

@@ -8,7 +8,7 @@ from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
 from routilux.core.states import ENDED_WORKER
 from routilux.runtime import keeping
 from routilux.runtime.batch import Batch
-from routilux.store import loading
+from routilux.store import parking
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -81,4 +81,4 @@ def recount(engine: Engine) -> None:
         counted, engine.miscounted = engine.miscounted, set()
         with engine.store.read() as connection:
             for cell in counted:
-                cell.timed_count, cell.held_count = loading.parked_counts(connection, cell.key)
+                cell.timed_count, cell.held_count = parking.counts(connection, cell.key)

@@ -19,7 +19,7 @@ from routilux.core.message import Job, Message, Rerun
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import RoutiluxError, RoutineNotFoundError, SlotNotFoundError
 from routilux.runtime.batch import Batch
-from routilux.store import loading
+from routilux.store import loading, parking
 from routilux.store.loading import StoredWorker
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
     cell.deaths = stored.deaths
     cell.next_seq, cell.next_n = loading.next_numbers(connection, stored)
     cell.state = loading.state_of(connection, stored.key)
-    cell.timed_count, cell.held_count = loading.parked_counts(connection, stored.key)
+    cell.timed_count, cell.held_count = parking.counts(connection, stored.key)
     _load_suspects(engine, connection, cell)
     _load_slots(engine, connection, cell)
     _load_reruns(engine, connection, cell)
@@ -80,7 +80,7 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
 
 def _load_suspects(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
     now = engine.clock.now_us()
-    for row in loading.suspects(connection, cell.key):
+    for row in parking.suspects(connection, cell.key):
         pause_us = death_pause_us(engine, row.deaths)
         # no pause is no time: the wall clock may be set back before it has come
         cell.suspects[row.seq] = (row.deaths, now + pause_us if pause_us else 0)
@@ -150,7 +150,7 @@ def load_jobs(connection: Connection, worker: WorkerCell, numbers: set[int]) -> 
     for row in loading.jobs_with(connection, worker.key, missing):
         jobs[row[0]] = as_job(worker, row)
     if missing and worker.flow.execution_timeout is not None:
-        for number, count in loading.parked_per_job(connection, worker.key, missing):
+        for number, count in parking.per_job(connection, worker.key, missing):
             jobs[number].parked_count = count
     return jobs
 
@@ -176,7 +176,7 @@ def as_job(worker: WorkerCell, row: Sequence[Any]) -> Job:
 
 
 def _load_reruns(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
-    for row in loading.parked_in_line(connection, cell.key):
+    for row in parking.in_line(connection, cell.key):
         messages = parked_messages(connection, cell, orjson.loads(row.seqs))
         if messages and row.routine in cell.routines:
             add_rerun(engine, cell, row, messages, row.line, row.attempt)

@@ -19,7 +19,7 @@ from routilux.core.message import Message
 from routilux.core.states import JobStatus, ParkedReason
 from routilux.runtime import keeping
 from routilux.runtime.batch import Batch
-from routilux.store import loading
+from routilux.store import loading, parking
 from routilux.store.changes import PARKED
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def look(engine: Engine) -> None:
     with engine.store.read() as connection:
         clock = engine.store.database.now_us(connection) if engine.clock_is_real else now
         loading.along_keys(connection)
-        rows = loading.due(connection, engine.runtime_key, clock, BATCH, due.full)
+        rows = parking.due(connection, engine.runtime_key, clock, BATCH, due.full)
         due.found = _with_messages(engine, connection, rows)
-        due.next_at = loading.next_due_at(connection, engine.runtime_key, due.full)
+        due.next_at = parking.next_due_at(connection, engine.runtime_key, due.full)
     if due.next_at is not None:
         if due.next_at <= clock:
             due.must_look = True  # more than a batch, or what was just read

@@ -239,7 +239,8 @@ class Runtime:
     def wait_until_all_jobs_finished(self, timeout: float | None = None) -> bool:
         """Until no job of this runtime's workers, and none that it posted, is waiting, parked or being handled.
 
-        Policies that gather deliver what they have once nothing else can run. False after `timeout` seconds.
+        A worker that it started by name counts wherever it runs: after a crash its dead owner is found a little later.
+        Policies that gather deliver what they have once nothing else can run here. False after `timeout` seconds.
         """
         self.check_usable("wait_until_all_jobs_finished")
         return waiting.all_jobs(self, timeout)

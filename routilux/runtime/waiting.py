@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import timeout_s
-from routilux.store import history
+from routilux.store import history, loading
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -71,16 +71,36 @@ def job(runtime: Runtime, job_id: str, timeout: float | None) -> bool:
 
 
 def all_jobs(runtime: Runtime, timeout: float | None) -> bool:
-    """Until nothing of my workers waits, is parked or runs, and what I posted elsewhere has ended."""
+    """Until nothing of my workers waits, is parked or runs, wherever they run, and what I posted elsewhere has ended."""
     deadline = _deadline(runtime, timeout)
+    while _here(runtime, deadline):
+        if not _is_work_elsewhere(runtime):
+            return True
+        if _is_over(runtime, deadline):
+            return False
+        runtime.drive.happens(threading.Event(), PERIOD_S, deadline)
+    return False
+
+
+def _here(runtime: Runtime, deadline: float | None) -> bool:
     engine = runtime.engine
     engine.flush_waiters += 1
     try:
-        if not _watch(runtime, lambda: not engine.has_work(), deadline):
-            return False
+        return _watch(runtime, lambda: not engine.has_work(), deadline)
     finally:
         engine.flush_waiters -= 1
-    return _elsewhere(runtime, deadline)
+
+
+def _is_work_elsewhere(runtime: Runtime) -> bool:
+    """What I posted to others, and workers that I started by name: one whose owner has died is mine a little later."""
+    if runtime.posted_elsewhere:
+        _drop_ended(runtime)
+    engine = runtime.engine
+    others = [worker_id for worker_id in list(engine.mine) if worker_id not in engine.by_id]
+    if not others:
+        return bool(runtime.posted_elsewhere)
+    with runtime.store.read() as connection:
+        return bool(runtime.posted_elsewhere) or loading.has_work(connection, others)
 
 
 def workers_idle(runtime: Runtime, timeout: float | None) -> bool:
@@ -115,16 +135,6 @@ def _drop_ended(runtime: Runtime) -> None:
     known = set(runtime.posted_elsewhere)  # other threads post meanwhile
     with runtime.store.read() as connection:
         runtime.posted_elsewhere -= known - history.open_job_ids_among(connection, known)
-
-
-def _elsewhere(runtime: Runtime, deadline: float | None) -> bool:
-    while runtime.posted_elsewhere:
-        _drop_ended(runtime)
-        if runtime.posted_elsewhere:
-            if _is_over(runtime, deadline):
-                return False
-            runtime.drive.happens(threading.Event(), PERIOD_S, deadline)
-    return True
 
 
 def _deadline(runtime: Runtime, timeout: float | None) -> float | None:

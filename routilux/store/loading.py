@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, TextClause, bindparam, func, select, text, update
+from sqlalchemy import Connection, TextClause, bindparam, exists, func, or_, select, text, update
 
+from routilux.core.states import ParkedReason
 from routilux.store.postgres_server import ALONG_KEYS
 from routilux.store.tables import activations, jobs, messages, parked, slots, worker_state, workers
 
@@ -214,81 +215,10 @@ def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> li
     return list(connection.execute(_JOBS_OF[connection.dialect.name], values).all())
 
 
-def parked_per_job(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
-    """(job, how many of its messages are parked) of those jobs that have any."""
-    query = select(messages.c.job, func.count()).where(
-        messages.c.worker == worker, messages.c.job.in_(numbers), messages.c.status == "parked"
-    )
-    return list(connection.execute(query.group_by(messages.c.job)))
-
-
 def job_with_id(connection: Connection, job_id: str) -> Any:
     """A row of `LIVE_JOB`, and the key of its worker."""
     columns = [jobs.c[name] for name in LIVE_JOB]
     return connection.execute(select(*columns, jobs.c.worker).where(jobs.c.job_id == job_id)).first()
-
-
-def parked_in_line(connection: Connection, worker: int) -> list[Any]:
-    """Batches that came back into line and have not run."""
-    query = (
-        select(parked)
-        .where(parked.c.worker == worker, parked.c.line.is_not(None), parked.c.reason != "paused")
-        .order_by(parked.c.line)
-    )
-    return list(connection.execute(query))
-
-
-def suspects(connection: Connection, worker: int) -> list[Any]:
-    return list(
-        connection.execute(select(parked).where(parked.c.worker == worker, parked.c.reason == "suspect"))
-    )
-
-
-def parked_of_job(connection: Connection, worker: int, job: int, reason: str) -> list[Any]:
-    """`job` 0: batches of several jobs."""
-    query = select(parked).where(parked.c.worker == worker, parked.c.job == job, parked.c.reason == reason)
-    return list(connection.execute(query.order_by(parked.c.seq)))
-
-
-def parked_row(connection: Connection, worker: int, seq: int) -> Any:
-    return connection.execute(select(parked).where(parked.c.worker == worker, parked.c.seq == seq)).first()
-
-
-def parked_counts(connection: Connection, worker: int) -> tuple[int, int]:
-    """How many are parked with a due time, and how many until somebody acts."""
-    timed = func.count().filter(parked.c.due_at.is_not(None))
-    held = func.count().filter(parked.c.reason.in_(("paused", "unroutable")), parked.c.due_at.is_(None))
-    row = connection.execute(select(timed, held).where(parked.c.worker == worker)).one()
-    return row[0], row[1]
-
-
-def due(connection: Connection, runtime: int, now: int, most: int, without: Sequence[int] = ()) -> list[Any]:
-    """Parked rows of my workers whose time has come, oldest first. `without`: keys of workers to leave out."""
-    query = (
-        select(parked)
-        .join(workers, workers.c.key == parked.c.worker)
-        .where(
-            parked.c.due_at <= now,
-            parked.c.due_at.is_not(None),
-            workers.c.owner == runtime,
-            workers.c.key.not_in(without),
-        )
-        .order_by(parked.c.due_at, parked.c.worker, parked.c.seq)
-        .limit(most)
-    )
-    return list(connection.execute(query))
-
-
-def next_due_at(connection: Connection, runtime: int, without: Sequence[int] = ()) -> int | None:
-    """The earliest due time among my workers. `without`: keys of workers to leave out."""
-    query = (
-        select(parked.c.due_at)
-        .join(workers, workers.c.key == parked.c.worker)
-        .where(parked.c.due_at.is_not(None), workers.c.owner == runtime, workers.c.key.not_in(without))
-        .order_by(parked.c.due_at)
-        .limit(1)
-    )
-    return connection.execute(query).scalar()
 
 
 def texts_of(column: str | None) -> dict[str, str]:
@@ -328,3 +258,19 @@ _LIVE_WORKER = text(
 def newest_live_worker(connection: Connection, flow: str) -> str | None:
     """Public id of the newest worker of a flow that has not ended."""
     return connection.execute(_LIVE_WORKER, {"flow": flow}).scalar()
+
+
+_COMES_BACK = [reason for reason in ParkedReason if reason != ParkedReason.DEAD]
+
+
+def has_work(connection: Connection, worker_ids: Sequence[str]) -> bool:
+    """Whether anything waits, runs or is parked in these workers, dead letters left aside."""
+    lowest = select(func.coalesce(func.min(slots.c.low_seq), 0)).where(slots.c.worker == workers.c.key)
+    waits = exists().where(
+        messages.c.worker == workers.c.key,
+        messages.c.seq >= lowest.scalar_subquery(),
+        messages.c.status == "waiting",
+    )
+    is_parked = exists().where(parked.c.worker == workers.c.key, parked.c.reason.in_(_COMES_BACK))
+    query = select(workers.c.key).where(workers.c.worker_id.in_(worker_ids), or_(waits, is_parked)).limit(1)
+    return connection.execute(query).first() is not None

@@ -72,7 +72,7 @@ class PostgresServer:
             return {}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
             [str(self._bin / program), *arguments],
             capture_output=True,
@@ -81,6 +81,7 @@ class PostgresServer:
             **self._as_user(),
         )
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+        return done.stdout
 
     def start(self) -> PostgresServer:
         options = [word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}")]
@@ -171,6 +172,10 @@ class PostgresServer:
 
     def drop_database(self, name: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def dump(self, name: str) -> str:
+        """A database as SQL, for people."""
+        return self._run("pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
 
     def remove(self) -> None:
         """Ends the server and deletes its data; in a forked child, which inherits the atexit hook, nothing."""

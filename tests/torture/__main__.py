@@ -1,7 +1,7 @@
 """`python -m tests.torture --minutes M [--database sqlite|postgres|both] [--seed N] [--pause S]`
 
 Rounds of about half a minute, each on a new database. Prints a table per database; ends with 1 if anything was lost, doubled,
-orphaned, out of order or early. A round that found something keeps its folder and says how to run it again.
+orphaned, out of order or early. A round that found something keeps its folder with the database and says how to run it again.
 """
 
 from __future__ import annotations
@@ -87,10 +87,9 @@ def _round(kind: str, arena: Arena, options: argparse.Namespace, round_s: float)
             fault = arena.choose.choices(chosen, weights)[0]
             arena.strike(fault)
         arena.come_to_rest()
+        kept = arena.keep() if tally.violations.total() > before else None
     tally.rounds += 1
-    if tally.violations.total() > before:
-        kept = Path(tempfile.mkdtemp(prefix=f"routilux-torture-{arena.seed}-"))
-        shutil.copytree(arena.folder, kept, dirs_exist_ok=True)
+    if kept is not None:
         again = f"python -m tests.torture --database {kind} --seed {arena.seed} --minutes 1"
         print(f"seed {arena.seed}: {kept}; again: {again}", flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
 import tempfile
 import threading
@@ -251,6 +252,14 @@ class Arena:
             self.tally.retries += connection.execute(
                 "SELECT count(*) FROM routilux_activations WHERE status <> 'completed'"
             ).fetchone()[0]
+
+    def keep(self) -> Path:
+        """A copy of the folder that outlives the round, with the database in it."""
+        kept = Path(tempfile.mkdtemp(prefix=f"routilux-torture-{self.seed}-"))
+        if self.server is not None:
+            (kept / "torture.sql").write_text(self.server.dump(self.database))
+        shutil.copytree(self.folder, kept, dirs_exist_ok=True)
+        return kept
 
     def judge(self, faults: checker.Faults, when: str) -> None:
         if faults.counts:
