@@ -213,9 +213,9 @@ class Engine:
 
     def look(self) -> None:
         """Reads that must see what memory sees: between two commits."""
+        timeouts.look(self)  # lets go of jobs, so before others are read for this commit
         keeping.refill(self)
         redelivery.look(self)
-        timeouts.look(self)
         now = self.clock.monotonic()
         # the alarm rings for it; if it does not, it is the one to be mended
         if self.must_reconcile or now - self.reconciled_at > 2 * self.settings.reconcile_s:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
 BATCH = 500
+Found = tuple[WorkerCell, Row[Any], list[Message]]
 
 
 class Due:
@@ -33,7 +34,7 @@ class Due:
 
     def __init__(self) -> None:
         self.next_at: int | None = None
-        self.found: list[tuple[Row[Any], list[Message]]] = []
+        self.found: list[Found] = []  # for the next commit
         self.full: list[int] = []  # workers that hold enough in memory: their rows wait
         self.must_look = False
         self.on_change: Callable[[], None] = lambda: None  # the alarm clock sets itself
@@ -54,7 +55,9 @@ def look(engine: Engine) -> None:
     now = engine.clock.now_us()
     if due.full and not all(_is_full(engine, key) for key in due.full):
         due.must_look = True
-    if due.found or not (due.must_look or (due.next_at is not None and due.next_at <= now)):
+    if due.found:  # that commit was refused: jobs may have been let go of since, and read again
+        due.found, due.must_look = [], True
+    if not (due.must_look or (due.next_at is not None and due.next_at <= now)):
         return
     due.must_look = False
     due.full = [key for key in engine.workers if _is_full(engine, key)]
@@ -70,9 +73,7 @@ def look(engine: Engine) -> None:
         due.on_change()
 
 
-def _with_messages(
-    engine: Engine, connection: Connection, rows: Sequence[Row[Any]]
-) -> list[tuple[Row[Any], list[Message]]]:
+def _with_messages(engine: Engine, connection: Connection, rows: Sequence[Row[Any]]) -> list[Found]:
     """Those of my workers, each with its messages: read worker by worker, as a burst has hundreds of rows."""
     mine: dict[int, list[tuple[Row[Any], list[int]]]] = {}
     for row in rows:
@@ -84,7 +85,9 @@ def _with_messages(
             continue
         seqs = [seq for _, each in some for seq in each]
         messages = {message.seq: message for message in keeping.parked_messages(connection, cell, seqs)}
-        found += [(row, [messages[seq] for seq in sorted(each) if seq in messages]) for row, each in some]
+        found += [
+            (cell, row, [messages[seq] for seq in sorted(each) if seq in messages]) for row, each in some
+        ]
     return found
 
 
@@ -96,10 +99,11 @@ def _is_full(engine: Engine, key: int) -> bool:
 def apply(engine: Engine, batch: Batch) -> None:
     """What was found joins the line with this commit."""
     found, engine.due.found = engine.due.found, []
-    for row, messages in found:
-        cell = engine.workers.get(row.worker)
-        if cell is not None and not cell.is_forgotten:
+    for cell, row, messages in found:
+        # what was loaded in the place of a forgotten worker has other records of these jobs
+        if not cell.is_forgotten:
             cell.timed_count -= 1
+            batch.touch_worker(cell)
             bring_back(engine, batch, cell, row, messages)
 
 

@@ -53,13 +53,17 @@ def _declare_dead(engine: Engine, lease: Lease, row: Row[Any]) -> bool:
         gone = lease.gone_backends(connection, engine.runtime_key)
         if row.key not in gone and not lease.is_over(locked, lease.clock_us(connection)):
             return False
-        now = engine.clock.now_us()
-        for entry in ownership.last_in_flight(connection, row.key):
-            _suspect(connection, entry, now)
-        ownership.bury(connection, row.key, now)
+        bury(connection, row.key, engine.clock.now_us())
         return True
 
     return adopting.fenced(engine, work)
+
+
+def bury(connection: Connection, key: int, now: int) -> None:
+    """A runtime is dead from this commit on; what it had in flight is suspect."""
+    for entry in ownership.last_in_flight(connection, key):
+        _suspect(connection, entry, now)
+    ownership.bury(connection, key, now)
 
 
 def _suspect(connection: Connection, entry: list[Any], now: int) -> None:

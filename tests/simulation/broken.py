@@ -15,12 +15,14 @@ from sqlalchemy import text
 from routilux.runtime import (
     accepting,
     adopting,
+    control,
     counting,
     dispatching,
     engine,
     inbox,
     keeping,
     owning,
+    redelivery,
     settling,
     takeover,
 )
@@ -273,6 +275,37 @@ def sets_data_of_another_job(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(settling, "take_effects", taken)
 
 
+def keeps_what_it_found_for_a_worker_loaded_again(patch: pytest.MonkeyPatch) -> None:
+    """What comes due is read before the worker is loaded again, and brought back into the new one, with records of its jobs
+    that nobody else has (found by the torture rig)."""
+
+    def apply(self: Any, batch: Batch) -> None:
+        found, self.due.found = self.due.found, []
+        for _, row, messages in found:
+            cell = self.workers.get(row.worker)
+            if cell is not None:
+                cell.timed_count -= 1
+                redelivery.bring_back(self, batch, cell, row, messages)
+
+    def look_once(self: Any) -> None:
+        if not self.due.found:
+            look(self)
+
+    look = redelivery.look
+    patch.setattr(redelivery, "look", look_once)
+    patch.setattr(redelivery, "apply", apply)
+
+
+def drops_a_dead_letter_by_half(patch: pytest.MonkeyPatch) -> None:
+    """A dead letter that is given up leaves its messages as they were."""
+
+    def drop(self: Any, batch: Batch, worker_id: Any, job_id: Any, body: Any) -> None:
+        cell = control._worker(self, worker_id)
+        batch.unpark(cell, control._dead_letter(self, batch, cell, body["seq"]).seq)
+
+    patch.setitem(control._VERBS, "drop_dead", drop)
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
     """`scene` and `faults`: what brings it out soonest; with all faults it takes longer."""
@@ -304,6 +337,10 @@ BROKEN = {
         BrokenEngine(counts_only_who_is_busy, faults=()),
         BrokenEngine(keeps_rows_behind_a_silent_discard, "gathering", ("operate",)),
         BrokenEngine(sets_data_of_another_job, "narrow", ("operate",)),
+        BrokenEngine(keeps_what_it_found_for_a_worker_loaded_again, faults=("mistake", "logic_error")),
+        BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
+        BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",)),
+        BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(
             strangers.retry_that_comes_due_in_a_pause_starts_afresh, faults=("logic_error", "operate")
         ),

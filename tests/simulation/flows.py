@@ -172,10 +172,34 @@ def check_ledger(end: End) -> None:
 
 
 SCENES: dict[str, dict[str, Any]] = {
-    "diamond": {"flow": diamond, "entry": ("split", "in"), "tables": tables, "check": check_books},
-    "gathering": {"flow": gathering, "entry": ("first", "in"), "tables": tables, "check": check_books},
-    "grown": {"flow": grown, "entry": ("split", "in"), "tables": tables, "check": check_books},
-    "narrow": {"flow": narrow, "entry": ("gate", "in"), "tables": tables, "check": check_books},
+    "diamond": {
+        "flow": diamond,
+        "entry": ("split", "in"),
+        "signals": ("split", "in"),
+        "tables": tables,
+        "check": check_books,
+    },
+    "gathering": {
+        "flow": gathering,
+        "entry": ("first", "in"),
+        "signals": ("first", "in"),
+        "tables": tables,
+        "check": check_books,
+    },
+    "grown": {
+        "flow": grown,
+        "entry": ("split", "in"),
+        "signals": ("split", "in"),
+        "tables": tables,
+        "check": check_books,
+    },
+    "narrow": {
+        "flow": narrow,
+        "entry": ("gate", "in"),
+        "signals": ("crowd", "in"),
+        "tables": tables,
+        "check": check_books,
+    },
 }
 
 __all__ = ["SCENES"]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from routilux.runtime import control, outbox
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.door import encode_payload
-from routilux.runtime.inputs import Post, PostIn, Receipt, Request
+from routilux.runtime.inputs import Post, PostIn, Receipt, Request, SignalIn
+from routilux.testing.simulation.letters import Letter
 from routilux.testing.simulation.process import Process
+from routilux.testing.simulation.tables import ENDED
 
 if TYPE_CHECKING:
     from routilux.testing.simulation.world import World
 
 DELAYS_S = (0, 0, 0, 0.5, 20, 4000)
 PATIENCE_S = 10.0  # of whoever waits for room in a full slot
+DIRECT = 0  # the number that asks the owner
+Body = dict[str, Any]
 VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
 
 
@@ -23,6 +28,7 @@ class Clients:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._sent_at_last: set[Letter] = set()
         self._asked: list[tuple[Process, str, str, Receipt]] = []  # of whom, verb, job, answer
 
     def post(self, number: int) -> None:
@@ -48,10 +54,35 @@ class Clients:
             if verb != "resume_job" and number // 7 % 2:  # one that is just being worked on, if there is any
                 jobs = process.jobs_under_way() or jobs
             for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
-                self._ask(process, verb, jobs[number // 17 % len(jobs)])
+                job_id = jobs[number // 17 % len(jobs)]
+                self._demand(process, verb, self._worker_of(job_id), job_id, number // 13)
+
+    def dead_letter(self, number: int) -> None:
+        """An operator sends a dead letter again, sometimes with another payload, or gives it up."""
+        process, letters = self._world.alive(number), self._world.model.letters
+        if process is not None and letters.dead:
+            letter = sorted(letters.dead)[number // 3 % len(letters.dead)]
+            for _ in range(1 + number // 5 % 2):
+                self._settle(process, letter, number // 11)
+
+    def signal(self, number: int) -> None:
+        """One more message into a running job, with what it was posted with."""
+        world, target = self._world, self._world.scene.signals
+        process = world.alive(number)
+        jobs = [job_id for job_id, status in world.model.jobs.items() if status not in ENDED]
+        if process is not None and number // 5 % 2:  # one that is just being worked on, if there is any
+            jobs = process.jobs_under_way() or jobs
+        if process is not None and target is not None and jobs:
+            job_id = jobs[number // 3 % len(jobs)]
+            text = encode_payload(None, world.model.posted[job_id], 1 << 20)
+            world.model.asked_to_signal[job_id] += 1
+            self._demand(
+                process, "signal", self._worker_of(job_id), job_id, number // 7,
+                {"routine": target[0], "slot": target[1], "payload": text},
+            )  # fmt: skip
 
     def insist(self) -> None:
-        """Whoever has no answer posts again, and jobs that were paused are resumed."""
+        """Whoever has no answer posts again, jobs that were paused are resumed, dead letters sent again once more."""
         world = self._world
         unsure = (
             world.model.posted.keys() - world.model.acknowledged - {job_id for _, _, job_id, _ in self._asked}
@@ -59,9 +90,14 @@ class Clients:
         for job_id in sorted(unsure):
             self._send(job_id, 0)
         paused = [job_id for job_id, status in world.model.jobs.items() if status == "paused"]
+        letters = sorted(world.model.letters.dead.keys() - self._sent_at_last)
         for process in world.running():
             for job_id in paused:
-                self._ask(process, "resume_job", job_id)
+                self._demand(process, "resume_job", self._worker_of(job_id), job_id, DIRECT)
+            for letter in letters:
+                if letter.worker_id in process.engine.by_id:
+                    self._sent_at_last.add(letter)
+                    self._settle(process, letter, DIRECT)
 
     @property
     def are_waiting(self) -> bool:
@@ -79,6 +115,8 @@ class Clients:
                     model.acknowledged.add(job_id)
                 elif receipt.error is None and verb == "cancel_job":
                     model.cancelled.add(job_id)
+                elif receipt.error is None and verb == "signal":
+                    model.signalled[job_id] += 1
 
     def forget(self, process: Process) -> None:
         """It is dead: nobody waits for its answers any more."""
@@ -114,18 +152,60 @@ class Clients:
             return
         self._world.model.acknowledged.add(post.job_id)
 
-    def _ask(self, process: Process, verb: str, job_id: str) -> None:
-        world, worker_id = self._world, self._worker_of(job_id)
-        if worker_id in process.engine.by_id:
-            world.counts["operate"] += 1
+    def _settle(self, process: Process, letter: Letter, number: int) -> None:
+        letters = self._world.model.letters
+        body: dict[str, Any] = {"seq": letter.seq}
+        if number % 4 == 3:
+            letters.asked_to_drop.add(letter)
+            self._demand(process, "drop_dead", letter.worker_id, None, number // 4, body)
+            return
+        letters.asked_to_send.add(letter)
+        if number % 4 == 1:  # the same, written otherwise
+            body["payload"] = json.dumps(json.loads(letters.dead[letter].payload), indent=1)
+        self._demand(process, "retry_dead", letter.worker_id, None, number // 4, body)
+
+    def _demand(
+        self, process: Process, verb: str, worker_id: str, job_id: str | None, number: int, body: Body | None = None
+    ) -> None:  # fmt: skip
+        """A verb for a worker: at once if its owner is asked, else through the inbox."""
+        world = self._world
+        is_direct = worker_id in process.engine.by_id and number % 4 != 3
+        world.counts["operate"] += 1
+        if verb == "cancel_job" and job_id is not None:
+            world.model.asked_to_cancel.add(job_id)
+        way = "" if is_direct else f" for the owner of {worker_id}"
+        world.say(f"process {process.number}: {verb} {job_id or (body or {}).get('seq')}{way}")
+        if is_direct:
             receipt = Receipt()
             process.engine.inputs.put(
-                Request(control.ask(process.engine, verb, worker_id, job_id, {}), receipt)
+                self._input(process, verb, worker_id, job_id or "", body or {}, receipt)
             )
-            self._asked.append((process, verb, job_id, receipt))
-            if verb == "cancel_job":
-                world.model.asked_to_cancel.add(job_id)
-            world.say(f"process {process.number}: {verb} {job_id}")
+            self._asked.append((process, verb, job_id or "", receipt))
+        else:
+            world.act(process, lambda: self._demand_outside(process, verb, worker_id, job_id, body or {}))
+
+    def _input(
+        self, process: Process, verb: str, worker_id: str, job_id: str, body: Body, receipt: Receipt
+    ) -> SignalIn | Request:
+        if verb == "signal":
+            return SignalIn(worker_id, job_id, receipt=receipt, **body)
+        return Request(control.ask(process.engine, verb, worker_id, job_id or None, body), receipt)
+
+    def _demand_outside(
+        self, process: Process, verb: str, worker_id: str, job_id: str | None, body: Body
+    ) -> None:
+        try:
+            outbox.ask(
+                process.store,
+                verb,
+                self._world.scene.flow,
+                worker_id,
+                job_id,
+                body,
+                self._world.clock.now_us(),
+            )
+        except Exception:  # whoever asked is told so
+            return
 
     def _worker_of(self, job_id: str) -> str:
         workers = self._world.workers()

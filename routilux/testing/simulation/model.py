@@ -7,30 +7,18 @@ at the tables and replays what went in. Whatever it finds otherwise is a `Violat
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, Replace
 from routilux.core.compiled import CompiledFlow
-from routilux.core.error_handler import ErrorHandler, ErrorStrategy
 from routilux.core.message import Activation
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy
+from routilux.testing.simulation.attempts import Attempts
+from routilux.testing.simulation.letters import DeadLetters
 from routilux.testing.simulation.process import Injected
-
-Json = Any
-ENDED = ("completed", "failed", "cancelled")
-
-
-class Violation(BaseException):
-    """A promise is broken. `promise`: P1 to P11, or "flow" for a fault of the user's flow."""
-
-    def __init__(self, promise: str, text: str) -> None:
-        super().__init__(f"{promise}: {text}")
-        self.promise = promise
-        self.text = text
+from routilux.testing.simulation.tables import ENDED, Json, Tables, Violation
 
 
 @dataclass(slots=True)
@@ -52,35 +40,39 @@ class Wish:
 
 @dataclass(slots=True)
 class Model:
-    """One world's truth. `reader`: a connection of its own. `may_fail`: jobs may fail by the flow's own errors."""
+    """One world's truth. `may_fail`: jobs may fail by the flow's own errors."""
 
-    reader: sqlite3.Connection
+    tables: Tables
     flows: list[CompiledFlow]
     may_fail: bool = False
     posted: dict[str, Json] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     asked_to_cancel: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)  # and told that it is
+    asked_to_signal: Counter[str] = field(default_factory=Counter)
+    signalled: Counter[str] = field(default_factory=Counter)  # and told that it is
     jobs: dict[str, str] = field(default_factory=dict)  # job id -> status
     wishes: dict[tuple[int, int], Wish] = field(default_factory=dict)  # (worker, when it began) -> wish
     _seen: dict[int, int] = field(default_factory=dict)  # worker -> last activation
     _consumed: dict[tuple[int, int], int] = field(default_factory=dict)
-    _attempts: dict[tuple[int, tuple[int, ...]], tuple[int, str]] = field(default_factory=dict)
-    _retried: set[tuple[int, tuple[int, ...]]] = field(default_factory=set)  # tried, and to be tried again
-    _parked: set[tuple[int, int]] = field(default_factory=set)  # has been parked: it has left the line
-    _due: dict[tuple[int, int], int] = field(default_factory=dict)
     _lines: dict[tuple[int, str, str], int] = field(default_factory=dict)
     _state: dict[tuple[int, str], dict[str, Json]] = field(default_factory=dict)
     _data: dict[tuple[int, int], dict[str, Json]] = field(default_factory=dict)
     _ended: set[tuple[int, int]] = field(default_factory=set)  # jobs, by an earlier commit
     _latest_us: int = 0
+    attempts: Attempts = field(init=False)
+    letters: DeadLetters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attempts = Attempts(self.tables, self.flows, self._ended)
+        self.letters = DeadLetters(self.tables, self.attempts)
 
     # what the world tells
 
     def before_logic(self, activation: Activation, worker: int) -> None:
         """P4: no logic sees a message that is not durable."""
         for message in activation.messages:
-            row = self._one(
+            row = self.tables.one(
                 "SELECT payload FROM routilux_messages WHERE worker = ? AND seq = ?", worker, message.seq
             )
             if row is None or row[0] != message.payload:
@@ -102,9 +94,10 @@ class Model:
     def look(self, runtime: int | None, began_us: int, now_us: int) -> None:
         """`runtime`: who has just committed; None: somebody else than a runtime. Times of the wall clock."""
         self._latest_us = max(self._latest_us, now_us)
-        self._look_at_parked(began_us)
-        for worker, owner in self._all("SELECT key, owner FROM routilux_workers"):
-            for row in self._all(
+        self.attempts.look(began_us, self._latest_us)
+        self.letters.look()
+        for worker, owner in self.tables.all("SELECT key, owner FROM routilux_workers"):
+            for row in self.tables.all(
                 "SELECT n, job, routine, attempt, status, started_at, seqs, error_type FROM routilux_activations"
                 " WHERE worker = ? AND n > ? ORDER BY n",
                 worker, self._seen.get(worker, 0),
@@ -116,8 +109,9 @@ class Model:
                 self._seen[worker] = row[0]
                 self._take_in(worker, *row)
             self._check_state(worker)
-        self._check_places()
+        self.attempts.check_places()
         self._check_jobs()
+        self._check_signals()
         self._check_marks()
 
     def _take_in(
@@ -141,14 +135,18 @@ class Model:
             failed = wish.error is not None or (wish.writes and error is not None)
             if status != "discarded" and failed == (status == "completed"):
                 raise Violation("P2", f"{what} ended with {wish.error}")
-        self._check_attempt(worker, routine, messages, attempt, status, what)
+        self.attempts.check(worker, routine, messages, attempt, status, what)
         if status == "completed":
             assert wish is not None
             self._count_in(worker, n, job, wish, messages, what)
-        elif self._all("SELECT 1 FROM routilux_messages WHERE worker = ? AND produced_by = ?", worker, n):
+        elif self.tables.all(
+            "SELECT 1 FROM routilux_messages WHERE worker = ? AND produced_by = ?", worker, n
+        ):
             raise Violation("P2", f"{what} has emitted")
         if status in ("completed", "error_continued", "skipped"):
             self._consume(worker, n, routine, messages, what)
+        if status == "failed":
+            self.letters.check_buried(worker, messages, what)
         if status == "failed" and not self.may_fail and not (wish is not None and wish.is_injected):
             raise Violation("flow", f"{what} failed: {error}: {wish and wish.error}")
 
@@ -160,7 +158,7 @@ class Model:
     def _count_in(
         self, worker: int, n: int, job: int, wish: Wish, messages: Sequence[int], what: str
     ) -> None:
-        emitted = self._all(
+        emitted = self.tables.all(
             "SELECT routine, slot, payload FROM routilux_messages WHERE worker = ? AND produced_by = ? ORDER BY seq",
             worker,
             n,
@@ -189,14 +187,14 @@ class Model:
                     f"message {seq} was consumed twice: by activation {self._consumed[worker, seq]} and by {what}",
                 )
             self._consumed[worker, seq] = n
-            row = self._one(
+            row = self.tables.one(
                 "SELECT slot, status, consumed_by FROM routilux_messages WHERE worker = ? AND seq = ?",
                 worker,
                 seq,
             )
             if row is None or (row[1] != "cancelled" and row[1:] != ("consumed", n)):
                 raise Violation("P2", f"{what} consumed message {seq}, which is {row}")
-            if (worker, seq) not in self._parked and self._keeps_order(routine):
+            if (worker, seq) not in self.attempts.parked and self._keeps_order(routine):
                 line = (worker, routine, row[0])
                 if seq <= self._lines.get(line, 0):
                     raise Violation(
@@ -217,90 +215,9 @@ class Model:
             for each in found
         )
 
-    def _check_attempt(
-        self, worker: int, routine: str, messages: tuple[int, ...], attempt: int, status: str, what: str
-    ) -> None:
-        """P7: each retry once, and no more of them than the handler asks for."""
-        before, last = self._attempts.get((worker, messages)) or self._attempt_of_more(worker, messages)
-        if attempt != before + 1 or last != "retrying":
-            raise Violation("P7", f"{what} over {messages} follows attempt {before} ({last})")
-        handler = self._handler(routine)
-        if handler is not None and attempt > handler.max_retries + 1:
-            raise Violation("P7", f"{what}: only {handler.max_retries} retries are allowed")
-        self._attempts[worker, messages] = (attempt, status)
-        self._retried = {key for key in self._retried if key != (worker, messages)}
-        if status == "retrying":
-            self._retried.add((worker, messages))
-
-    def _attempt_of_more(self, worker: int, messages: tuple[int, ...]) -> tuple[int, str]:
-        """The last attempt over these and messages of jobs that have ended since; (0, "retrying") if there was none."""
-        for (owner, earlier), attempt in self._attempts.items():
-            if owner == worker and attempt[1] == "retrying" and set(messages) < set(earlier):
-                gone = set(earlier) - set(messages)
-                jobs = [
-                    self._one("SELECT job FROM routilux_messages WHERE worker = ? AND seq = ?", worker, seq)
-                    for seq in gone
-                ]
-                if all(job is not None and (worker, job[0]) in self._ended for job in jobs):
-                    return attempt
-        return 0, "retrying"
-
-    def _check_places(self) -> None:
-        """P7: what is to be tried again keeps its messages, and they their places; with others it would begin anew."""
-        if self._retried:
-            places = set(self._all("SELECT worker, seq FROM routilux_messages"))
-            for worker, messages in self._retried:
-                for seq in messages:
-                    if (worker, seq) not in places:
-                        raise Violation(
-                            "P7", f"message {seq} of {messages} is to be tried again, and has moved"
-                        )
-
-    def _handler(self, routine: str) -> ErrorHandler | None:
-        for flow in self.flows:
-            handler = flow.routines[routine].error_handler if routine in flow.routines else None
-            if handler is not None and handler.strategy == ErrorStrategy.RETRY:
-                return handler
-        return None
-
-    def _look_at_parked(self, began_us: int) -> None:
-        """P7: what is parked until a time comes back then, never earlier."""
-        due = {}
-        for worker, seq, reason, due_at, seqs, attempt, routine in self._all(
-            "SELECT worker, seq, reason, due_at, seqs, attempt, routine FROM routilux_parked"
-        ):
-            if reason != "suspect":
-                self._parked.update((worker, each) for each in json.loads(seqs))
-            if due_at is not None:
-                due[worker, seq] = due_at
-                handler = self._handler(routine)
-                if reason == "retry" and (worker, seq) not in self._due and handler is not None:
-                    delay = handler.retry_delay * handler.retry_backoff ** (attempt - 1)
-                    if handler.max_retry_delay is not None:
-                        delay = min(delay, handler.max_retry_delay)
-                    if due_at < began_us + delay * 1e6 - 1:
-                        raise Violation(
-                            "P7",
-                            f"the retry of message {seq} is due {(due_at - began_us) / 1e6} s after its failure, not {delay}",
-                        )
-        for (worker, seq), due_at in self._due.items():
-            if (worker, seq) not in due and due_at > self._latest_us and self._is_alive(worker, seq):
-                raise Violation("P7", f"message {seq} came back {(due_at - self._latest_us) / 1e6} s early")
-        self._due = due
-        self._parked.update(self._all("SELECT worker, seq FROM routilux_messages WHERE status = 'parked'"))
-
-    def _is_alive(self, worker: int, seq: int) -> bool:
-        """Neither ended with its job nor held by an operator. One that is not there has a new place in line."""
-        row = self._one(
-            "SELECT j.status, p.reason FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job"
-            " LEFT JOIN routilux_parked AS p ON p.worker = m.worker AND p.seq = m.seq WHERE m.worker = ? AND m.seq = ?",
-            worker, seq,
-        )  # fmt: skip
-        return row is None or (row[0] not in ENDED and row[1] != "paused")
-
     def _check_state(self, worker: int) -> None:
         """P2, P3: state is what the activations that are in left, in their order."""
-        stored = {key: state for key, state in states_of(self.reader).items() if key[0] == worker}
+        stored = {key: state for key, state in self.tables.states().items() if key[0] == worker}
         expected = {key: state for key, state in self._state.items() if key[0] == worker}
         if stored != expected:
             wrong = sorted(
@@ -318,15 +235,21 @@ class Model:
         """P1 and P8: whoever was told that a job is accepted finds it; ended is ended; nothing of a live one is missing."""
         before, self.jobs = self.jobs, {}
         open_count = Counter[tuple[int, int]](
-            self._all("SELECT worker, job FROM routilux_messages WHERE status IN ('waiting', 'parked')")
+            self.tables.all("SELECT worker, job FROM routilux_messages WHERE status IN ('waiting', 'parked')")
         )
-        for worker, job, job_id, status, count, data in self._all(
+        for worker, job, job_id, status, count, data in self.tables.all(
             "SELECT worker, job, job_id, status, open_count, data FROM routilux_jobs"
         ):
             self.jobs[job_id] = status
             if status in ENDED:
                 self._ended.add((worker, job))
-            if before.get(job_id) in ENDED and before[job_id] != status:
+            elif job_id in self.letters.reopened:
+                self._ended.discard((worker, job))
+            if (
+                before.get(job_id) in ENDED
+                and before[job_id] != status
+                and job_id not in self.letters.reopened
+            ):
                 raise Violation("P8", f"job {job_id} was {before[job_id]} and is {status}")
             if (
                 status == "cancelled"
@@ -350,14 +273,29 @@ class Model:
                     f"data of job {job_id} is {data}, its activations left {self._data.get((worker, job))}",
                 )
         for job_id in self.acknowledged - self.jobs.keys():
-            if not self._one("SELECT 1 FROM routilux_inbox WHERE job_id = ?", job_id):
+            if not self.tables.one("SELECT 1 FROM routilux_inbox WHERE job_id = ?", job_id):
                 raise Violation("P1", f"job {job_id} was acknowledged and is not there")
         for job_id in before.keys() - self.jobs.keys():
             raise Violation("P1", f"job {job_id} was there and is gone")
 
+    def _check_signals(self) -> None:
+        """P1 and P3: each signal that was acknowledged is a message, and none is two."""
+        for job_id, asked in self.asked_to_signal.items():
+            row = self.tables.one(
+                "SELECT count(*) FROM routilux_jobs AS j JOIN routilux_messages AS m ON m.worker = j.worker AND m.job = j.job"
+                " WHERE j.job_id = ? AND m.produced_by IS NULL",
+                job_id,
+            )
+            count = row[0] - 1 if row is not None else 0  # one is the post
+            if job_id in self.jobs and not self.signalled[job_id] <= count <= asked:
+                raise Violation(
+                    "P1",
+                    f"job {job_id} has {count} signals of {asked}, acknowledged are {self.signalled[job_id]}",
+                )
+
     def _check_marks(self) -> None:
         """P11: a start reads a slot from its low mark on, so nothing may wait below it."""
-        for worker, seq, routine, slot, low in self._all(
+        for worker, seq, routine, slot, low in self.tables.all(
             "SELECT m.worker, m.seq, m.routine, m.slot, s.low_seq FROM routilux_slots AS s JOIN routilux_messages AS m ON"
             " m.worker = s.worker AND m.routine = s.routine AND m.slot = s.slot AND m.seq < s.low_seq WHERE m.status = 'waiting'"
         ):
@@ -365,73 +303,5 @@ class Model:
                 "P11", f"message {seq} of worker {worker} waits below the mark {low} of {routine}.{slot}"
             )
 
-    # at the end
 
-    def check_waiting(self) -> None:
-        """P11: nothing stands in the way of a message that is taken one at a time, when everybody has had a turn."""
-        for seq, routine, job_id in self._all(
-            "SELECT m.seq, m.routine, j.job_id FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker"
-            " AND j.job = m.job WHERE m.status = 'waiting' AND j.status <> 'paused'"
-        ):
-            policies = [flow.routines[routine].policy for flow in self.flows if routine in flow.routines]
-            if all(isinstance(policy, ImmediatePolicy) for policy in policies):
-                raise Violation(
-                    "P11", f"message {seq} of job {job_id} waits at {routine!r}, and nothing runs"
-                )
-
-    def check_counters(self) -> None:
-        """P8: what is written of how much waits is right when nothing has happened for a while."""
-        for routine, slot, counted, waiting in self._all(
-            "SELECT s.routine, s.slot, s.waiting, (SELECT count(*) FROM routilux_messages AS m WHERE m.worker = s.worker"
-            " AND m.routine = s.routine AND m.slot = s.slot AND m.status = 'waiting') AS counted FROM routilux_slots AS s"
-            " WHERE s.waiting <> counted"
-        ):
-            raise Violation("P8", f"{waiting} messages wait at {routine}.{slot}, counted are {counted}")
-
-    def check_end(self) -> None:
-        """P11: every job has come to its end, and everything that was posted is there."""
-        for job_id in self.posted.keys() - self.jobs.keys():
-            raise Violation("P11", f"job {job_id} was posted again and again and was never accepted")
-        for job_id, status in self.jobs.items():
-            if status not in ENDED:
-                waits = self._all(
-                    "SELECT m.seq, m.routine, m.slot, m.status, p.reason FROM routilux_messages AS m JOIN routilux_jobs AS j"
-                    " ON j.worker = m.worker AND j.job = m.job LEFT JOIN routilux_parked AS p ON p.worker = m.worker AND p.seq = m.seq"
-                    " WHERE j.job_id = ? AND m.status IN ('waiting', 'parked')",
-                    job_id,
-                )  # fmt: skip
-                if all(reason == "unroutable" for *_, reason in waits) and waits:
-                    continue
-                where = ", ".join(
-                    f"message {seq} {status} at {routine}.{slot}" for seq, routine, slot, status, _ in waits
-                )
-                raise Violation(
-                    "P11", f"job {job_id} never ends: it is {status}; {where or 'nothing of it waits'}"
-                )
-        for job_id in self.cancelled:
-            if self.jobs[job_id] != "cancelled":
-                raise Violation("P8", f"job {job_id} was cancelled, and is {self.jobs[job_id]}")
-
-    # reading
-
-    def _all(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        return self.reader.execute(sql, values).fetchall()
-
-    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self.reader.execute(sql, values).fetchone()
-        return row
-
-
-def states_of(reader: sqlite3.Connection) -> dict[tuple[int, str], dict[str, Json]]:
-    """(worker, routine) -> its state, as it is stored."""
-    states: dict[tuple[int, str], dict[str, Json]] = {}
-    for worker, routine, key, value in reader.execute(
-        "SELECT worker, routine, key, value FROM routilux_worker_state ORDER BY worker"
-    ):
-        state = states.setdefault((worker, routine), {})
-        if key or value:  # an empty key marks an empty state
-            state[key] = json.loads(value)
-    return states
-
-
-__all__ = ["Model", "Violation", "Wish", "states_of"]
+__all__ = ["Model", "Wish"]

@@ -56,6 +56,7 @@ class Process:
         self.settings = settings
         self.is_paused = False
         self.fails_next = False  # the next activation that would be retried fails after its logic
+        self.dies_next = False  # the next one that would not
         self.active: list[tuple[Run, Iterator[None]]] = []
         self._watch = watch
         self._executor = _Executor(threads)
@@ -155,17 +156,28 @@ class Process:
         self._watch(self, run, activation, None)
 
     def after(self, run: Run, activation: Activation, outcome: Outcome, overlay: Overlay) -> None:
-        handler = run.cell.compiled.error_handler
-        is_retried = handler is not None and handler.strategy == ErrorStrategy.RETRY
-        if self.fails_next and is_retried and outcome.failure is None:
-            assert handler is not None
-            if activation.attempt <= handler.max_retries and issubclass(
-                Injected, handler.retryable_exceptions
-            ):
-                self.fails_next = False
-                overlay.undo()
-                outcome.fail(Injected("injected by the simulator"))
+        if outcome.failure is None and self._is_to_fail(run.cell, activation):
+            overlay.undo()
+            outcome.fail(Injected("injected by the simulator"))
         self._watch(self, run, activation, outcome)
+
+    def _is_to_fail(self, cell: RoutineCell, activation: Activation) -> bool:
+        handler = cell.compiled.error_handler
+        if not self.is_retried(cell):
+            is_to_fail, self.dies_next = self.dies_next, False
+        elif handler and activation.attempt <= handler.max_retries:
+            is_to_fail, self.fails_next = self.fails_next, False
+        else:
+            return False
+        return is_to_fail
+
+    def is_retried(self, cell: RoutineCell) -> bool:
+        handler = cell.compiled.error_handler
+        return (
+            handler is not None
+            and handler.strategy == ErrorStrategy.RETRY
+            and issubclass(Injected, handler.retryable_exceptions)
+        )
 
 
 class _Executor:

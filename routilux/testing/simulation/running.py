@@ -16,8 +16,8 @@ from sqlalchemy import MetaData
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.testing.simulation.arena import Arena
-from routilux.testing.simulation.model import Violation, states_of
 from routilux.testing.simulation.plans import FAULTS, plan_of, shrunk
+from routilux.testing.simulation.tables import Violation
 from routilux.testing.simulation.world import Scene, Shape, Step, World
 
 Seeds = int | Iterable[int]
@@ -80,12 +80,12 @@ class End:
 
     def state(self, routine: str) -> list[dict[str, Any]]:
         """The state of a routine in each worker that has one."""
-        states = states_of(self._world.arena.reader)
+        states = self._world.model.tables.states()
         return [state for (_, name), state in states.items() if name == routine]
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Whatever the database of this world says (SQLite)."""
-        return self._world.arena.reader.execute(sql, values).fetchall()
+        return self._world.model.tables.all(sql, *values)
 
 
 def simulate(
@@ -97,6 +97,7 @@ def simulate(
     faults: Collection[str] = tuple(FAULTS),
     runtimes: int = 3,
     most_jobs: int = 8,
+    signals: tuple[str, str] | None = None,
     may_fail: bool = False,
     tables: MetaData | None = None,
     check: Callable[[End], None] | None = None,
@@ -110,7 +111,8 @@ def simulate(
     `entry`: routine and slot that jobs are posted to. `data`: what the n-th job is posted with.
     `seeds`: how many, from 0 on, or which. `faults`: which of `FAULTS` may happen.
     `runtimes`: at most so many on one database, 1 to 4. `most_jobs`: at most so many jobs in a world.
-    `may_fail`: jobs may fail by errors of the flow's own logic; injected ones only ever hit what is retried.
+    `signals`: routine and slot at which running jobs are signalled, with the data they were posted with; None: no signals.
+    `may_fail`: jobs may fail by errors of the flow's own logic; of injected ones only "dead_letter" makes jobs fail.
     `tables`: the user's own, for own statements. `check`: called at the end of each world; an error it raises is a finding.
     `shrink`: look for the fewest steps that break the same promise. `processes`: seeds are shared among so many processes (forked).
     """
@@ -123,9 +125,10 @@ def simulate(
         flow,
         entry,
         data,
-        [name for name in FAULTS if name in faults],
+        [name for name in FAULTS if name in faults and (name != "signal" or signals)],
         runtimes,
         most_jobs,
+        signals,
         may_fail,
         tables,
         check,
@@ -161,6 +164,7 @@ class _Task:
     faults: list[str]
     runtimes: int
     most_jobs: int
+    signals: tuple[str, str] | None
     may_fail: bool
     tables: MetaData | None
     check: Callable[[End], None] | None
@@ -239,6 +243,7 @@ class _Task:
             lambda number: dict(self.data(number)),
             self.may_fail,
             self.most_jobs,
+            self.signals,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,15 +13,18 @@ from routilux.core.activation import Outcome
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
 from routilux.core.registry import FlowRegistry
-from routilux.runtime import adopting
+from routilux.runtime import adopting, takeover
 from routilux.runtime.committing import PASSING
 from routilux.runtime.settings import Settings
 from routilux.store.failures import classify
+from routilux.store.store import Commit, Fenced
+from routilux.testing.simulation import ends
 from routilux.testing.simulation.arena import Arena, Crash, Who, database_error
 from routilux.testing.simulation.clients import Clients
 from routilux.testing.simulation.clock import HostClock
-from routilux.testing.simulation.model import Model, Violation
-from routilux.testing.simulation.process import LEASE_S, Broken, Process
+from routilux.testing.simulation.model import Model
+from routilux.testing.simulation.process import LEASE_S, Broken, Injected, Process
+from routilux.testing.simulation.tables import Tables, Violation
 
 Step = tuple[str, int]  # what happens, and the number that decides the rest of it
 MOST_ROUNDS = 300
@@ -40,6 +44,7 @@ class Scene:
     data: Callable[[int], dict[str, Any]]
     may_fail: bool
     most_jobs: int
+    signals: tuple[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class World:
         self.room = (
             compiled[0].routines[routine].slots[slot].max_queue_length
         )  # of the slot that is posted to
-        self.model = Model(arena.reader, compiled, scene.may_fail)
+        self.model = Model(Tables(arena.reader), compiled, scene.may_fail)
         self.clients = Clients(self)
         arena.reset(self._who, self._committed)
         self.start(0)
@@ -191,6 +196,24 @@ class World:
             process.is_paused = False
             self.say(f"process {process.number} goes on")
 
+    def mistake(self, number: int) -> None:
+        """One that lives is declared dead, as when a server ends the connection of its lease, by one that dies then."""
+        process, other = self.alive(number), self.alive(number // 7)
+        if process is not None and other is not None:
+            self.counts["mistake"] += 1
+            end = "by mistake" if other is process else f"by {other.number}, which is killed"
+            self.say(f"process {process.number} is declared dead {end}")
+            self.act(other, lambda: self._declare_dead(other, process))
+            if other is not process and other in self.processes:
+                self._bury(other)
+
+    def _declare_dead(self, process: Process, other: Process) -> None:
+        def bury(commit: Commit) -> None:
+            takeover.bury(commit.connection, other.key, self.clock.now_us())
+
+        with contextlib.suppress(Fenced):
+            adopting.fenced(process.engine, bury)
+
     def go_on(self, number: int) -> None:
         paused = [process for process in self.running() if process.is_paused]
         if paused:
@@ -266,13 +289,20 @@ class World:
         if process is not None:
             process.fails_next = True
 
+    def logic_death(self, number: int) -> None:
+        """The next activation that would not be retried fails, after all that its logic does."""
+        process = self.alive(number)
+        if process is not None:
+            process.dies_next = True
+
     def _watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
         worker = run.cell.worker.key
         if outcome is None:
             self.model.before_logic(activation, worker)
             return
         if outcome.failure is not None:
-            self.counts["logic_error"] += 1
+            is_dead = isinstance(outcome.failure.error, Injected) and not process.is_retried(run.cell)
+            self.counts["dead_letter" if is_dead else "logic_error"] += 1
         self.model.after_logic(worker, run.cell.routine_id, activation, outcome)
 
     # time
@@ -315,7 +345,7 @@ class World:
         self.arena.calm()
         self.arena.land()
         for process in self.running():
-            process.is_paused = process.fails_next = False
+            process.is_paused = process.fails_next = process.dies_next = False
         self.start(0)
         for _ in range(3):  # a lease and more: whoever is dead is found out
             for process in self.running():
@@ -326,7 +356,7 @@ class World:
             self._pass(max(late) / 1e6)
             for process in self.running():
                 self._run_out(process)
-        self.model.check_waiting()
+        ends.waiting(self.model)
         for _ in range(MOST_ROUNDS):
             self.clients.insist()
             for process in self.running():
@@ -336,8 +366,8 @@ class World:
         self._pass(COUNTED_S)
         for process in self.running():
             self.act(process, process.turn)
-        self.model.check_counters()
-        self.model.check_end()
+        ends.counters(self.model)
+        ends.jobs(self.model)
 
     def _run_out(self, process: Process) -> None:
         """Until nothing more of it can run without the time going on."""
