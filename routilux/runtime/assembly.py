@@ -32,6 +32,7 @@ from routilux.store.store import Store
 
 log = logging.getLogger("routilux")
 THOROUGH_EVERY = 30  # times that it is reconciled
+TOLD_GLANCE_S = 2.5
 
 
 @dataclass(slots=True)
@@ -89,6 +90,7 @@ def assemble(
         engine = Engine(store, clock, settings, pool, KnownFlows(registry), on_facts)
         engine.reidentify = lambda: register(engine, lease)
         engine.reconcile = lambda: reconcile(engine, lease, is_recovering)
+        lease.on_call = lambda: _called(engine)
         alarm = Alarm(engine.inputs.wake, _duties(engine, settings))
         engine.due.on_change = lambda: alarm.set(engine.due.next_at)
         register(engine, lease)
@@ -127,6 +129,12 @@ def register(engine: Engine, lease: Lease) -> None:
     engine.commit_n = 0
 
 
+def _called(engine: Engine) -> None:
+    """Another process has told of a row in the inbox. Called by the thread of the lease."""
+    engine.inbox.was_called = True
+    engine.inputs.wake()
+
+
 def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
     """What must be looked at now and then, whatever has been heard: due rows, the inbox, dead runtimes, chores.
 
@@ -135,7 +143,7 @@ def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
     engine.watch_alarm()
     is_thorough = engine.reconciled % THOROUGH_EVERY == 0
     engine.reconciled += 1
-    has_inbox, has_others, has_ownerless = _glance(engine, is_thorough=is_thorough)
+    has_inbox, has_others, has_ownerless = _glance(engine, is_thorough=is_thorough, is_told=lease.listens)
     if is_thorough:
         engine.due.expect_soon()
         has_inbox = True
@@ -149,16 +157,19 @@ def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
     housekeeping.run_once(engine)
 
 
-def _glance(engine: Engine, *, is_thorough: bool) -> tuple[bool, bool, bool]:
-    """As `ownership.glance`. On SQLite, that there is nothing holds until somebody writes or another flow is known."""
-    last = engine.glance
+def _glance(engine: Engine, *, is_thorough: bool, is_told: bool) -> tuple[bool, bool, bool]:
+    """As `ownership.glance`. That there is nothing holds until another flow is known and, on SQLite, until somebody writes;
+    on Postgres for a few seconds, if whoever writes tells."""
+    last, now = engine.glance, engine.clock.monotonic()
     names = engine.flows.names()
     last.token, has_changed = engine.store.database.changed_since(last.token)
+    if is_told and now - last.at < TOLD_GLANCE_S:
+        has_changed = False
     asked = (engine.runtime_key, engine.store.commits, names)
     if is_thorough or has_changed or any(last.found) or asked != last.asked:
         with engine.store.read(is_single=True) as connection:
             last.found = ownership.glance(connection, engine.runtime_key, names, engine.clock.now_us())
-        last.asked = asked
+        last.asked, last.at = asked, now
     return last.found
 
 

@@ -81,6 +81,7 @@ class Glance:
     """What the last look at the whole database found, and what tells that it still holds."""
 
     found: tuple[bool, bool, bool] = (True, True, True)  # as `ownership.glance`
+    at: float = 0.0
     asked: object = None
     token: object = None
 
@@ -188,6 +189,8 @@ class Engine:
         pause = self.pace.poll_s(is_running=bool(self.runs))
         if self.wakes:
             pause = min(pause, max(0.0, (self.wakes[0][0] - self.clock.now_us()) / 1e6))
+        if self.inbox.again_at is not None:
+            pause = min(pause, max(0.0, self.inbox.again_at - self.clock.monotonic()))
         if self.retention.is_walking:
             pause = min(pause, max(0.0, self.retention.next_at - self.clock.monotonic()))
         return pause

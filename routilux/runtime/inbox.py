@@ -27,10 +27,8 @@ log = logging.getLogger("routilux")
 MOST = 1000
 LOOK_S = 0.02  # not before each commit
 LOOK_WHILE_CALLED_S = 0.1  # nor before one that somebody here waits for
-HOT_S, LOOK_WHILE_HOT_S = (
-    5.0,
-    0.05,
-)  # Postgres: who has just posted may post again; else once a second will do
+HOT_S, LOOK_WHILE_HOT_S = 5.0, 0.05  # Postgres: who has just posted may post again
+AGAIN_S = 0.3  # more than `listening.TELL_EVERY_S` and the time a commit takes
 
 _LOOK = text(
     "SELECT i.id, i.flow, i.worker_id, i.job_id, w.key, w.owner, r.state AS owner_state, w.status FROM routilux_inbox AS i"
@@ -46,6 +44,8 @@ class Seen:
         self.ids: list[int] = []
         self.workers: dict[int, tuple[str, str | None]] = {}  # id -> flow and worker id
         self.must_look = True
+        self.was_called = False  # by another thread: somebody has told of a new row
+        self.again_at: float | None = None  # look once more: who has just told does not tell of each row
         self.token: object = None
         self.looked_at = 0.0
         self.hot_until = 0.0
@@ -65,7 +65,8 @@ class Seen:
 def look(engine: Engine) -> None:
     """Find rows, if there is a sign of any: SQLite, another process has written; Postgres, it is time.
 
-    On Postgres that is once a second, and 20 times a second for a while after something was found.
+    On Postgres it is when somebody has told of a row, and 20 times a second for a while after something was found; who
+    cannot be told asks once a second.
     """
     seen = engine.inbox
     now = engine.clock.monotonic()
@@ -75,6 +76,12 @@ def look(engine: Engine) -> None:
         seen.token, changed = engine.store.database.changed_since(seen.token)
         seen.must_look = seen.must_look or changed
     elif now < seen.hot_until and now - seen.looked_at >= LOOK_WHILE_HOT_S:
+        seen.must_look = True
+    if seen.was_called:
+        seen.was_called, seen.again_at = False, now + AGAIN_S
+        seen.must_look = True
+    elif seen.again_at is not None and now >= seen.again_at:
+        seen.again_at = None
         seen.must_look = True
     if seen.must_look and not seen.ids:
         seen.must_look = False

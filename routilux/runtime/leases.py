@@ -2,21 +2,26 @@
 
 Postgres: the database's clock, over a connection of its own whose backend also tells others that I live. SQLite:
 CLOCK_BOOTTIME of the one host, and an OS lock that the kernel frees the moment the process is gone.
+
+Between two heartbeats the thread hears what other processes tell over that connection (`store.listening`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import selectors
 import socket
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from routilux.runtime.clock import Clock
-from routilux.store import ownership
+from routilux.store import listening, ownership, postgres_server
 from routilux.store.database import Database, boot_time_us, host_boot_id
 from routilux.store.failures import Failure, classify
 
@@ -34,9 +39,13 @@ class Lease:
         self._version = version
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._writer = (
-            database.connect_writer()
-        )  # Postgres: a connection of its own; its backend is a sign of life
+        # Postgres: a connection of its own; its backend is a sign of life
+        self._writer = database.connect_writer()
+        self._writing = (
+            threading.Lock()
+        )  # the engine comes back under a new identity while the heartbeat goes on
+        self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to end a rest
+        self.on_call: Callable[[], None] = lambda: None
         self._gone_since: dict[int, float] = {}
         self._renewed_at = 0.0  # monotonic, just before the last renewal that went in
         self._unbroken_since = 0.0
@@ -55,7 +64,7 @@ class Lease:
             round(self._lease_s * 1e6),
         )
         before = self._clock.monotonic()
-        with self._writer.transaction() as connection:
+        with self._writing, self._writer.transaction() as connection:
             until = self.clock_us(connection) + me.lease_us
             self.key = ownership.register(connection, me, until, self._clock.now_us())
             if self._database.is_postgres:
@@ -67,12 +76,17 @@ class Lease:
         return self.key
 
     def start(self) -> None:
+        if self._database.is_postgres:
+            self._bell = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="routilux-heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop renewing; idempotent."""
         self._stop.set()
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell[1].close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(self._lease_s)
 
@@ -90,7 +104,7 @@ class Lease:
             self._writer.drop()
 
     def _give_back(self) -> None:
-        with self._writer.transaction() as connection:
+        with self._writing, self._writer.transaction() as connection:
             ownership.retire(connection, self.key, self._clock.now_us())
 
     def drop_sign(self) -> None:
@@ -102,28 +116,68 @@ class Lease:
         """By my own clock, nobody can have taken over yet."""
         return not self.is_dead and self._clock.monotonic() < self._renewed_at + self._lease_s
 
+    @property
+    def listens(self) -> bool:
+        """Whether other processes are heard."""
+        return self._writer.ear is not None
+
     def _run(self) -> None:
+        bell = self._bell
+        try:
+            self._beat(None if bell is None else bell[0])
+        finally:
+            if bell is not None:
+                bell[0].close()
+
+    def _beat(self, bell: socket.socket | None) -> None:
         pause = self._lease_s / 3
-        while not self._stop.wait(pause):
+        while True:
             try:
+                if self._rest(pause, bell):
+                    return
                 self.renew()
                 pause = self._lease_s / 3
             except Exception as error:  # a heartbeat that fails is tried again; the lease says how long
                 self._unbroken_since = self._clock.monotonic()
                 pause = min(0.5, self._lease_s / 10)
-                self._writer.drop()
+                with self._writing:
+                    self._writer.drop()
                 log.warning("heartbeat failed, trying again: %s", error)
+
+    def _rest(self, pause_s: float, bell: socket.socket | None) -> bool:
+        """Until it is time for a heartbeat; what is told meanwhile is heard. True: there is to be none."""
+        until = time.monotonic() + pause_s
+        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
+            ear = self._writer.ear
+            if ear is None or bell is None:
+                return self._stop.wait(left)
+            driver: Any = ear.connection.driver_connection
+            with selectors.DefaultSelector() as selector:
+                selector.register(driver.fileno(), selectors.EVENT_READ)
+                selector.register(bell, selectors.EVENT_READ)
+                selector.select(left)
+            self._hear()
+        return self._stop.is_set()
+
+    def _hear(self) -> None:
+        with self._writing:
+            ear = self._writer.ear
+            has_heard = ear is not None and listening.heard(ear)
+        if has_heard:
+            self.on_call()
 
     def _extend(self, connection: Connection) -> bool:
         lease_us, now = round(self._lease_s * 1e6), self._clock.now_us()
         if self._database.is_postgres:
+            if postgres_server.is_direct(connection):
+                listening.listen(connection)
             return ownership.renew_by_server(connection, self.key, lease_us, now)
         return ownership.renew(connection, self.key, self.clock_us(connection) + lease_us, now)
 
     def renew(self) -> None:
         """Extend the lease once."""
         before = self._clock.monotonic()
-        with self._writer.transaction() as connection:
+        with self._writing, self._writer.transaction() as connection:
             alive = self._extend(connection)
         if alive:
             if before - self._renewed_at > self._lease_s:

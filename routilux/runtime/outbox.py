@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -22,12 +22,11 @@ from routilux.errors import (
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
 from routilux.runtime.inputs import Post
-from routilux.store import history, loading
+from routilux.store import history, listening, loading
 from routilux.store.database import check_named
 from routilux.store.failures import Failure, classify
 from routilux.store.sqlite_file import TurnConnection
 from routilux.store.store import Store
-from routilux.store.tables import inbox
 
 if TYPE_CHECKING:
     from routilux.runtime.posting import Posted
@@ -67,7 +66,7 @@ def post_in(
     _check_turn(connection)
     if not is_known(connection, post):
         _check_room(connection, names, [post], worker_id, limit)
-        connection.execute(insert(inbox).values(_row(names, post, worker_id, host.now_us())))
+        listening.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
     worker = (
         None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
     )
@@ -137,7 +136,7 @@ def _insert(
         new = list({post.job_id: post for post in posts if not is_known(connection, post)}.values())
         _check_room(connection, names, new, worker_id, limit)
         if new:
-            connection.execute(insert(inbox), [_row(names, post, worker_id, now) for post in new])
+            listening.put(connection, [_row(names, post, worker_id, now) for post in new])
     return {post.job_id: worker_id for post in posts}
 
 
@@ -163,13 +162,8 @@ def ask(
             stored = loading.worker_named(connection, worker_id)
             if stored is None or not history.hold_letter(connection, stored.key, body["seq"]):
                 raise DeadLetterGoneError(body["seq"])
-        connection.execute(
-            insert(inbox).values(
-                kind=kind,
-                flow=flow,
-                worker_id=worker_id,
-                job_id=job_id,
-                body=orjson.dumps(body).decode(),
-                created_at=now,
-            )
-        )
+        row = {
+            "kind": kind, "flow": flow, "worker_id": worker_id, "job_id": job_id, "body": orjson.dumps(body).decode(),
+            "created_at": now,
+        }  # fmt: skip
+        listening.put(connection, [row])

@@ -32,7 +32,7 @@ from routilux.errors import (
     DatabaseUnavailableError,
     ForkedRuntimeError,
 )
-from routilux.store import postgres_server, sqlite_file
+from routilux.store import listening, postgres_server, sqlite_file
 from routilux.store.direct import BEGIN
 from routilux.store.failures import Failure, classify
 from routilux.store.oslocks import TURN_TIMEOUT_S, LockFile
@@ -276,6 +276,12 @@ class Writer:
                 self.before_commit(connection)
         if self.after_commit is not None:
             self.after_commit()
+
+    @property
+    def ear(self) -> Connection | None:
+        """The connection, if it listens (`listening.listen`)."""
+        connection = self._connection
+        return connection if connection is not None and listening.listens(connection) else None
 
     def drop(self) -> None:
         """Throw the connection away; the next transaction has a new one."""

@@ -108,6 +108,12 @@ def prepare_if_direct(driver: Any) -> None:
         driver.prepare_threshold = PREPARE_AFTER
 
 
+def is_direct(connection: Connection) -> bool:
+    """As `prepare_if_direct` has found."""
+    driver: Any = connection.connection.driver_connection
+    return driver.prepare_threshold is not None
+
+
 def _begin(connection: Connection) -> None:
     begin = connection.get_execution_options().get(BEGIN, READ)
     info = connection.info

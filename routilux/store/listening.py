@@ -1,0 +1,57 @@
+"""Postgres: a process that wants something of another says so, and is heard at once instead of at the next look.
+
+`put` writes rows of the inbox and tells of them with the commit of its transaction. A commit that tells waits for every
+other that does, so a process tells at most every `TELL_EVERY_S`; whoever has just heard looks often for a while. What is
+said is never relied on: those who listen look now and then all the same, and behind a pooler nobody listens.
+Source: https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, insert
+
+from routilux.store.tables import inbox
+
+CHANNEL = "routilux_inbox"
+TELL_EVERY_S = 0.1
+_LISTENS = "routilux_listens"  # in `Connection.info`
+_told_at = float("-inf")
+
+
+def put(connection: Connection, rows: Sequence[dict[str, Any]], *, is_ours: bool = True) -> None:
+    """Rows for the owners of workers. `is_ours`: the transaction is our own and is about to be committed."""
+    statement: Any = insert(inbox)
+    if connection.dialect.name == "postgresql" and _may_tell(connection, is_ours=is_ours):
+        statement = statement.returning(func.pg_notify(CHANNEL, ""))
+    connection.execute(statement, list(rows))
+
+
+def _may_tell(connection: Connection, *, is_ours: bool) -> bool:
+    global _told_at
+    if not is_ours:  # committed some time, or prepared, which a transaction that tells cannot be
+        return not hasattr(connection.get_transaction(), "prepare")
+    now = time.monotonic()
+    may_tell = now - _told_at >= TELL_EVERY_S
+    _told_at = now if may_tell else _told_at
+    return may_tell
+
+
+def listen(connection: Connection) -> None:
+    """From the end of this transaction on, if it has not been done yet. Only a connection that is kept hears anything."""
+    if _LISTENS not in connection.info:
+        connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        connection.info[_LISTENS] = True
+
+
+def listens(connection: Connection) -> bool:
+    return not connection.closed and not connection.invalidated and _LISTENS in connection.info
+
+
+def heard(connection: Connection) -> bool:
+    """Whether anything was told since this was asked last. Raises the driver's error if the connection is lost."""
+    driver: Any = connection.connection.driver_connection
+    return bool(list(driver.notifies(timeout=0)))
