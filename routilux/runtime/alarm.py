@@ -15,17 +15,26 @@ from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from routilux.runtime.clock import SystemClock
+
 log = logging.getLogger("routilux")
 _REDELIVERY = "redelivery"
+HOST_CLOCK = SystemClock()
 STOP_S = 2.0
 LATEST_US = 253_402_214_400_000_000  # the last day of the year 9999: later is no date in every time zone
 
 
 class Alarm:
-    """One moving alarm for the next due row, and interval alarms for the duties."""
+    """One moving alarm for the next due row, and interval alarms for the duties. `now_us`: the clock that rows are due by."""
 
-    def __init__(self, ring: Callable[[], None], duties: dict[str, tuple[float, Callable[[], None]]]) -> None:
+    def __init__(
+        self,
+        ring: Callable[[], None],
+        duties: dict[str, tuple[float, Callable[[], None]]],
+        now_us: Callable[[], int] = HOST_CLOCK.now_us,
+    ) -> None:
         self._ring = ring
+        self._now_us = now_us
         self._duties = duties
         self._due_at: int | None = None
         self._scheduler: Any = None
@@ -48,7 +57,7 @@ class Alarm:
         return scheduler
 
     def set(self, due_at: int | None) -> None:
-        """Ring at this instant (µs since 1970); None: nothing is due."""
+        """Ring at this instant (µs since 1970 by the clock of the rows); None: nothing is due."""
         if due_at is None or due_at == self._due_at or self._scheduler is None:
             self._due_at = due_at
             return
@@ -60,7 +69,8 @@ class Alarm:
             self.rebuild()
 
     def _arm(self, scheduler: Any, due_at: int) -> None:
-        when = datetime.fromtimestamp(min(due_at, LATEST_US) / 1e6, UTC)
+        host_is_behind_us = self._now_us() - HOST_CLOCK.now_us()
+        when = datetime.fromtimestamp(min(due_at - host_is_behind_us, LATEST_US) / 1e6, UTC)
         scheduler.add_job(self._ring, "date", run_date=when, id=_REDELIVERY, replace_existing=True)
 
     @property

@@ -18,6 +18,7 @@ from routilux.output import install_routed_stdout
 from routilux.runtime import adopting, housekeeping, interpreter, stopping, takeover, trouble
 from routilux.runtime.alarm import Alarm
 from routilux.runtime.batch import Fact
+from routilux.runtime.clock import ServerClock
 from routilux.runtime.driving import Drive, Executors
 from routilux.runtime.engine import Engine
 from routilux.runtime.executors import Performer
@@ -82,7 +83,7 @@ def assemble(
     try:
         prepare_schema(opened)
         store = Store(opened)
-        clock = drive.clock
+        clock = ServerClock() if opened.is_postgres else drive.clock
         lease = Lease(opened, clock, lease_s, own_version())
         engine: Engine
         performer = Performer(clock, lambda entry: engine.inputs.put(entry), readers_for(lambda: engine))
@@ -91,7 +92,7 @@ def assemble(
         engine.reidentify = lambda: register(engine, lease)
         engine.reconcile = lambda: reconcile(engine, lease, is_recovering)
         lease.on_call = lambda: _called(engine)
-        alarm = Alarm(engine.inputs.wake, _duties(engine, settings))
+        alarm = Alarm(engine.inputs.wake, _duties(engine, settings), clock.now_us)
         engine.due.on_change = lambda: alarm.set(engine.due.next_at)
         register(engine, lease)
         adopting.publish(engine)

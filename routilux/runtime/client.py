@@ -25,7 +25,7 @@ from routilux.errors import (
     WorkerNotFoundError,
 )
 from routilux.runtime import door, outbox, posting, reading
-from routilux.runtime.clock import SystemClock
+from routilux.runtime.clock import ServerClock, SystemClock
 from routilux.runtime.door import PostItem, Seconds
 from routilux.runtime.handles import JobHandle
 from routilux.runtime.inputs import Post
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 PERIOD_S = 0.25
+CLOCK_S = 10.0  # so long what the server said of its clock is trusted
 
 
 class Client:
@@ -52,7 +53,7 @@ class Client:
 
     def __init__(self, database: str | Engine, *, max_payload_bytes: int = MIB) -> None:
         self._database = Database.open(database)
-        self._clock = SystemClock()
+        self._clock = ServerClock() if self._database.is_postgres else SystemClock()
         self._max_payload_bytes = max_payload_bytes
         url = self._database.url.render_as_string(hide_password=False)
         try:
@@ -76,7 +77,11 @@ class Client:
         self._database.close()
 
     def now_us(self) -> int:
-        return self._clock.now_us()
+        clock = self._clock
+        if isinstance(clock, ServerClock) and clock.age_s > CLOCK_S:
+            with self.store.read(is_single=True) as connection:
+                clock.ask(lambda: self._database.now_us(connection))
+        return clock.now_us()
 
     def post(
         self,

@@ -165,9 +165,7 @@ class Engine:
         """Until `stop`: the body of the engine's thread."""
         failures = 0
         while not self._stop.is_set():
-            timeout = self.pause_s()
-            if timeout > 0:
-                self.inputs.wait(timeout)
+            self._rest()
             try:
                 self.look()
                 self.pace.linger()
@@ -181,6 +179,13 @@ class Engine:
             except Exception as error:
                 failures += 1
                 trouble.heal(self, error, failures)
+
+    def _rest(self) -> None:
+        """Sleep until there may be something to do. Looking up costs more than asking a quiet file whether it was written."""
+        while (pause := self.pause_s()) > 0:
+            came = self.inputs.wait(pause)
+            if came or pause < self.pace.quiet_poll_s or self.store.database.may_have_been_written():
+                return
 
     def pause_s(self) -> float:
         """How long there is nothing to do, as far as is known."""

@@ -149,13 +149,13 @@ class InputQueue:
                 return True
         return False
 
-    def wait(self, timeout: float) -> None:
-        """Sleep until something is put, at most `timeout` seconds."""
+    def wait(self, timeout: float) -> bool:
+        """Sleep until something is put, at most `timeout` seconds. False: nothing has come."""
         self._is_waiting = True
-        if not self._items:
-            self._wake.wait(timeout)
+        came = bool(self._items) or self._wake.wait(timeout)
         self._is_waiting = False
         self._wake.clear()
+        return came
 
     def wait_for_caller(self, timeout: float) -> bool:
         """The same until somebody is there who waits for an answer."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from routilux.runtime.clock import Clock
+from routilux.runtime.clock import Clock, ServerClock
 from routilux.store import listening, ownership, postgres_server
 from routilux.store.database import Database, boot_time_us, host_boot_id
 from routilux.store.failures import Failure, classify
@@ -171,7 +171,11 @@ class Lease:
         if self._database.is_postgres:
             if postgres_server.is_direct(connection):
                 listening.listen(connection)
-            return ownership.renew_by_server(connection, self.key, lease_us, now)
+
+            def renew() -> int | None:
+                return ownership.renew_by_server(connection, self.key, lease_us, now)
+
+            return self._clock.ask(renew) if isinstance(self._clock, ServerClock) else renew() is not None
         return ownership.renew(connection, self.key, self.clock_us(connection) + lease_us, now)
 
     def renew(self) -> None:

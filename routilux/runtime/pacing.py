@@ -28,7 +28,7 @@ class Pace:
         self._inputs = inputs
         self._clock = clock
         self._poll_s = poll_s
-        self._quiet_poll_s = max(poll_s, quiet_poll_s)
+        self.quiet_poll_s = max(poll_s, quiet_poll_s)
         self._busy_at = clock.monotonic()  # when something came in last
         self._may_return = False  # the last commit answered a caller
         self._went_alone = False  # the last commit held outcomes only
@@ -37,7 +37,7 @@ class Pace:
     def poll_s(self, *, is_running: bool) -> float:
         """Seconds until it looks up again if nothing wakes it."""
         is_quiet = not is_running and self._clock.monotonic() - self._busy_at > QUIET_AFTER_S
-        return self._quiet_poll_s if is_quiet else self._poll_s
+        return self.quiet_poll_s if is_quiet else self._poll_s
 
     def linger(self) -> None:
         """Before inputs are taken: wait for a caller, if it is worth it."""

@@ -62,6 +62,7 @@ class Database:
         self._memory: Connection | None = None
         self._memory_lock = threading.RLock()
         self._memory_transactions = 0
+        self._written_at: tuple[int, int] | None = (-1, -1)
         self._engine: Engine
         self._writers: list[Writer] = []
 
@@ -191,6 +192,14 @@ class Database:
             return token, token is None
         now = (version, self._shared.transactions - mine)
         return now, now != token
+
+    def may_have_been_written(self) -> bool:
+        """SQLite: False if nobody has written the file since this was asked last, but for writes within one tick of the file
+        system's clock, which `changed_since` sees. Elsewhere nothing can be told: True."""
+        if self.path is None:
+            return True
+        before, self._written_at = self._written_at, sqlite_file.written_at(self.path)
+        return before != self._written_at
 
     def checkpoint(self, *, truncate: bool = False) -> tuple[int, int]:
         """SQLite: copy the WAL into the file; with `truncate` also empty it, if no reader needs it.

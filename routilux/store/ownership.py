@@ -56,13 +56,17 @@ def renew(connection: Connection, key: int, lease_until: int, now: int) -> bool:
 _RENEW_BY_SERVER = text(
     f"UPDATE routilux_runtimes SET lease_until = {NOW} + :lease_us, heartbeat_at = :now,"
     " backend_pid = pg_backend_pid(), backend_start = (SELECT CAST(extract(epoch FROM backend_start) * 1000000 AS bigint)"
-    " FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE key = :key AND state = 'alive'"
+    f" FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE key = :key AND state = 'alive' RETURNING {NOW}"
 )
 
 
-def renew_by_server(connection: Connection, key: int, lease_us: int, now: int) -> bool:
-    """Postgres: the same by the server's clock; and note which backend holds this connection: when it is gone, so am I."""
-    return connection.execute(_RENEW_BY_SERVER, {"key": key, "lease_us": lease_us, "now": now}).rowcount == 1
+def renew_by_server(connection: Connection, key: int, lease_us: int, now: int) -> int | None:
+    """Postgres: the same by the server's clock, which is returned, µs since 1970; None: I am dead.
+
+    It notes which backend holds this connection: when it is gone, so am I.
+    """
+    values = {"key": key, "lease_us": lease_us, "now": now}
+    return connection.execute(_RENEW_BY_SERVER, values).scalar()
 
 
 def retire(connection: Connection, key: int, now: int) -> None:

@@ -360,6 +360,15 @@ def file_of(database: str | Path | URL) -> str:
     return os.path.abspath(name)
 
 
+def written_at(path: Path) -> tuple[int, int] | None:
+    """Time (ns) and size of the WAL; None: there is none."""
+    try:
+        found = os.stat(f"{path}-wal")
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def warn_sqlite_wal_reset() -> None:
     """Say once, at INFO, that this SQLite has the WAL-reset bug, and who is safe from it."""
     if sqlite3.sqlite_version_info < WAL_RESET_FIXED and "wal" not in _said:

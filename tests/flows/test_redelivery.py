@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from routilux import ErrorHandler, FlowRegistry, Post, get_current_job_id, testing
+from routilux import Client, ErrorHandler, FlowRegistry, Post, get_current_job_id, testing
 from routilux.activation_policies import batch_size_policy
 from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column, rows
@@ -99,6 +99,27 @@ def test_a_retry_fires_once_and_not_early_though_the_runtime_was_restarted_half_
         assert runtime.get_job(job_id).status == "completed"
     assert len(logic.begun) == 2
     assert logic.begun[1] - logic.begun[0] >= 1.0
+
+
+@pytest.mark.parametrize("wrong_by_s", [-3600.0, 3600.0])
+def test_on_postgres_a_retry_is_due_by_the_servers_clock_though_the_hosts_is_wrong(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, wrong_by_s: float
+) -> None:
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() + round(wrong_by_s * 1e9))
+    logic = FailsFirst()
+    registry = retrying(logic, 1.0)
+    with running(postgres_database, registry) as runtime, Client(postgres_database) as client:
+        job_id = post(runtime, {}).job_id
+        assert runtime.get_job(job_id).wait(20)
+        later = client.post("f", "s0", "input", {}, "w", delay=0.5).job
+        assert later.wait(20)
+    assert len(logic.begun) == 3
+    assert logic.begun[1] - logic.begun[0] >= 1.0
+    assert (
+        abs(column(postgres_database, "SELECT max(created_at) FROM routilux_jobs")[0] - right() // 1000)
+        < 60e6
+    )
 
 
 def test_a_retry_that_came_due_while_nothing_ran_fires_at_the_start(database: str) -> None:

@@ -51,7 +51,7 @@ class Faults:
 def check(
     url: str, acknowledged: Iterable[str] = (), *, is_at_rest: bool = True, judges_early: bool = True
 ) -> Faults:
-    """`acknowledged`: jobs that must be there. `judges_early`: the clocks of all processes were right."""
+    """`acknowledged`: jobs that must be there. `judges_early`: the clock that says what is due was not set."""
     with closing(connect(url)) as connection:
         return check_in(connection, acknowledged, is_at_rest=is_at_rest, judges_early=judges_early)
 
