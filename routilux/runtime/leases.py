@@ -41,9 +41,8 @@ class Lease:
         self._thread: threading.Thread | None = None
         # Postgres: a connection of its own; its backend is a sign of life
         self._writer = database.connect_writer()
-        self._writing = (
-            threading.Lock()
-        )  # the engine comes back under a new identity while the heartbeat goes on
+        # the engine comes back under a new identity while the heartbeat goes on
+        self._writing = threading.Lock()
         self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to end a rest
         self.on_call: Callable[[], None] = lambda: None
         self._gone_since: dict[int, float] = {}
