@@ -22,7 +22,7 @@ from routilux.errors import (
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
 from routilux.runtime.inputs import Post
-from routilux.store import history, listening, loading
+from routilux.store import depths, letters, listening, loading
 from routilux.store.database import check_named
 from routilux.store.failures import Failure, classify
 from routilux.store.sqlite_file import TurnConnection
@@ -148,7 +148,7 @@ def _check_room(
     if limit is None or not arriving:
         return
     target = worker_id or loading.newest_live_worker(connection, names[0])
-    waiting = history.waiting_about(connection, names, target)
+    waiting = depths.waiting_about(connection, names, target)
     if waiting + arriving > limit:
         raise SlotQueueFullError(names[2], limit)
 
@@ -160,7 +160,7 @@ def ask(
     with store.database.write() as connection:
         if kind in ("retry_dead", "drop_dead"):
             stored = loading.worker_named(connection, worker_id)
-            if stored is None or not history.hold_letter(connection, stored.key, body["seq"]):
+            if stored is None or not letters.hold_letter(connection, stored.key, body["seq"]):
                 raise DeadLetterGoneError(body["seq"])
         row = {
             "kind": kind, "flow": flow, "worker_id": worker_id, "job_id": job_id, "body": orjson.dumps(body).decode(),

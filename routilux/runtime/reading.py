@@ -12,7 +12,7 @@ from routilux.core.states import JobStatus
 from routilux.errors import DeadLetterGoneError, JobEndedError
 from routilux.runtime.door import count
 from routilux.runtime.handles import Host, JobHandle
-from routilux.store import history
+from routilux.store import history, letters
 from routilux.store.records import DeadLetterRecord, JobRecord
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class DeadLetter:
     def _ask(self, kind: str, body: dict[str, Any]) -> None:
         record = self.record
         with self._host.store.read() as connection:
-            if history.dead_letter(connection, *record.key) is None:
+            if letters.dead_letter(connection, *record.key) is None:
                 raise DeadLetterGoneError(record.key[1])
         self._host.control(kind, record.worker_id, record.job_id, {"seq": record.key[1], **body})
 
@@ -86,7 +86,7 @@ def dead_letters(host: Host, flow: str | None, limit: int, before: DeadLetter | 
         raise TypeError(f"before must be a DeadLetter, not {type(before).__name__}")
     key = None if before is None else before.record.key
     with host.store.read() as connection:
-        records = history.dead_letters(connection, flow=flow, limit=count(limit), before=key)
+        records = letters.dead_letters(connection, flow=flow, limit=count(limit), before=key)
     return [DeadLetter(record, host) for record in records]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 DeadLetterKey = tuple[int, int]  # worker key, seq
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +105,12 @@ class QueueDepth:
     waiting: int
     oldest_waiting_at: datetime | None
     parked: int
+
+
+def instant(us: int) -> datetime:
+    """As it is kept: µs since 1970."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def maybe_instant(us: int | None) -> datetime | None:
+    return None if us is None else instant(us)
