@@ -28,7 +28,8 @@ from routilux.runtime.leases import Lease
 from routilux.runtime.owning import refusal
 from routilux.runtime.settings import Settings
 from routilux.store import ownership, schema
-from routilux.store.database import Database, check_named
+from routilux.store.database import Database
+from routilux.store.places import check_named
 from routilux.store.store import Store
 
 log = logging.getLogger("routilux")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from routilux.store.database import boot_time_us
+from routilux.store.host import boot_time_us
 
 PROMPT_US = 50_000  # an answer that took longer tells little
 TRUSTED_S = 60.0

@@ -22,8 +22,9 @@ from sqlalchemy import Connection, Row
 
 from routilux.runtime.clock import Clock, ServerClock
 from routilux.store import listening, ownership, postgres_server
-from routilux.store.database import Database, boot_time_us, host_boot_id
+from routilux.store.database import Database
 from routilux.store.failures import Failure, classify
+from routilux.store.host import boot_time_us, host_boot_id
 
 log = logging.getLogger("routilux")
 BACKEND_GONE_S = 0.8

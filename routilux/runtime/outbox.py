@@ -23,8 +23,8 @@ from routilux.runtime.accepting import fingerprint
 from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
 from routilux.runtime.inputs import Post
 from routilux.store import depths, letters, listening, loading
-from routilux.store.database import check_named
 from routilux.store.failures import Failure, classify
+from routilux.store.places import check_named
 from routilux.store.sqlite_file import TurnConnection
 from routilux.store.store import Store
 

@@ -14,31 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import sqlite3
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection, Engine
 
-from routilux.errors import (
-    DatabaseFullError,
-    DatabaseReadOnlyError,
-    DatabaseUnavailableError,
-    ForkedRuntimeError,
-)
-from routilux.store import listening, postgres_server, sqlite_file
+from routilux.errors import DatabaseUnavailableError, ForkedRuntimeError
+from routilux.store import postgres_server, sqlite_file
 from routilux.store.direct import BEGIN
-from routilux.store.failures import Failure, classify
 from routilux.store.oslocks import TURN_TIMEOUT_S, LockFile
+from routilux.store.places import check_place, named_errors, url_of
 from routilux.store.sqlite_file import SharedWriter, sqlite_engine
+from routilux.store.writer import Writer
 
-__all__ = ["Database", "Durability", "Writer", "boot_time_us", "host_boot_id", "sqlite_engine"]
+__all__ = ["Database", "Durability", "sqlite_engine"]
 
 Durability = Literal["power_loss", "process_crash"]
 _SYNCHRONOUS = {"power_loss": "FULL", "process_crash": "NORMAL"}
@@ -85,7 +77,7 @@ class Database:
         """
         if durability not in _SYNCHRONOUS:
             raise ValueError(f'durability must be "power_loss" or "process_crash", not {durability!r}')
-        url = _url_of(database)
+        url = url_of(database)
         match url.get_backend_name():
             case "sqlite":
                 self = cls(url.set(drivername="sqlite"), durability)
@@ -168,6 +160,13 @@ class Database:
         if self._shared is not None:
             self._shared.drop()
 
+    def connect_kept(self) -> Connection:
+        """Postgres: a connection that stays checked out, for a `Writer`."""
+        self._check_usable()
+        kept = self._engine.connect().execution_options(**self._begin_write)
+        postgres_server.prepare_if_direct(kept.connection.driver_connection)
+        return kept
+
     def now_us(self, connection: Connection) -> int:
         """µs since 1970 UTC by the clock of due times: Postgres, the server's; SQLite, the host's."""
         if self.is_sqlite:
@@ -213,13 +212,6 @@ class Database:
     def _begin_write(self) -> dict[str, str]:
         return {BEGIN: postgres_server.WRITE[self.durability]}
 
-    def _connect_kept(self) -> Connection:
-        """Postgres: a connection that stays checked out."""
-        self._check_usable()
-        kept = self._engine.connect().execution_options(**self._begin_write)
-        postgres_server.prepare_if_direct(kept.connection.driver_connection)
-        return kept
-
     def _open_memory(self) -> None:
         self._engine = sqlite_file.memory_engine()
         self._memory = self._engine.connect()
@@ -228,8 +220,8 @@ class Database:
         path = Path(sqlite_file.file_of(self.url))
         self.path = path
         self._engine = sqlite_file.reading_engine(str(path))
-        _check_place(path)
-        with _named_errors(path):
+        check_place(path)
+        with named_errors(path):
             self.lock_file = LockFile.of(path)
             with self.lock_file.turn():
                 # makes the file, sets its modes, and finds out whether it is a database
@@ -257,161 +249,3 @@ class Database:
             raise ForkedRuntimeError
         if self._is_closed:
             raise DatabaseUnavailableError(f"{self.safe_url} was closed; open it again")
-
-
-class Writer:
-    """The engine's own connection. For one thread at a time.
-
-    `before_commit(connection)` and `after_commit()` are called around COMMIT if set: tests let them raise.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection: Connection | None = None
-        self.before_commit: Callable[[Connection], None] | None = None
-        self.after_commit: Callable[[], None] | None = None
-        self.transactions = 0
-
-    @contextlib.contextmanager
-    def transaction(self, ask: str = "") -> Iterator[Connection]:
-        """One write transaction, as `Database.write`. After an error `classify` it; if LOST, `drop`.
-
-        `ask`: on Postgres a SELECT of one row that may travel with BEGIN; see `postgres_server.ANSWER`.
-        """
-        with self._begun(ask) as connection:
-            self.transactions += 1
-            yield connection
-            if self.before_commit is not None:
-                self.before_commit(connection)
-        if self.after_commit is not None:
-            self.after_commit()
-
-    @property
-    def ear(self) -> Connection | None:
-        """The connection, if it listens (`listening.listen`)."""
-        connection = self._connection
-        return connection if connection is not None and listening.listens(connection) else None
-
-    def drop(self) -> None:
-        """Throw the connection away; the next transaction has a new one."""
-        self._database.drop_writer()
-        self.close()
-
-    def close(self) -> None:
-        """Let go of its own connection, not of the one that it shares."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                connection.invalidate()
-            with contextlib.suppress(Exception):
-                connection.close()
-
-    @contextlib.contextmanager
-    def _begun(self, ask: str) -> Iterator[Connection]:
-        if self._database.is_sqlite:
-            with self._database.write() as connection:
-                yield connection
-            return
-        if self._connection is None or self._connection.closed or self._connection.invalidated:
-            self.drop()
-            self._connection = self._database._connect_kept()
-        if ask:
-            self._connection.info[postgres_server.ASK] = ask
-        with self._connection.begin():
-            yield self._connection
-
-
-def boot_time_us() -> int:
-    """The clock of SQLite leases: µs since the host booted, time asleep included (macOS: excluded)."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
-
-
-def host_boot_id() -> str:
-    """Names this boot of this host: a lease of another boot is over."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-
-def _url_of(database: str | URL | Engine) -> URL:
-    if not isinstance(database, Engine):
-        try:
-            return _checked(make_url(database))
-        except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
-            raise DatabaseUnavailableError(
-                f"{_shown(database)} is no URL of a database; use sqlite:///path or postgresql://host/name"
-            ) from error
-    if database.dialect.name == "sqlite" and database.url.database in (None, "", ":memory:"):
-        raise DatabaseUnavailableError(
-            "an Engine in memory has a database of its own that cannot be shared; pass 'sqlite://' or a file"
-        )
-    return database.url
-
-
-def _checked(url: URL) -> URL:
-    """Raises `ValueError` for a URL that no file and no server can have."""
-    for part in (url.username, url.password, url.host, url.database):
-        if (
-            part is not None and "\x00" in str(part).encode().decode()
-        ):  # a lone surrogate is a ValueError as well
-            raise ValueError("it contains U+0000")
-    if url.host is not None:
-        url.host.encode("idna")
-    return url
-
-
-def _shown(database: object) -> str:
-    """What was given, without what may be a password."""
-    if not isinstance(database, str):
-        return f"a database of type {type(database).__name__}"
-    shown = re.sub(r"^([\w+]+://)?.*@", r"\1***@", database, flags=re.DOTALL)
-    shown = re.sub(r"(password=)[^&]*", r"\1***", shown)
-    return repr(shown if len(shown) <= 200 else shown[:200] + "…")
-
-
-def check_named(error: BaseException, url: URL) -> None:
-    """Raises an error of the driver that tells what is wrong with the whole database as one of ours."""
-    reason = str(getattr(error, "orig", error)).partition("\n")[0]
-    match classify(error):
-        case Failure.READ_ONLY:
-            raise DatabaseReadOnlyError(f"{url.render_as_string()} takes no writes: {reason}") from error
-        case Failure.FULL:
-            message = f"{url.render_as_string()}: the disk is full; make room ({reason})"
-            raise DatabaseFullError(message) from error
-    if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
-        message = f"{url.render_as_string()} takes no writes from this user: {reason}"
-        raise DatabaseReadOnlyError(message) from error
-
-
-def _check_place(path: Path) -> None:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # a name that is too long, a loop of links, a parent that may not be looked into
-        raise DatabaseUnavailableError(f"{path} cannot be opened: {error.strerror}") from error
-    if not path.parent.is_dir():
-        raise DatabaseUnavailableError(f"{path}: the directory {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise DatabaseUnavailableError(f"{path} is a directory; name a file in it")
-    for place in (path, path.parent):  # SQLite makes the -wal and -shm files beside the database
-        if place.exists() and not os.access(place, os.W_OK):
-            raise DatabaseReadOnlyError(f"{path} cannot be written: no permission to write {place}")
-
-
-@contextlib.contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """What is wrong with a file, as errors that say what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
-            raise DatabaseUnavailableError(f"{path} is not a SQLite database; name another file") from error
-        match classify(error):
-            case Failure.READ_ONLY:
-                raise DatabaseReadOnlyError(f"{path} cannot be written: {error}") from error
-            case Failure.FULL:
-                raise DatabaseFullError(f"{path}: the disk is full; make room ({error})") from error
-        raise DatabaseUnavailableError(f"{path} cannot be opened: {error}") from error

@@ -21,8 +21,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, ForkedRuntimeError, StateError
 from routilux.store import postgres_server, sqlite_file
-from routilux.store.database import Database, boot_time_us, host_boot_id, sqlite_engine
+from routilux.store.database import Database, sqlite_engine
 from routilux.store.failures import Failure, classify
+from routilux.store.host import boot_time_us, host_boot_id
 
 ROOT = Path(__file__).parents[2]
 
