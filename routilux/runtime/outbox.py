@@ -25,7 +25,7 @@ from routilux.runtime.inputs import Post
 from routilux.store import depths, letters, listening, loading
 from routilux.store.failures import Failure, classify
 from routilux.store.places import check_named
-from routilux.store.sqlite_file import TurnConnection
+from routilux.store.sqlite_writers import TurnConnection
 from routilux.store.store import Store
 
 if TYPE_CHECKING:

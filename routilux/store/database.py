@@ -4,7 +4,7 @@
     Writer   the same for the engine's group commits, on a connection that it keeps
     read()   one short transaction that cannot write
 
-SQLite: all writing of a process goes through one connection, in turns (`sqlite_file`, `oslocks`). Postgres: a
+SQLite: all writing of a process goes through one connection, in turns (`sqlite_writers`, `oslocks`). Postgres: a
 pool, and one more connection for each `Writer` (`postgres_server`). Errors of the driver pass through as they
 are, wrapped by SQLAlchemy; `failures.classify` says what they mean. An error of COMMIT leaves open whether it
 happened.
@@ -26,8 +26,8 @@ from routilux.errors import DatabaseUnavailableError, ForkedRuntimeError
 from routilux.store import postgres_server, sqlite_file
 from routilux.store.direct import BEGIN
 from routilux.store.oslocks import TURN_TIMEOUT_S, LockFile
-from routilux.store.places import check_place, named_errors, url_of
-from routilux.store.sqlite_file import SharedWriter, sqlite_engine
+from routilux.store.places import check_place, file_of, named_errors, url_of
+from routilux.store.sqlite_writers import SharedWriter, sqlite_engine
 from routilux.store.writer import Writer
 
 __all__ = ["Database", "Durability", "sqlite_engine"]
@@ -217,7 +217,7 @@ class Database:
         self._memory = self._engine.connect()
 
     def _open_file(self) -> None:
-        path = Path(sqlite_file.file_of(self.url))
+        path = Path(file_of(self.url))
         self.path = path
         self._engine = sqlite_file.reading_engine(str(path))
         check_place(path)

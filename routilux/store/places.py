@@ -53,18 +53,22 @@ def _shown(database: object) -> str:
     return repr(shown if len(shown) <= 200 else shown[:200] + "…")
 
 
-def check_named(error: BaseException, url: URL) -> None:
-    """Raises an error of the driver that tells what is wrong with the whole database as one of ours."""
-    reason = str(getattr(error, "orig", error)).partition("\n")[0]
-    match classify(error):
-        case Failure.READ_ONLY:
-            raise DatabaseReadOnlyError(f"{url.render_as_string()} takes no writes: {reason}") from error
-        case Failure.FULL:
-            message = f"{url.render_as_string()}: the disk is full; make room ({reason})"
-            raise DatabaseFullError(message) from error
-    if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
-        message = f"{url.render_as_string()} takes no writes from this user: {reason}"
-        raise DatabaseReadOnlyError(message) from error
+def file_of(database: str | Path | URL) -> str:
+    """The absolute path in a SQLite URL. Raises `DatabaseUnavailableError` if it names no plain file."""
+    if isinstance(database, str) and "://" in database:
+        database = make_url(database)
+    if isinstance(database, URL):
+        if database.get_backend_name() != "sqlite":
+            raise DatabaseUnavailableError(
+                f"{database.render_as_string()} is no SQLite URL; use create_engine()"
+            )
+        database = database.database or ""
+    name = str(database)
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise DatabaseUnavailableError(
+            f"{name or ':memory:'!r} names no plain file; use sqlite:///path/to/file.db"
+        )
+    return os.path.abspath(name)
 
 
 def check_place(path: Path) -> None:
@@ -97,3 +101,17 @@ def named_errors(path: Path) -> Iterator[None]:
             case Failure.FULL:
                 raise DatabaseFullError(f"{path}: the disk is full; make room ({error})") from error
         raise DatabaseUnavailableError(f"{path} cannot be opened: {error}") from error
+
+
+def check_named(error: BaseException, url: URL) -> None:
+    """Raises an error of the driver that tells what is wrong with the whole database as one of ours."""
+    reason = str(getattr(error, "orig", error)).partition("\n")[0]
+    match classify(error):
+        case Failure.READ_ONLY:
+            raise DatabaseReadOnlyError(f"{url.render_as_string()} takes no writes: {reason}") from error
+        case Failure.FULL:
+            message = f"{url.render_as_string()}: the disk is full; make room ({reason})"
+            raise DatabaseFullError(message) from error
+    if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
+        message = f"{url.render_as_string()} takes no writes from this user: {reason}"
+        raise DatabaseReadOnlyError(message) from error
