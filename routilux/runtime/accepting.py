@@ -146,7 +146,7 @@ def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: 
     cell.timed_count += 1
     batch.add_message(cell, message, entry.routine, MessageStatus.PARKED)
     batch.park(cell, [message], entry.routine, ParkedReason.DELAY, due_at=post.due_at)
-    engine.redelivery_due(post.due_at)
+    engine.due.expect(post.due_at)
 
 
 def add_signal(

@@ -14,6 +14,7 @@ from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.errors import RuntimeShutDownError, WorkerEndedError, WorkerNotFoundError
 from routilux.runtime import keeping
 from routilux.runtime.committing import PASSING
+from routilux.runtime.ids import new_id
 from routilux.store import loading, ownership
 from routilux.store.failures import classify
 from routilux.store.store import Commit, Fenced
@@ -185,7 +186,7 @@ def serve_wanted(engine: Engine) -> None:
     flows, engine.wanted_flows = engine.wanted_flows, set()
     for flow in flows:
         if engine.newest_worker(flow) is None:
-            started = start(engine, flow, engine.new_id(), is_named=False, state={})
+            started = start(engine, flow, new_id(), is_named=False, state={})
             if started is not None:
                 engine.mine.add(started.worker_id)
     wanted, engine.wanted_workers = engine.wanted_workers, set()

@@ -211,6 +211,13 @@ class Batch:
         else:
             self.changes.jobs.append(_changed_job(cell, job))
 
+    def answer_callers(self) -> None:
+        """Once it is in."""
+        for receipt, value in self.receipts:
+            receipt.resolve(value)
+        for receipt, error in self.refusals:
+            receipt.fail(error)
+
     @property
     def is_empty(self) -> bool:
         return self.changes.is_empty and not self.planned

@@ -15,7 +15,7 @@ from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, TimeIntervalPolicy
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import ProcessDiedError
-from routilux.runtime import failing
+from routilux.runtime import counting, failing, waking
 from routilux.runtime.batch import Batch
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _is_held_back(cell: RoutineCell) -> bool:
 
 def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
     limit = RUN_AHEAD if cell.compiled.concurrency == 1 and not engine.verdicts else 1
-    chosen = pick(cell, batch.now, limit, is_flushing=engine.is_flushing(cell.worker))
+    chosen = pick(cell, batch.now, limit, is_flushing=waking.is_flushing(engine, cell.worker))
     if chosen.paused or chosen.paused_reruns:
         _park_paused(batch, cell, chosen)
     if cell.wake_at is not None:
@@ -140,7 +140,7 @@ def _start(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> Non
     cell.runs.append(run)
     batch.planned.append(run)
     if isinstance(cell.compiled.policy, TimeIntervalPolicy):
-        engine.refresh_slots(batch, cell.worker)  # its clock is durable
+        counting.write_slots(batch, cell.worker)  # its clock is durable
     engine.take_room(run)
     if chosen.is_alone:
         engine.lone_run = run

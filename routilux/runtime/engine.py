@@ -5,59 +5,50 @@
 Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for the
 disk more inputs gather, so groups grow with the load by themselves.
 
-`step` can be driven by hand, without the thread. The duties live in files of their own: accepting, settling,
-owning, dispatching, committing, keeping (loading and forgetting), redelivery, takeover, control.
+`step` can be driven by hand, without the thread. The duties live in files of their own: grouping, which makes one commit
+of what accepting, settling, owning, control and dispatching have to say; committing, keeping (loading and forgetting),
+redelivery, takeover.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from routilux.core.activation import Outcome
 from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
-from routilux.core.message import Job
 from routilux.core.states import ENDED_WORKER
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.runtime import (
-    accepting,
     adopting,
-    control,
     counting,
-    dispatching,
+    grouping,
     housekeeping,
-    ids,
     inbox,
     keeping,
-    owning,
     redelivery,
-    settling,
     timeouts,
     trouble,
+    waking,
 )
 from routilux.runtime.batch import Batch, Fact
 from routilux.runtime.clock import Clock
-from routilux.runtime.committing import GroupCommit, Refused
 from routilux.runtime.inputs import (
     Input,
     InputQueue,
     PostIn,
     Receipt,
-    Request,
-    RunEnded,
-    SignalIn,
     Task,
 )
 from routilux.runtime.pacing import Pace
 from routilux.runtime.settings import Settings
 from routilux.store.failures import Failure, classify
-from routilux.store.store import Commit, Fenced, InboxRow, Store
+from routilux.store.store import Fenced, Store
 
 log = logging.getLogger("routilux")
 
@@ -157,7 +148,7 @@ class Engine:
         self.give_up_at: float | None = None
         self._stop = threading.Event()
         self.in_hand: list[Input] = []
-        self._on_facts = on_facts
+        self.on_facts = on_facts
 
     # the loop
 
@@ -213,7 +204,7 @@ class Engine:
             inputs = [entry for entry in inputs if type(entry) is not Task]
         inputs += self._posts_for_room()
         self.in_hand = inputs
-        self._commit(inputs)
+        grouping.commit(self, inputs)
         self.in_hand = []
         self.pace.after(inputs)
         counting.recount(self)
@@ -237,8 +228,8 @@ class Engine:
             adopting.serve_wanted(self)
             self.inbox.must_look = True
             inbox.look(self)
-        self._wake_timers()
-        self._flush()
+        waking.timers(self)
+        waking.flush(self)
 
     def _tell_watchers(self) -> None:
         """Whoever waits for a state of the whole is told when it holds."""
@@ -263,137 +254,6 @@ class Engine:
         waiting, self.waiting_posts = self.waiting_posts, []
         return list(waiting)
 
-    def _wake_timers(self) -> None:
-        now = self.clock.now_us()
-        while self.wakes and self.wakes[0][0] <= now:
-            self.note(heapq.heappop(self.wakes)[2])
-
-    def _flush(self) -> None:
-        """Somebody waits for the end: policies that gather deliver what they have once nothing else can run."""
-        if self.flush_waiters and not self.runs and not self.ready:
-            for worker in self.workers.values():
-                if self.is_flushing(worker):
-                    for cell in worker.routines.values():
-                        if cell.has_backlog:
-                            self.note(cell)
-
-    def is_flushing(self, worker: WorkerCell) -> bool:
-        return self.flush_waiters > 0 and not worker.run_count and not worker.timed_count and not self.runs
-
-    # one group commit
-
-    def _commit(self, inputs: list[Input]) -> None:
-        if self.inbox.suspects and self.inbox.ids:
-            self.inbox.suspects -= 1
-            self._commit_group([], is_for_inbox=True)
-        while self.careful and inputs:
-            first, *inputs = inputs
-            self.careful -= isinstance(first, Outcome)
-            self._commit_group([first])
-        self._commit_group(inputs)
-
-    def _commit_group(self, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
-        batch = Batch(self.clock.now_us(), wants_facts=self.wants_facts, is_for_inbox=is_for_inbox)
-        self.commit_n += 1
-        reported: list[Outcome] = []
-        posts: list[PostIn] = []
-        for entry in inputs:
-            if type(entry) is Outcome:
-                reported.append(entry)
-            elif not isinstance(entry, (Outcome, RunEnded, Task)):
-                entry.receipt.is_taken = True
-                if type(entry) is PostIn:
-                    posts.append(entry)
-        arrived: list[InboxRow] = []
-        taken: dict[str, tuple[str | None, str]] = {}
-
-        def prepare(commit: Commit, batch: Batch) -> object:
-            digest = owning.execute(self, commit, batch, reported)
-            arrived[:] = inbox.take(self, commit, batch)
-            entries = posts + inbox.posts(arrived, self)
-            taken.clear()
-            taken.update(accepting.claim(commit, entries, batch))
-            return digest, tuple(arrived), tuple(sorted(taken))
-
-        def decide(batch: Batch) -> None:
-            self._apply(batch, inputs, taken)
-            inbox.apply(self, batch, arrived, taken)
-            accepting.free_unused(batch, taken)
-            if self.unroutable:
-                keeping.park_unroutable(self, batch)
-            redelivery.apply(self, batch)
-            timeouts.apply(self, batch)
-            dispatching.plan(self, batch)
-            counting.refresh(self, batch)
-
-        asks = (
-            self.inbox.ids
-            or any(outcome.writes for outcome in reported)
-            or any(p.fingerprint for e in posts for p in e.posts)
-        )
-        try:
-            GroupCommit(self, batch, prepare if asks else None, decide).run()
-        except Fenced as fenced:
-            trouble.fenced(self, batch, inputs, was_in=fenced.was_in)
-        except Refused as error:
-            trouble.refused(self, batch, inputs, error.cause)
-        except RuntimeShutDownError:
-            self.inputs.put_back(inputs)
-            raise
-        else:
-            self._deliver(batch)
-
-    def _apply(self, batch: Batch, inputs: Iterable[Input], taken: dict[str, tuple[str | None, str]]) -> None:
-        """Outcomes first, then posts, then requests: a request sees, and may end, what the outcomes left."""
-        later: list[Request | SignalIn] = []
-        settle = settling.settle
-        for entry in inputs:
-            if type(entry) is Outcome:
-                settle(self, batch, entry)
-                continue
-            match entry:
-                case RunEnded(run=run):
-                    dispatching.ended(self, run)
-                case PostIn():
-                    accepting.accept(self, batch, entry, taken)
-                case Request() | SignalIn():
-                    later.append(entry)
-        for entry in later:
-            if isinstance(entry, SignalIn):
-                control.signal(self, batch, entry)
-            else:
-                self._request(batch, entry)
-
-    def _request(self, batch: Batch, entry: Request) -> None:
-        try:
-            batch.receipts.append((entry.receipt, entry.apply(batch)))
-        except Exception as error:  # told to the caller, who waits on the receipt
-            batch.refusals.append((entry.receipt, error))
-
-    def _deliver(self, batch: Batch) -> None:
-        """It is in: runs start, callers are answered, facts are told."""
-        self.convicted.clear()
-        self.miscounted |= batch.miscounted
-        if batch.changes.swept_counts:
-            counting.count_out(self, batch)
-        for run in batch.planned:
-            self.runs.add(run)
-            self.executor.submit(run)
-        for worker in batch.workers.values():
-            if len(worker.jobs) > worker.jobs_limit:
-                worker.drop_idle_jobs()
-        self.answer_callers(batch)
-        for follow in batch.after:
-            follow()
-        if batch.facts or (batch.ended_jobs and self.wants_ends()):
-            self._on_facts([*batch.facts, *(_job_ended(job) for job in batch.ended_jobs)])
-
-    def answer_callers(self, batch: Batch) -> None:
-        for receipt, value in batch.receipts:
-            receipt.resolve(value)
-        for receipt, error in batch.refusals:
-            receipt.fail(error)
-
     # what the duties share
 
     def pause(self, seconds: float) -> None:
@@ -407,9 +267,6 @@ class Engine:
             return cell
         live = [w for w in self.workers.values() if w.flow_name == flow and w.status not in ENDED_WORKER]
         return max(live, key=lambda w: w.key, default=None)
-
-    def new_id(self) -> str:
-        return ids.new_id()
 
     def patiently(self, call: Callable[[], object]) -> None:
         adopting.patiently(self, call)
@@ -443,12 +300,6 @@ class Engine:
 
     def in_flight(self, batch: Batch) -> list[object]:
         return [run.in_flight() for run in (*self.runs, *batch.planned)]
-
-    def refresh_slots(self, batch: Batch, worker: WorkerCell) -> None:
-        counting.write_slots(batch, worker)
-
-    def redelivery_due(self, due_at: int) -> None:
-        self.due.expect(due_at)
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return self.store.database.is_postgres and classify(error) is Failure.RETRY
@@ -485,13 +336,6 @@ class Engine:
         except Fenced:
             trouble.fenced(self)
             return call()
-
-
-def _job_ended(job: Job) -> Fact:
-    return Fact(
-        "job.ended",
-        {"job_id": job.job_id, "worker_id": job.worker_id, "status": str(job.status), "error": job.error},
-    )
 
 
 __all__ = ["Engine", "Executor", "Outcome"]

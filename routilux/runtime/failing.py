@@ -93,7 +93,7 @@ def _park_for_retry(
         policy_message=policy_text(activation), failure=failure,
     )  # fmt: skip
     worker.timed_count += 1
-    engine.redelivery_due(due_at)
+    engine.due.expect(due_at)
 
 
 def bury(batch: Batch, cell: RoutineCell, activation: Activation, n: int | None, failure: Failure) -> None:

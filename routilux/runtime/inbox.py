@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from routilux.errors import RoutiluxError
 from routilux.runtime import accepting, adopting, control
 from routilux.runtime.batch import Batch
+from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post, PostIn, Receipt
 from routilux.store.store import Commit, InboxRow
 
@@ -217,6 +218,6 @@ def _keep_refused(
     cell = engine.by_id.get(row.worker_id or "") or engine.newest_worker(row.flow)
     if cell is not None and row.job_id is not None:
         body = orjson.loads(row.body)
-        job_id = engine.new_id() if row.job_id in taken else row.job_id
+        job_id = new_id() if row.job_id in taken else row.job_id
         accepting.keep_refused(batch, cell, job_id, row.metadata, body, error)
         taken.setdefault(row.job_id, (cell.worker_id, body.get("fingerprint", "")))

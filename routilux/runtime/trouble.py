@@ -32,7 +32,7 @@ def fenced(
         if isinstance(entry, RunEnded):
             engine.give_room(entry.run)
     if was_in and batch is not None:
-        engine.answer_callers(batch)
+        batch.answer_callers()
     else:
         engine.inputs.put_back([entry for entry in inputs if not isinstance(entry, (Outcome, RunEnded))])
 

@@ -18,7 +18,6 @@ from routilux.runtime import (
     control,
     counting,
     dispatching,
-    engine,
     inbox,
     keeping,
     owning,
@@ -32,7 +31,7 @@ from routilux.runtime.effects import change_job
 from routilux.runtime.leases import Lease
 from routilux.store import loading, ownership
 from routilux.store.changes import Changes
-from routilux.store.store import Commit
+from routilux.store.store import Commit, Fenced
 from routilux.testing.simulation import FAULTS
 from tests.simulation import strangers
 
@@ -66,7 +65,7 @@ def decides_before_own_statements(patch: pytest.MonkeyPatch) -> None:
         batch.skipped.clear()
         return ()
 
-    patch.setattr(engine.owning, "execute", blind)
+    patch.setattr(owning, "execute", blind)
 
 
 def retries_every_error_as_it_is(patch: pytest.MonkeyPatch) -> None:
@@ -77,7 +76,7 @@ def retries_every_error_as_it_is(patch: pytest.MonkeyPatch) -> None:
         while True:
             try:
                 return self._try()
-            except engine.Fenced:
+            except Fenced:
                 raise
             except Exception as error:
                 if type(error).__name__ == "AlreadyIn":
@@ -158,7 +157,7 @@ def delivers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
         self.runs.update(batch.planned)
         batch.planned.clear()
 
-    patch.setattr(engine.dispatching, "plan", hasty)
+    patch.setattr(dispatching, "plan", hasty)
 
 
 def retries_a_second_early(patch: pytest.MonkeyPatch) -> None:
@@ -200,7 +199,7 @@ def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
         for receipt, value in batch.receipts:
             receipt.resolve(value)
 
-    patch.setattr(engine.accepting, "accept", eager)
+    patch.setattr(accepting, "accept", eager)
 
 
 def takes_a_living_owners_worker(patch: pytest.MonkeyPatch) -> None:
