@@ -24,7 +24,7 @@ from routilux.errors import (
     SlotNotFoundError,
     WorkerNotFoundError,
 )
-from routilux.runtime import door, outbox, posting, reading
+from routilux.runtime import door, outbox, reading, starting
 from routilux.runtime.clock import ServerClock, SystemClock
 from routilux.runtime.door import PostItem, Seconds
 from routilux.runtime.handles import JobHandle
@@ -154,7 +154,7 @@ class Client:
             if definition is None:
                 raise FlowNotFoundError(flow)
             if worker_id is not None:
-                posting.check_worker(loading.worker_named(connection, worker_id), worker_id, flow)
+                starting.check_worker(loading.worker_named(connection, worker_id), worker_id, flow)
         routines = orjson.loads(definition)["routines"]
         if not isinstance(routine, str) or routine not in routines:
             raise RoutineNotFoundError(routine, flow)

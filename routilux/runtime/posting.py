@@ -1,4 +1,4 @@
-"""`exec`, `post`, `post_many`, `signal` and control, from the caller's side: check, hand over, word the answer."""
+"""`post` and `post_many` from the caller's side: check, hand over, word the answer."""
 
 from __future__ import annotations
 
@@ -7,29 +7,22 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from routilux.core.job_context import JobContext
-from routilux.core.names import check_name
 from routilux.core.slot import Slot
-from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.core.worker_state import WorkerState
 from routilux.errors import (
     DatabaseUnavailableError,
-    JobNotFoundError,
     PostInDoubt,
     PostManyIncomplete,
     RuntimeShutDownError,
     StateError,
-    WorkerEndedError,
     WorkerNotFoundError,
 )
-from routilux.runtime import adopting, door, outbox, waiting
-from routilux.runtime import control as controls
+from routilux.runtime import door, outbox, starting, waiting
 from routilux.runtime.door import PostItem
 from routilux.runtime.handles import JobHandle, WorkerHandle
 from routilux.runtime.ids import new_id
-from routilux.runtime.inputs import Post, PostIn, Receipt, SignalIn
+from routilux.runtime.inputs import Post, PostIn, Receipt
 from routilux.runtime.keeping import NotMine
-from routilux.store import history, loading
-from routilux.store.records import JobRecord
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -54,55 +47,6 @@ class Posted(tuple[WorkerState | None, JobContext]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self[1], name)
-
-
-def execute(
-    runtime: Runtime,
-    flow_name: str,
-    state: WorkerState | None,
-    worker_id: str | None,
-    entry_params: Mapping[str, Any] | None,
-) -> WorkerState:
-    """Start or resume a worker."""
-    name = runtime.engine.flows.prepare(flow_name)
-    if worker_id is not None:
-        check_name(worker_id, "worker_id")
-    texts = _texts_of(state, name)
-    engine = runtime.engine
-
-    def work() -> str:
-        known = None if worker_id is None else _stored(runtime, worker_id)
-        if known is not None:
-            if known.flow != name:
-                raise ValueError(f"worker {worker_id!r} belongs to flow {known.flow!r}, not {name!r}")
-            adopting.resume(engine, known.worker_id, is_named=True)
-            engine.mine.add(known.worker_id)
-            return known.worker_id
-        new = worker_id or new_id()
-        adopting.start(engine, name, new, is_named=worker_id is not None, state=texts)
-        engine.mine.add(new)
-        return new
-
-    started = str(runtime.call(work))
-    if entry_params is not None:
-        routine, slot = runtime.engine.flows.entry(name)
-        runtime.post(name, routine, slot, entry_params, started)
-    return WorkerState(name, started, port=WorkerHandle(runtime, started))
-
-
-def _texts_of(state: WorkerState | None, flow: str) -> dict[str, dict[str, str]]:
-    if state is None:
-        return {}
-    if not isinstance(state, WorkerState):
-        raise TypeError(f"worker_state must be a WorkerState, not {type(state).__name__}")
-    if state.flow_id and state.flow_id != flow:
-        raise ValueError(f"the worker state belongs to flow {state.flow_id!r}, not {flow!r}")
-    return {routine: dict(state._port.read_state(routine) or {}) for routine in state._port.state_routines()}
-
-
-def _stored(runtime: Runtime, worker_id: str) -> loading.StoredWorker | None:
-    with runtime.store.read() as connection:
-        return loading.worker_named(connection, worker_id)
 
 
 def post(
@@ -217,10 +161,10 @@ def _send(
     wait_s = None if timeout is None else door.seconds(timeout, "timeout")
     deadline = None if wait_s is None else runtime.engine.clock.monotonic() + wait_s
     while True:
-        target = worker_id if worker_id is not None else _target(runtime, names[0])
+        target = worker_id if worker_id is not None else starting.target(runtime, names[0])
         if not isinstance(target, str):
             raise WorkerNotFoundError(target)
-        if target not in runtime.engine.by_id and not _fetch(runtime, target, names[0]):
+        if target not in runtime.engine.by_id and not starting.fetch(runtime, target, names[0]):
             try:
                 return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
             finally:  # one in doubt may be there
@@ -238,44 +182,8 @@ def _send(
 def _limit(runtime: Runtime, names: Names, worker_id: str | None) -> int | None:
     """Of the slot, for a post through the inbox; the worker is checked here as its owner would."""
     if worker_id is not None:
-        check_worker(_stored(runtime, worker_id), worker_id, names[0])
+        starting.check_worker(starting.stored(runtime, worker_id), worker_id, names[0])
     return _slot(runtime, names).max_queue_length
-
-
-def _target(runtime: Runtime, flow: str) -> str:
-    """The newest live worker here, else one in the store, else a new one."""
-    newest = runtime.engine.newest_worker(flow)
-    if newest is not None:
-        return newest.worker_id
-
-    def work() -> str:
-        again = runtime.engine.newest_worker(flow)
-        if again is not None:
-            return again.worker_id
-        with runtime.store.read() as connection:
-            known = loading.newest_live_worker(connection, flow)
-        if known is not None:
-            return known
-        new = new_id()
-        adopting.start(runtime.engine, flow, new, is_named=False, state={})
-        runtime.engine.mine.add(new)
-        return new
-
-    return str(runtime.call(work))
-
-
-def check_worker(stored: loading.StoredWorker | None, worker_id: str, flow: str) -> None:
-    """Raises the error for a worker that a post to this flow cannot go to. One that has completed starts again."""
-    if stored is None or stored.flow != flow:
-        raise WorkerNotFoundError(worker_id)
-    if stored.status in ENDED_WORKER and stored.status != WorkerStatus.COMPLETED:
-        raise WorkerEndedError(worker_id, stored.status)
-
-
-def _fetch(runtime: Runtime, worker_id: str, flow: str) -> bool:
-    """Make a worker mine if nobody else runs it. False: another runtime does."""
-    check_worker(_stored(runtime, worker_id), worker_id, flow)
-    return runtime.call(lambda: adopting.resume(runtime.engine, worker_id)) is not None
 
 
 def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float | None) -> None:
@@ -295,58 +203,3 @@ def _await(runtime: Runtime, receipt: Receipt, posts: list[Post], timeout: float
                     "the engine did not get to this post in time; nothing was stored"
                 )
             raise PostInDoubt(posts[0].job_id)
-
-
-def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping[str, Any]) -> None:
-    """One more message into a running job."""
-    record = _record(runtime, job_id)
-    text = runtime.encode(record.flow_id, routine, slot, data)
-    if record.worker_id in runtime.engine.by_id:
-        receipt = Receipt()
-        runtime.submit(SignalIn(str(record.worker_id), job_id, routine, slot, text, receipt))
-        while not runtime.drive.answer(receipt, 1.0):
-            if runtime.is_engine_gone:
-                raise RuntimeShutDownError("Runtime is shut down")
-        receipt.get()
-    else:
-        control(
-            runtime, "signal", record.worker_id, job_id, {"routine": routine, "slot": slot, "payload": text}
-        )
-
-
-def _record(runtime: Runtime, job_id: str) -> JobRecord:
-    with runtime.store.read() as connection:
-        record = history.job(connection, job_id)
-    if record is None:
-        raise JobNotFoundError(job_id)
-    return record
-
-
-def control_job(runtime: Runtime, kind: str, job_id: str, body: dict[str, Any]) -> None:
-    control(runtime, kind, _record(runtime, job_id).worker_id, job_id, body)
-
-
-def control(
-    runtime: Runtime, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]
-) -> None:
-    """A verb for the owner of a worker: here, or through the inbox."""
-    if worker_id is None:
-        raise JobNotFoundError(job_id)
-    if not isinstance(worker_id, str):
-        raise WorkerNotFoundError(worker_id)
-    body = door.controls(body)
-    engine = runtime.engine
-    while True:
-        if worker_id not in engine.by_id:
-            stored = _stored(runtime, worker_id)
-            if stored is None:
-                raise WorkerNotFoundError(worker_id)
-            can_serve = engine.flows.has(stored.flow)
-            if not can_serve or runtime.call(lambda: adopting.resume(engine, worker_id)) is None:
-                outbox.ask(runtime.store, kind, stored.flow, worker_id, job_id, body, engine.clock.now_us())
-                return
-        try:
-            runtime.request(controls.ask(engine, kind, worker_id, job_id, body))
-            return
-        except WorkerNotFoundError:
-            continue  # it was given back meanwhile

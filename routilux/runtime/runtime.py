@@ -18,7 +18,7 @@ from routilux.core.job_context import JobContext
 from routilux.core.registry import FlowRegistry
 from routilux.core.worker_state import WorkerState
 from routilux.errors import CalledInLogicError, ForkedRuntimeError, RuntimeShutDownError
-from routilux.runtime import door, posting, reading, waiting
+from routilux.runtime import door, posting, reading, requesting, starting, waiting
 from routilux.runtime.assembly import Parts, assemble
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import PostItem
@@ -133,7 +133,7 @@ class Runtime:
         Raises `FlowNotFoundError`, `WorkerEndedError` if the named worker was cancelled, `RuntimeShutDownError`.
         """
         self.check_usable("exec")
-        return posting.execute(self, flow_name, worker_state, worker_id, entry_params)
+        return starting.execute(self, flow_name, worker_state, worker_id, entry_params)
 
     def post(
         self,
@@ -208,7 +208,7 @@ class Runtime:
         Raises `JobNotFoundError`, `JobEndedError`, and what `post` raises for names and payload.
         """
         self.check_usable(None)
-        posting.signal(self, job_id, routine_name, slot_name, data)
+        requesting.signal(self, job_id, routine_name, slot_name, data)
 
     # reading
 
@@ -292,7 +292,7 @@ class Runtime:
 
     def _job_control(self, kind: str, job_id: str, reason: str) -> None:
         self.check_usable(None)
-        posting.control_job(self, kind, job_id, {"reason": reason})
+        requesting.control_job(self, kind, job_id, {"reason": reason})
 
     def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
         """A payload as JSON text, checked as `post` does; against the slot if the flow is registered here."""
@@ -303,7 +303,7 @@ class Runtime:
 
     def control(self, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]) -> None:
         """A verb for the owner of a worker, here or through the inbox."""
-        posting.control(self, kind, worker_id, job_id, body)
+        requesting.control(self, kind, worker_id, job_id, body)
 
     def on(self, fact_name: str, callback: Callable[[Fact], None]) -> None:
         """Call back after each commit that holds a fact of this name (`activation.committed`, `job.ended`).
