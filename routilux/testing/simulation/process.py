@@ -32,6 +32,7 @@ from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock
 
 LEASE_S = 9.0
+LONG_S = 30.0  # beyond this nobody counts heartbeats
 MOST_TRIES = 20  # no accident lasts that long
 
 

@@ -1,9 +1,10 @@
-"""A world: processes on one database, moved by a plan of steps. The same plan makes the same world."""
+"""A world: processes on one database, moved by a plan of steps. The same plan makes the same world.
+
+Here processes start, work, and see time pass; `clients` want something of them, `accidents` befall them.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,25 +14,23 @@ from routilux.core.activation import Outcome
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
 from routilux.core.registry import FlowRegistry
-from routilux.runtime import adopting, takeover
+from routilux.runtime import adopting
 from routilux.runtime.committing import PASSING
 from routilux.runtime.settings import Settings
 from routilux.store.failures import classify
-from routilux.store.store import Commit, Fenced
 from routilux.testing.simulation import ends
-from routilux.testing.simulation.arena import Arena, Crash, Who, database_error
+from routilux.testing.simulation.accidents import Accidents
+from routilux.testing.simulation.arena import Arena, Crash, Who
 from routilux.testing.simulation.clients import Clients
 from routilux.testing.simulation.clock import HostClock
 from routilux.testing.simulation.model import Model
-from routilux.testing.simulation.process import LEASE_S, Broken, Injected, Process
+from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
 from routilux.testing.simulation.tables import Tables, Violation
 
 Step = tuple[str, int]  # what happens, and the number that decides the rest of it
 MOST_ROUNDS = 300
 NO_POISON = 1000  # accidents kill processes, messages do not
-HOUR_S = 3600.0
 COUNTED_S = 2.0  # after so long without work counters are right
-LONG_S = 30.0  # beyond this nobody counts heartbeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Shape:
 
 
 class World:
-    """Steps are methods; each takes the number that decides what is left open."""
+    """Steps are methods, of `Clients` and `Accidents` too; each takes the number that decides what is left open."""
 
     def __init__(self, scene: Scene, shape: Shape, arena: Arena) -> None:
         self.scene, self.shape, self.arena = scene, shape, arena
@@ -76,13 +75,15 @@ class World:
         )  # of the slot that is posted to
         self.model = Model(Tables(arena.reader), compiled, scene.may_fail)
         self.clients = Clients(self)
+        self.accidents = Accidents(self)
         arena.reset(self._who, self._committed)
         self.start(0)
 
     def play(self, plan: Sequence[Step]) -> None:
         """Raises `Violation`."""
         for kind, number in plan:
-            getattr(self if hasattr(self, kind) else self.clients, kind)(number)
+            actor = next(part for part in (self, self.clients, self.accidents) if hasattr(part, kind))
+            getattr(actor, kind)(number)
         self._finish()
 
     # what all steps share
@@ -98,7 +99,7 @@ class World:
         except Crash:
             self.say(f"process {process.number} dies at that statement")
             self.clients.take_answers()
-            self._bury(process)
+            self.bury(process)
         except Broken as error:
             raise Violation("P11", f"the engine of process {process.number}: {error}") from error
         finally:
@@ -160,66 +161,11 @@ class World:
             adopting.start(process.engine, self.scene.flow, worker_id, is_named=True, state={})
         process.engine.mine.add(worker_id)
 
-    def _bury(self, process: Process) -> None:
+    def bury(self, process: Process) -> None:
+        """It is dead, and nobody waits for it."""
         process.die()
         self.clients.forget(process)
         self.processes[process.number] = None
-
-    def crash(self, number: int) -> None:
-        process = self.alive(number)
-        if process is not None:
-            self.counts["crash"] += 1
-            self.say(f"process {process.number} is killed")
-            self._bury(process)
-
-    def pause(self, number: int) -> None:
-        """A process stops for a while: a debugger, SIGSTOP, a machine that swaps."""
-        process = self.alive(number)
-        if process is not None:
-            self.counts["pause"] += 1
-            process.is_paused = True
-            self.say(f"process {process.number} stops")
-
-    def long_pause(self, number: int) -> None:
-        """A process stops for longer than its lease; the others find it dead; then it goes on as if nothing were."""
-        process = self.alive(number)
-        if process is None:
-            return
-        self.pause(number)
-        self._pass(LONG_S)
-        for other in self.running():
-            if not other.is_paused:
-                self.say(f"process {other.number} looks for dead ones")
-                other.engine.must_reconcile = True
-                self.act(other, other.turn)
-        if process in self.processes:
-            process.is_paused = False
-            self.say(f"process {process.number} goes on")
-
-    def mistake(self, number: int) -> None:
-        """One that lives is declared dead, as when a server ends the connection of its lease, by one that dies then."""
-        process, other = self.alive(number), self.alive(number // 7)
-        if process is not None and other is not None:
-            self.counts["mistake"] += 1
-            end = "by mistake" if other is process else f"by {other.number}, which is killed"
-            self.say(f"process {process.number} is declared dead {end}")
-            self.act(other, lambda: self._declare_dead(other, process))
-            if other is not process and other in self.processes:
-                self._bury(other)
-
-    def _declare_dead(self, process: Process, other: Process) -> None:
-        def bury(commit: Commit) -> None:
-            takeover.bury(commit.connection, other.key, self.clock.now_us())
-
-        with contextlib.suppress(Fenced):
-            adopting.fenced(process.engine, bury)
-
-    def go_on(self, number: int) -> None:
-        paused = [process for process in self.running() if process.is_paused]
-        if paused:
-            process = paused[number % len(paused)]
-            process.is_paused = False
-            self.say(f"process {process.number} goes on")
 
     def deploy(self, number: int) -> None:
         """The next release: a process is replaced by one that has it, others follow as they start."""
@@ -227,33 +173,8 @@ class World:
             self.counts["deploy"] += 1
             self._release += 1
             self.say(f"release {self._release} is out")
-            self.crash(number)
+            self.accidents.crash(number)
             self.start(number)
-
-    # what befalls write transactions
-
-    def crash_at(self, number: int) -> None:
-        """Whoever comes to it dies before one of the next statements, COMMIT among them."""
-        self._arm(number, "crash", Crash())
-
-    def busy(self, number: int) -> None:
-        self._arm(number, "busy", database_error(sqlite3.SQLITE_BUSY, "database is locked"))
-
-    def disk_full(self, number: int) -> None:
-        self._arm(number, "disk_full", database_error(sqlite3.SQLITE_FULL, "database or disk is full"))
-
-    def io_error(self, number: int) -> None:
-        self._arm(number, "io_error", database_error(sqlite3.SQLITE_IOERR, "disk I/O error"))
-
-    def _arm(self, number: int, kind: str, error: BaseException) -> None:
-        self.counts[kind] += 1
-        self.arena.fails_in, self.arena.failure = 1 + number % 14, error
-        self.say(f"{kind} is to come at statement {self.arena.fails_in}")
-
-    def lost_answer(self, number: int) -> None:
-        self.counts["lost_answer"] += 1
-        self.arena.lost_answer = ("not in", "in", "late", "late, and its process is gone")[number % 4]
-        self.say(f"the answer of the next commit is to be lost; it is {self.arena.lost_answer}")
 
     # work
 
@@ -283,18 +204,6 @@ class World:
                 process, lambda: self.say(f"process {process.number} runs {process.perform(number // 3)}")
             )
 
-    def logic_error(self, number: int) -> None:
-        """The next activation that would be retried fails, after all that its logic does."""
-        process = self.alive(number)
-        if process is not None:
-            process.fails_next = True
-
-    def logic_death(self, number: int) -> None:
-        """The next activation that would not be retried fails, after all that its logic does."""
-        process = self.alive(number)
-        if process is not None:
-            process.dies_next = True
-
     def _watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
         worker = run.cell.worker.key
         if outcome is None:
@@ -309,9 +218,9 @@ class World:
 
     def clock_tick(self, number: int) -> None:
         """Time passes; heartbeats of those who run go on."""
-        self._pass((0.1, 1.0, 3.0, 6.0, LONG_S)[number % 5])
+        self.pass_time((0.1, 1.0, 3.0, 6.0, LONG_S)[number % 5])
 
-    def _pass(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         self.say(f"{seconds:g} s pass")
         beat = LEASE_S / 3 if seconds <= LONG_S else seconds
         while seconds > 0:
@@ -323,19 +232,6 @@ class World:
 
     def _renew(self, process: Process) -> None:
         self.act(process, process.renew)
-
-    def clock_step(self, number: int) -> None:
-        """The wall clock is set, by hours either way."""
-        self.counts["clock_step"] += 1
-        seconds = (-2 * HOUR_S, -60.0, 60.0, HOUR_S, 26 * HOUR_S)[number % 5]
-        self.say(f"the wall clock is set by {seconds:g} s")
-        self.clock.step(seconds)
-
-    def suspend(self, number: int) -> None:
-        """The host sleeps: everybody's lease is over when it wakes."""
-        self.counts["suspend"] += 1
-        self.say("the host sleeps for an hour")
-        self.clock.sleep(HOUR_S)
 
     # the end
 
@@ -350,10 +246,10 @@ class World:
         for _ in range(3):  # a lease and more: whoever is dead is found out
             for process in self.running():
                 self._run_out(process)
-            self._pass(LEASE_S)
+            self.pass_time(LEASE_S)
         late = [wake - self.clock.wall_us for process in self.running() for wake, *_ in process.engine.wakes]
         if late:  # what was in flight when a process died waits a while, longer if the clock was set back
-            self._pass(max(late) / 1e6)
+            self.pass_time(max(late) / 1e6)
             for process in self.running():
                 self._run_out(process)
         ends.waiting(self.model)
@@ -363,7 +259,7 @@ class World:
                 self._run_out(process)
             if not self._has_more():
                 break
-        self._pass(COUNTED_S)
+        self.pass_time(COUNTED_S)
         for process in self.running():
             self.act(process, process.turn)
         ends.counters(self.model)
@@ -391,9 +287,9 @@ class World:
         if any(process.engine.can_run() for process in self.running()):
             return True
         if self.clients.are_waiting:
-            self._pass(1.0)
+            self.pass_time(1.0)
             return True
         due = [at for process in self.running() for at in process.next_times()]
         if due:
-            self._pass(min(600.0, max(1.0, (min(due) - self.clock.wall_us) / 1e6)))
+            self.pass_time(min(600.0, max(1.0, (min(due) - self.clock.wall_us) / 1e6)))
         return bool(due)

@@ -1,0 +1,139 @@
+"""What befalls a world: its processes, its host, logic, and the write transactions on its file."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+
+from routilux.runtime import adopting, takeover
+from routilux.store.store import Commit, Fenced
+from routilux.testing.simulation.arena import Crash, database_error
+from routilux.testing.simulation.process import LONG_S, Process
+
+if TYPE_CHECKING:
+    from routilux.testing.simulation.world import World
+
+HOUR_S = 3600.0
+
+
+class Accidents:
+    """Steps are methods; each takes the number that decides what is left open."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    # what befalls processes
+
+    def crash(self, number: int) -> None:
+        process = self._world.alive(number)
+        if process is not None:
+            self._world.counts["crash"] += 1
+            self._world.say(f"process {process.number} is killed")
+            self._world.bury(process)
+
+    def pause(self, number: int) -> None:
+        """A process stops for a while: a debugger, SIGSTOP, a machine that swaps."""
+        process = self._world.alive(number)
+        if process is not None:
+            self._world.counts["pause"] += 1
+            process.is_paused = True
+            self._world.say(f"process {process.number} stops")
+
+    def long_pause(self, number: int) -> None:
+        """A process stops for longer than its lease; the others find it dead; then it goes on as if nothing were."""
+        world = self._world
+        process = world.alive(number)
+        if process is None:
+            return
+        self.pause(number)
+        world.pass_time(LONG_S)
+        for other in world.running():
+            if not other.is_paused:
+                world.say(f"process {other.number} looks for dead ones")
+                other.engine.must_reconcile = True
+                world.act(other, other.turn)
+        if process in world.processes:
+            process.is_paused = False
+            world.say(f"process {process.number} goes on")
+
+    def mistake(self, number: int) -> None:
+        """One that lives is declared dead, as when a server ends the connection of its lease, by one that dies then."""
+        world = self._world
+        process, other = world.alive(number), world.alive(number // 7)
+        if process is not None and other is not None:
+            world.counts["mistake"] += 1
+            end = "by mistake" if other is process else f"by {other.number}, which is killed"
+            world.say(f"process {process.number} is declared dead {end}")
+            world.act(other, lambda: self._declare_dead(other, process))
+            if other is not process and other in world.processes:
+                world.bury(other)
+
+    def _declare_dead(self, process: Process, other: Process) -> None:
+        def bury(commit: Commit) -> None:
+            takeover.bury(commit.connection, other.key, self._world.clock.now_us())
+
+        with contextlib.suppress(Fenced):
+            adopting.fenced(process.engine, bury)
+
+    def go_on(self, number: int) -> None:
+        paused = [process for process in self._world.running() if process.is_paused]
+        if paused:
+            process = paused[number % len(paused)]
+            process.is_paused = False
+            self._world.say(f"process {process.number} goes on")
+
+    # what befalls the host
+
+    def clock_step(self, number: int) -> None:
+        """The wall clock is set, by hours either way."""
+        self._world.counts["clock_step"] += 1
+        seconds = (-2 * HOUR_S, -60.0, 60.0, HOUR_S, 26 * HOUR_S)[number % 5]
+        self._world.say(f"the wall clock is set by {seconds:g} s")
+        self._world.clock.step(seconds)
+
+    def suspend(self, number: int) -> None:
+        """The host sleeps: everybody's lease is over when it wakes."""
+        self._world.counts["suspend"] += 1
+        self._world.say("the host sleeps for an hour")
+        self._world.clock.sleep(HOUR_S)
+
+    # what befalls logic
+
+    def logic_error(self, number: int) -> None:
+        """The next activation that would be retried fails, after all that its logic does."""
+        process = self._world.alive(number)
+        if process is not None:
+            process.fails_next = True
+
+    def logic_death(self, number: int) -> None:
+        """The next activation that would not be retried fails, after all that its logic does."""
+        process = self._world.alive(number)
+        if process is not None:
+            process.dies_next = True
+
+    # what befalls write transactions
+
+    def crash_at(self, number: int) -> None:
+        """Whoever comes to it dies before one of the next statements, COMMIT among them."""
+        self._arm(number, "crash", Crash())
+
+    def busy(self, number: int) -> None:
+        self._arm(number, "busy", database_error(sqlite3.SQLITE_BUSY, "database is locked"))
+
+    def disk_full(self, number: int) -> None:
+        self._arm(number, "disk_full", database_error(sqlite3.SQLITE_FULL, "database or disk is full"))
+
+    def io_error(self, number: int) -> None:
+        self._arm(number, "io_error", database_error(sqlite3.SQLITE_IOERR, "disk I/O error"))
+
+    def _arm(self, number: int, kind: str, error: BaseException) -> None:
+        self._world.counts[kind] += 1
+        arena = self._world.arena
+        arena.fails_in, arena.failure = 1 + number % 14, error
+        self._world.say(f"{kind} is to come at statement {arena.fails_in}")
+
+    def lost_answer(self, number: int) -> None:
+        self._world.counts["lost_answer"] += 1
+        self._world.arena.lost_answer = ("not in", "in", "late", "late, and its process is gone")[number % 4]
+        self._world.say(f"the answer of the next commit is to be lost; it is {self._world.arena.lost_answer}")
