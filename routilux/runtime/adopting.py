@@ -184,13 +184,13 @@ def _load_key(engine: Engine, key: int) -> None:
 def serve_wanted(engine: Engine) -> None:
     """Inbox rows ask for workers that nobody runs: start or take them."""
     flows, engine.wanted_flows = engine.wanted_flows, set()
-    for flow in flows:
+    for flow in sorted(flows):
         if engine.newest_worker(flow) is None:
             started = start(engine, flow, new_id(), is_named=False, state={})
             if started is not None:
                 engine.mine.add(started.worker_id)
     wanted, engine.wanted_workers = engine.wanted_workers, set()
-    for worker_id in wanted:
+    for worker_id in sorted(wanted):
         if worker_id not in engine.by_id:
             try:
                 resume(engine, worker_id)

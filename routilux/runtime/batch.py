@@ -40,7 +40,7 @@ class Batch:
     jobs: dict[Job, WorkerCell] = field(default_factory=dict)
     workers: dict[int, WorkerCell] = field(default_factory=dict)
     planned: list[Run] = field(default_factory=list)
-    miscounted: set[WorkerCell] = field(default_factory=set)  # see `Engine.miscounted`
+    miscounted: dict[WorkerCell, None] = field(default_factory=dict)  # see `Engine.miscounted`
     receipts: list[tuple[Receipt, object]] = field(default_factory=list)
     refusals: list[tuple[Receipt, BaseException]] = field(default_factory=list)
     ended_jobs: list[Job] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Batch:
     ) -> None:
         """A parked row for a batch of messages; a row with this key is replaced."""
         if reason in (ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
-            self.miscounted.add(cell)
+            self.miscounted[cell] = None
         if reason != ParkedReason.DEAD:
             for message in messages:
                 message.job.parked_count += 1
@@ -170,7 +170,7 @@ class Batch:
             job.has_details = True
         if job.open_count > 0:
             self.changes.swept_jobs.append((cell.key, job.no))
-            self.miscounted.add(cell)
+            self.miscounted[cell] = None
             cell.purge_soon()
             job.open_count = 0
         job.is_touched = True

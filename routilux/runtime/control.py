@@ -237,7 +237,7 @@ def _drop_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str 
     cell = _worker(engine, worker_id)
     row = _dead_letter(engine, batch, cell, body["seq"])
     batch.unpark(cell, row.seq)
-    batch.miscounted.add(cell)
+    batch.miscounted[cell] = None
     for seq in orjson.loads(row.seqs):
         batch.settle(cell, seq, MessageStatus.CANCELLED)
 

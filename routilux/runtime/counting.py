@@ -14,16 +14,21 @@ if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
 SLOTS_EVERY_US = 1_000_000
+LOOK_EVERY_US = 250_000
 
 
 def refresh(engine: Engine, batch: Batch) -> None:
     """About once a second, and once more when there is nothing more to do: counters of slots and workers that did
     something. A start reads only what waits, and whoever posts from outside learns by them whether there is room."""
     behind = engine.uncounted
-    behind.update(batch.workers.values())
+    for worker in batch.workers.values():
+        behind[worker] = None
+    if 0 <= batch.now - engine.counted_at < LOOK_EVERY_US:  # there may be thousands
+        return
+    engine.counted_at = batch.now
     for worker in list(behind):
         if not 0 <= batch.now - worker.refreshed_at < SLOTS_EVERY_US:  # below: the clock was set back
-            behind.remove(worker)
+            del behind[worker]
             if engine.workers.get(worker.key) is worker and worker.status not in ENDED_WORKER:
                 worker.refreshed_at = batch.now
                 write_slots(batch, worker)
@@ -65,20 +70,20 @@ def count_out(engine: Engine, batch: Batch) -> None:
         cell = engine.workers.get(worker)
         if cell is not None and routine in cell.routines and slot in cell.routines[routine].slots:
             cell.slot(routine, slot).waiting -= count
-            engine.uncounted.add(cell)
+            engine.uncounted[cell] = None
     ended = set(batch.ended_jobs)
     for run in engine.runs:
         for activation in run.activations[run.settled :] if not run.cell.worker.is_forgotten else ():
             for message in activation.messages if activation.rerun is None else ():
                 if message.job in ended:
-                    engine.uncounted.add(run.cell.worker)
+                    engine.uncounted[run.cell.worker] = None
                     run.cell.slots[message.slot].waiting += 1
 
 
 def recount(engine: Engine) -> None:
     """Rows that a job took along with its end, or that wait for an operator, are counted where they are."""
     if engine.miscounted:
-        counted, engine.miscounted = engine.miscounted, set()
+        counted, engine.miscounted = engine.miscounted, {}
         with engine.store.read() as connection:
             for cell in counted:
                 cell.timed_count, cell.held_count = parking.counts(connection, cell.key)

@@ -91,7 +91,8 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
     if chosen.paused or chosen.paused_reruns:
         _park_paused(batch, cell, chosen)
     if cell.wake_at is not None:
-        heapq.heappush(engine.wakes, (cell.wake_at, id(cell), cell))
+        engine.wake_n += 1
+        heapq.heappush(engine.wakes, (cell.wake_at, engine.wake_n, cell))
     if (
         not chosen.activations
         and isinstance(cell.compiled.policy, AllSlotsReadyPolicy)
@@ -100,7 +101,7 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
         _widen(cell, engine.settings.window)
     for queue in cell.slots.values():
         if queue.wants_more:
-            engine.low.add((cell, queue))
+            engine.low[cell, queue] = None
     if _is_condemned(engine, batch, cell, chosen):
         engine.note(cell)
     elif chosen.is_alone and (engine.runs or batch.planned):
@@ -197,6 +198,6 @@ def ended(engine: Engine, run: Run) -> None:
         return
     if run.settled < len(run.activations):
         unpick(cell, run.activations[run.settled :])
-        engine.uncounted.add(cell.worker)
+        engine.uncounted[cell.worker] = None
     if cell.has_backlog:
         engine.note(cell)

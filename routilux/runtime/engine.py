@@ -102,11 +102,14 @@ class Engine:
         self.workers: dict[int, WorkerCell] = {}
         self.by_id: dict[str, WorkerCell] = {}
         self.ready: deque[RoutineCell] = deque()
-        self.runs: set[Run] = set()
+        self.runs: dict[
+            Run, None
+        ] = {}  # in order, as all that is gone through: a seed must make the same world
         self.lone_run: Run | None = None
         self.lone_cell: RoutineCell | None = None
-        self.wakes: list[tuple[int, int, RoutineCell]] = []
-        self.low: set[tuple[RoutineCell, SlotQueue]] = set()
+        self.wakes: list[tuple[int, int, RoutineCell]] = []  # when, and which was noted first
+        self.wake_n = 0
+        self.low: dict[tuple[RoutineCell, SlotQueue], None] = {}
         self.waiting_posts: list[PostIn] = []
         self.convicted: dict[int, BaseException] = {}
         self.verdicts: dict[
@@ -132,10 +135,10 @@ class Engine:
         self.reidentify: Callable[[], None] = lambda: None
         self.watch_alarm: Callable[[], object] = lambda: None
         self.published: dict[str, str] = {}  # flow -> hash of the definition that is in the database
-        self.miscounted: set[WorkerCell] = (
-            set()
-        )  # what is parked of them changed in ways that only SQL can count
-        self.uncounted: set[WorkerCell] = set()  # did something since their counters were written
+        # what is parked of them changed in ways that only SQL can count
+        self.miscounted: dict[WorkerCell, None] = {}
+        self.uncounted: dict[WorkerCell, None] = {}  # did something since their counters were written
+        self.counted_at = 0  # when these were last gone through
         self.closed_at = float("-inf")  # when finished workers were looked for
         self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
         self.flush_waiters = 0
@@ -180,7 +183,7 @@ class Engine:
 
     def pause_s(self) -> float:
         """How long there is nothing to do, as far as is known."""
-        if len(self.inputs) or self.low or (self.ready and self.runs == set() and self.may_dispatch()):
+        if len(self.inputs) or self.low or (self.ready and not self.runs and self.may_dispatch()):
             return 0.0
         pause = self.pace.poll_s(is_running=bool(self.runs))
         if self.wakes:
@@ -290,7 +293,7 @@ class Engine:
     def give_room(self, run: Run) -> None:
         """Once for each run: a commit may have decided over its end before it was refused."""
         if run in self.runs:
-            self.runs.discard(run)
+            del self.runs[run]
             self.executor.give(run)
         if self.lone_run is run:
             self.lone_run = None

@@ -135,7 +135,7 @@ def _deliver(engine: Engine, batch: Batch) -> None:
     if batch.changes.swept_counts:
         counting.count_out(engine, batch)
     for run in batch.planned:
-        engine.runs.add(run)
+        engine.runs[run] = None
         engine.executor.submit(run)
     for worker in batch.workers.values():
         if len(worker.jobs) > worker.jobs_limit:

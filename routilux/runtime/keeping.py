@@ -93,7 +93,7 @@ def death_pause_us(engine: Engine, deaths: int) -> int:
 
 def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> None:
     counters = loading.slot_counters(connection, cell.key)
-    names = {(rid, name) for rid, routine in cell.routines.items() for name in routine.slots}
+    names = [(rid, name) for rid, routine in cell.routines.items() for name in routine.slots]
     # all slots of a definition are written together, so one without a row has nothing older than the oldest of the others
     low = min((known.low_seq for known in counters.values()), default=0)
     counts = loading.waiting_counts(connection, cell.key, low)
@@ -107,10 +107,10 @@ def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> Non
         if known is not None:
             routine.last_fired_at = known.last_fired_at or routine.last_fired_at
             if known.waiting != queue.waiting:  # its last owner died before it wrote them again
-                engine.uncounted.add(cell)
+                engine.uncounted[cell] = None
         _fill(connection, routine, queue)
-    gone = counts.keys() | (counters.keys() - names)
-    engine.unroutable.extend((cell.key, low, routine, slot) for routine, slot in gone)
+    gone = counts.keys() | (counters.keys() - set(names))
+    engine.unroutable.extend((cell.key, low, routine, slot) for routine, slot in sorted(gone))
 
 
 def _fill(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> None:
@@ -203,7 +203,7 @@ def refill(engine: Engine) -> None:
     """Windows that run low are read on."""
     if not engine.low:
         return
-    low, engine.low = engine.low, set()
+    low, engine.low = engine.low, {}
     with engine.store.read() as connection:
         loading.along_keys(connection)
         for routine, queue in low:

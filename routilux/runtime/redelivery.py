@@ -117,7 +117,7 @@ def bring_back(
 ) -> None:
     """Parked messages come to the end of the line; what the definition no longer has is kept as unroutable."""
     if row.due_at is None:
-        batch.miscounted.add(cell)
+        batch.miscounted[cell] = None
     if not messages:
         batch.unpark(cell, row.seq)
     elif row.routine not in cell.routines or any(
@@ -172,12 +172,12 @@ def rejoin(
 
 def hold(batch: Batch, cell: WorkerCell, row: Row[Any]) -> None:
     """A batch that came due while its job is paused; a line number says that it has run before."""
-    batch.miscounted.add(cell)
+    batch.miscounted[cell] = None
     _rewrite(batch, cell, row, ParkedReason.PAUSED, row.line or 0)
 
 
 def keep_unroutable(batch: Batch, cell: WorkerCell, row: Row[Any], slot: str) -> None:
-    batch.miscounted.add(cell)
+    batch.miscounted[cell] = None
     cause = keeping.gone_from(cell, row.routine, slot)
     _rewrite(
         batch, cell, row, ParkedReason.UNROUTABLE, None, error_type=type(cause).__name__, error=str(cause)

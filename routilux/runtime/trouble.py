@@ -43,9 +43,9 @@ def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseExcept
     if batch.inbox_ids:
         inbox.suspect(engine, batch.inbox_ids, len(inputs), cause)
     alone = len(inputs) == 1 and not batch.inbox_ids
-    concerned = {entry.run.cell.worker for entry in inputs if isinstance(entry, (Outcome, RunEnded))}
-    concerned |= {run.cell.worker for run in batch.planned} | set(batch.jobs.values())
-    concerned |= set(batch.workers.values())
+    reported = (entry.run.cell.worker for entry in inputs if isinstance(entry, (Outcome, RunEnded)))
+    planned = (run.cell.worker for run in batch.planned)
+    concerned = dict.fromkeys([*reported, *planned, *batch.jobs.values(), *batch.workers.values()])
     for run in batch.planned:
         engine.executor.give(run)
         if engine.lone_run is run:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +56,34 @@ def test_a_seed_makes_the_same_world_again_and_its_trace_is_shrunk(monkeypatch: 
     assert len(caught.value.steps) < 20
     with pytest.raises(SimulationError, match="P7"):
         simulate(**SCENES["diamond"], seeds=[caught.value.seed], faults=["logic_error"])
+
+
+_DIGEST = """
+import hashlib, sys
+from routilux.testing import simulate
+from tests.simulation.flows import SCENES
+junk = [object() for _ in range(int(sys.argv[1]))]  # other addresses
+told = hashlib.sha256()
+def check(end):
+    told.update(repr((end._world.trace, end._world.arena.commits)).encode())
+simulate(**{**SCENES["diamond"], "check": check}, seeds=40)
+print(told.hexdigest())
+"""
+
+
+def test_a_seed_makes_the_same_world_in_another_process() -> None:
+    """Nothing goes by the order of a set, or by an address."""
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", _DIGEST, number],
+            env={**os.environ, "PYTHONHASHSEED": number, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("1", "77777")
+    }
+    assert len(told) == 1
 
 
 def flow_of(logic: Callable[..., None]) -> Flow:
