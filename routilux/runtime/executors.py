@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -217,13 +217,22 @@ def _committed(run: Run) -> Callable[[Scope], dict[str, str] | None]:
 
 
 class ThreadExecutor:
-    """At most `size` threads, started as they are needed."""
+    """At most `size` threads, started as they are needed.
+
+    One thread is woken at a time, the one that was busy last; as it takes a run it wakes the next, if there is more to do. While
+    it waits for something others go on at once; while it computes they could not, and many short runs are over before
+    they have tried.
+    """
 
     def __init__(self, size: int, perform: Callable[[Run], None], name: str = "routilux") -> None:
         self.size = size
         self._perform = perform
         self._name = name
-        self._queue: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._runs: deque[Run] = deque()
+        self._idle: list[threading.Lock] = []  # what each thread without a run waits for
+        self._is_waking = False  # a thread has been woken and is not there yet
+        self._is_over = False
         self._threads: list[threading.Thread] = []
         self._active = 0
 
@@ -239,17 +248,47 @@ class ThreadExecutor:
         self._active -= 1
 
     def submit(self, run: Run) -> None:
-        if len(self._threads) < min(self._active, self.size):
+        with self._lock:
+            self._runs.append(run)
+            if not self._is_waking:
+                self._wake()
+
+    def _wake(self) -> None:
+        """Under the lock: one more thread, if there is one that has nothing to do, or may be started."""
+        if self._idle:
+            self._is_waking = True
+            self._idle.pop().release()
+        elif len(self._threads) < min(self._active, self.size):
+            self._is_waking = True
             # daemon: logic that never returns must not keep the process from exiting
             thread = threading.Thread(
                 target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
             )
             self._threads.append(thread)
             thread.start()
-        self._queue.put(run)
+
+    def _next(self, gate: threading.Lock, *, is_woken: bool) -> Run | None:
+        with self._lock:
+            if is_woken:
+                self._is_waking = False
+            if not self._runs:
+                self._idle.append(gate)
+                return None
+            run = self._runs.popleft()
+            if self._runs and not self._is_waking:
+                self._wake()
+            return run
 
     def _work(self) -> None:
-        while (run := self._queue.get()) is not None:
+        gate = threading.Lock()
+        gate.acquire()
+        is_woken = True
+        while not self._is_over:
+            run = self._next(gate, is_woken=is_woken)
+            is_woken = run is None
+            if run is None:
+                gate.acquire()
+                continue
             try:
                 # a fresh context each: what logic leaves in context variables does not leak into the next run
                 contextvars.Context().run(self._perform, run)
@@ -257,8 +296,12 @@ class ThreadExecutor:
                 log.exception("a run of routine %r broke off", run.cell.routine_id)
 
     def stop(self, timeout: float) -> None:
-        for _ in self._threads:
-            self._queue.put(None)
+        """What has been submitted and not begun is let go of."""
+        with self._lock:
+            self._is_over = True
+            for gate in self._idle:
+                gate.release()
+            self._idle.clear()
         for thread in self._threads:
             thread.join(timeout)
 
