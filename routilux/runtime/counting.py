@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
 SLOTS_EVERY_US = 1_000_000
-LOOK_EVERY_US = 250_000
 
 
 def refresh(engine: Engine, batch: Batch) -> None:
     """About once a second, and once more when there is nothing more to do: counters of slots and workers that did
     something. A start reads only what waits, and whoever posts from outside learns by them whether there is room."""
     behind = engine.uncounted
+    is_first = False
     for worker in batch.workers.values():
         behind[worker] = None
-    if 0 <= batch.now - engine.counted_at < LOOK_EVERY_US:  # there may be thousands
+        is_first = is_first or not worker.refreshed_at
+    if not is_first and 0 <= batch.now - engine.counted_at < SLOTS_EVERY_US // 4:  # there may be thousands
         return
     engine.counted_at = batch.now
     for worker in list(behind):
