@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 PERIOD_S = 0.25
-CLOCK_S = 10.0  # so long what the server said of its clock is trusted
+CLOCK_S = 10.0  # so long it is not asked again for its clock
 
 
 class Client:
@@ -78,7 +78,7 @@ class Client:
 
     def now_us(self) -> int:
         clock = self._clock
-        if isinstance(clock, ServerClock) and clock.age_s > CLOCK_S:
+        if isinstance(clock, ServerClock) and clock.unasked_s > CLOCK_S:
             with self.store.read(is_single=True) as connection:
                 clock.ask(lambda: self._database.now_us(connection))
         return clock.now_us()

@@ -9,7 +9,7 @@ from typing import Protocol
 from routilux.store.host import boot_time_us
 
 PROMPT_US = 50_000  # an answer that took longer tells little
-TRUSTED_S = 60.0
+TRUSTED_US = 60_000_000
 
 
 class Clock(Protocol):
@@ -38,7 +38,7 @@ class ServerClock(SystemClock):
 
     def __init__(self) -> None:
         self._ahead_us = time.time_ns() // 1000 - boot_time_us()  # until the server is heard: the host's
-        self._heard_at_us = 0
+        self._asked_at_us = self._heard_at_us = float("-inf")
 
     def now_us(self) -> int:
         return boot_time_us() + self._ahead_us
@@ -48,14 +48,15 @@ class ServerClock(SystemClock):
         asked_at_us = boot_time_us()
         said = server()
         took_us = boot_time_us() - asked_at_us
-        if said is not None and (took_us < PROMPT_US or self.age_s > TRUSTED_S):
+        if said is not None and (took_us < PROMPT_US or asked_at_us - self._heard_at_us > TRUSTED_US):
             self._ahead_us, self._heard_at_us = said - asked_at_us, asked_at_us
+        self._asked_at_us = asked_at_us
         return said is not None
 
     @property
-    def age_s(self) -> float:
-        """Since the server was heard."""
-        return (boot_time_us() - self._heard_at_us) / 1e6
+    def unasked_s(self) -> float:
+        """Since the server was asked, whether its answer told much or not."""
+        return (boot_time_us() - self._asked_at_us) / 1e6
 
 
 class ManualClock:

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -65,6 +66,8 @@ class Lease:
         )
         before = self._clock.monotonic()
         with self._writing, self._writer.transaction() as connection:
+            if isinstance(self._clock, ServerClock):
+                self._clock.ask(partial(self.clock_us, connection))
             until = self.clock_us(connection) + me.lease_us
             self.key = ownership.register(connection, me, until, self._clock.now_us())
             if self._database.is_postgres:
@@ -171,10 +174,7 @@ class Lease:
         if self._database.is_postgres:
             if postgres_server.is_direct(connection):
                 listening.listen(connection)
-
-            def renew() -> int | None:
-                return ownership.renew_by_server(connection, self.key, lease_us, now)
-
+            renew = partial(ownership.renew_by_server, connection, self.key, lease_us, now)
             return self._clock.ask(renew) if isinstance(self._clock, ServerClock) else renew() is not None
         return ownership.renew(connection, self.key, self.clock_us(connection) + lease_us, now)
 

@@ -1,7 +1,7 @@
 """Postgres: a process that wants something of another says so, and is heard at once instead of at the next look.
 
 `put` writes rows of the inbox and tells of them with the commit of its transaction. A commit that tells waits for every
-other that does, so a process tells at most every `TELL_EVERY_S`; whoever has just heard looks often for a while. What is
+other that does, so a process tells a database at most every `TELL_EVERY_S`; whoever has just heard looks often for a while. What is
 said is never relied on: those who listen look now and then all the same, and behind a pooler nobody listens.
 Source: https://www.postgresql.org/docs/current/sql-notify.html
 """
@@ -11,15 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, func, insert
+from sqlalchemy import Connection, Engine, func, insert
 
 from routilux.store.tables import inbox
 
 CHANNEL = "routilux_inbox"
 TELL_EVERY_S = 0.1
 _LISTENS = "routilux_listens"  # in `Connection.info`
-_told_at = float("-inf")
+_told_at: WeakKeyDictionary[Engine, float] = (
+    WeakKeyDictionary()
+)  # each database of a process has listeners of its own
 
 
 def put(connection: Connection, rows: Sequence[dict[str, Any]], *, is_ours: bool = True) -> None:
@@ -31,12 +34,12 @@ def put(connection: Connection, rows: Sequence[dict[str, Any]], *, is_ours: bool
 
 
 def _may_tell(connection: Connection, *, is_ours: bool) -> bool:
-    global _told_at
     if not is_ours:  # committed some time, or prepared, which a transaction that tells cannot be
         return not hasattr(connection.get_transaction(), "prepare")
     now = time.monotonic()
-    may_tell = now - _told_at >= TELL_EVERY_S
-    _told_at = now if may_tell else _told_at
+    may_tell = now - _told_at.get(connection.engine, float("-inf")) >= TELL_EVERY_S
+    if may_tell:
+        _told_at[connection.engine] = now
     return may_tell
 
 

@@ -92,7 +92,6 @@ def test_who_posts_fast_does_not_tell_of_each(
 ) -> None:
     """A commit that tells waits for all others that do."""
     monkeypatch.setattr(listening, "TELL_EVERY_S", HOUR_S)
-    monkeypatch.setattr(listening, "_told_at", float("-inf"))
     with users_engine.connect() as ear:
         ear.execution_options(isolation_level="AUTOCOMMIT")
         ear.execute(text(f"LISTEN {listening.CHANNEL}"))
@@ -102,3 +101,20 @@ def test_who_posts_fast_does_not_tell_of_each(
         driver = ear.connection.driver_connection
         assert driver is not None
         assert len(list(driver.notifies(timeout=1.0, stop_after=2))) == 1
+
+
+def test_whom_one_database_was_told_of_does_not_silence_another(
+    postgres_database: str, users_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may have clients of several databases."""
+    monkeypatch.setattr(listening, "TELL_EVERY_S", HOUR_S)
+    with users_engine.connect() as ear:
+        ear.execution_options(isolation_level="AUTOCOMMIT")
+        ear.execute(text(f"LISTEN {listening.CHANNEL}"))
+        with running(postgres_database, chain(Step(lambda *_: None))):
+            for n in range(2):
+                with Client(postgres_database) as client:
+                    client.post("f", "s0", "input", {"n": n}, "w")
+        driver = ear.connection.driver_connection
+        assert driver is not None
+        assert len(list(driver.notifies(timeout=1.0, stop_after=2))) == 2
