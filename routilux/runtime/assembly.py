@@ -21,11 +21,11 @@ from routilux.runtime.batch import Fact
 from routilux.runtime.clock import ServerClock
 from routilux.runtime.driving import Drive, Executors
 from routilux.runtime.engine import Engine
-from routilux.runtime.executors import Performer
 from routilux.runtime.handles import execution_history, traces
 from routilux.runtime.known_flows import KnownFlows
 from routilux.runtime.leases import Lease
 from routilux.runtime.owning import refusal
+from routilux.runtime.performing import Performer
 from routilux.runtime.settings import Settings
 from routilux.store import ownership, schema
 from routilux.store.database import Database

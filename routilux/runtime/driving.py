@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from routilux.runtime.clock import Clock, SystemClock
 from routilux.runtime.engine import Engine, Executor
-from routilux.runtime.executors import Performer
+from routilux.runtime.performing import Performer
 from routilux.runtime.pool import Pool
 
 if TYPE_CHECKING:

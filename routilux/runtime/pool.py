@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 from routilux.core.mailbox import RoutineCell, Run
-from routilux.runtime.executors import LoopExecutor, Performer, ThreadExecutor
+from routilux.runtime.executors import LoopExecutor, ThreadExecutor
+from routilux.runtime.performing import Performer
 
 SHARED_SIZE = 100
 ASYNC_RUNS = 1000

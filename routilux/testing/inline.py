@@ -25,9 +25,9 @@ from routilux.runtime import timeouts, trouble
 from routilux.runtime.alarm import Alarm
 from routilux.runtime.driving import Waitable
 from routilux.runtime.engine import MOST_INPUTS, Engine
-from routilux.runtime.executors import Performer
 from routilux.runtime.inputs import RunEnded
 from routilux.runtime.leases import Lease
+from routilux.runtime.performing import Performer
 from routilux.store.store import Fenced
 from routilux.testing.clock import TestClock
 from routilux.testing.coroutines import PrivateLoop

@@ -171,35 +171,16 @@ def check_ledger(end: End) -> None:
     assert booked == sorted(done), f"own rows {booked}, activations {sorted(done)}"
 
 
-SCENES: dict[str, dict[str, Any]] = {
-    "diamond": {
-        "flow": diamond,
-        "entry": ("split", "in"),
-        "signals": ("split", "in"),
-        "tables": tables,
-        "check": check_books,
-    },
-    "gathering": {
-        "flow": gathering,
-        "entry": ("first", "in"),
-        "signals": ("first", "in"),
-        "tables": tables,
-        "check": check_books,
-    },
-    "grown": {
-        "flow": grown,
-        "entry": ("split", "in"),
-        "signals": ("split", "in"),
-        "tables": tables,
-        "check": check_books,
-    },
-    "narrow": {
-        "flow": narrow,
-        "entry": ("gate", "in"),
-        "signals": ("crowd", "in"),
-        "tables": tables,
-        "check": check_books,
-    },
+def _scene(flow: Any, entry: str, signals: str | None = None) -> dict[str, Any]:
+    slots = {"entry": (entry, "in"), "signals": (signals or entry, "in")}
+    return {"flow": flow, **slots, "tables": tables, "check": check_books}
+
+
+SCENES = {
+    "diamond": _scene(diamond, "split"),
+    "gathering": _scene(gathering, "first"),
+    "grown": _scene(grown, "split"),
+    "narrow": _scene(narrow, "gate", signals="crowd"),
 }
 
 __all__ = ["SCENES"]

@@ -50,9 +50,7 @@ class Accidents:
         world.pass_time(LONG_S)
         for other in world.running():
             if not other.is_paused:
-                world.say(f"process {other.number} looks for dead ones")
-                other.engine.must_reconcile = True
-                world.act(other, other.turn)
+                world.look_for_dead(other)
         if process in world.processes:
             process.is_paused = False
             world.say(f"process {process.number} goes on")

@@ -20,10 +20,10 @@ from routilux.runtime import adopting, trouble
 from routilux.runtime.assembly import readers_for, reconcile, register
 from routilux.runtime.committing import PASSING
 from routilux.runtime.engine import MOST_INPUTS, Engine
-from routilux.runtime.executors import Performer
 from routilux.runtime.inputs import Input
 from routilux.runtime.known_flows import KnownFlows
 from routilux.runtime.leases import Lease
+from routilux.runtime.performing import Performer
 from routilux.runtime.settings import Settings
 from routilux.store.database import Database
 from routilux.store.failures import classify

@@ -190,9 +190,12 @@ class World:
         """The reconciler's turn comes."""
         process = self.alive(number)
         if process is not None:
-            self.say(f"process {process.number} looks for dead ones")
-            process.engine.must_reconcile = True
-            self.act(process, process.turn)
+            self.look_for_dead(process)
+
+    def look_for_dead(self, process: Process) -> None:
+        self.say(f"process {process.number} looks for dead ones")
+        process.engine.must_reconcile = True
+        self.act(process, process.turn)
 
     def perform(self, number: int) -> None:
         """A thread runs one activation, and may be asked to stop after it."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from routilux.core.context import required_activation
 from routilux.runtime import accepting, adopting, engine, keeping, takeover
-from routilux.runtime.executors import Performer
 from routilux.runtime.leases import Lease
+from routilux.runtime.performing import Performer
 from routilux.runtime.runtime import Runtime
 from routilux.store import ownership
 from routilux.store.store import Commit, Store
