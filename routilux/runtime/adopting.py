@@ -28,8 +28,8 @@ MOST = 100
 CLOSE_AFTER_S = 5.0  # the next post may be on its way
 
 
-def patiently(engine: Engine, call: Callable[[], T]) -> T:
-    """Repeat a call while its errors pass."""
+def patiently(engine: Engine, call: Callable[[], T], *, drops: bool = True) -> T:
+    """Repeat a call while its errors pass. `drops`: with a new connection for the engine's transactions."""
     attempt = 0
     while True:
         try:
@@ -40,7 +40,8 @@ def patiently(engine: Engine, call: Callable[[], T]) -> T:
             if classify(error) not in PASSING:
                 raise
             attempt += 1
-            engine.store.drop_connection()
+            if drops:
+                engine.store.drop_connection()
             engine.report_trouble(error, attempt)
             if engine.gives_up(_PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]):
                 raise RuntimeShutDownError(

@@ -164,7 +164,7 @@ def _glance(engine: Engine, *, is_thorough: bool, is_told: bool) -> tuple[bool, 
     on Postgres for a few seconds, if whoever writes tells."""
     last, now = engine.glance, engine.clock.monotonic()
     names = engine.flows.names()
-    last.token, has_changed = engine.store.database.changed_since(last.token)
+    token, has_changed = engine.store.database.changed_since(last.token)
     if is_told and now - last.at < TOLD_GLANCE_S:
         has_changed = False
     asked = (engine.runtime_key, engine.store.commits, names)
@@ -172,6 +172,7 @@ def _glance(engine: Engine, *, is_thorough: bool, is_told: bool) -> tuple[bool, 
         with engine.store.read(is_single=True) as connection:
             last.found = ownership.glance(connection, engine.runtime_key, names, engine.clock.now_us())
         last.asked, last.at = asked, now
+    last.token = token
     return last.found
 
 

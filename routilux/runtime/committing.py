@@ -100,8 +100,15 @@ class GroupCommit:
             raise Fenced(was_in=was_in) from None
 
     def _settle(self) -> None:
-        self._decide(self._batch)
-        self._batch.finish()
+        try:
+            self._decide(self._batch)
+            self._batch.finish()
+        except RuntimeShutDownError:
+            raise
+        except (
+            Exception
+        ) as error:  # memory is half changed: it must be loaded again, not decided over once more
+            raise Refused(error) from error
         self._is_decided = True
         self._in_flight = self._engine.in_flight(self._batch)
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from routilux.core.mailbox import WorkerCell
-from routilux.core.message import Job
+from routilux.core.message import Job, Message
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import (
     DeadLetterGoneError,
@@ -52,14 +52,15 @@ def _job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None
     job = batch.posted.get(job_id or "")
     if job is not None and job.worker_id == cell.worker_id:
         return cell, job
-    with engine.store.read() as connection:
+
+    def find(connection: Connection) -> Job:
         row = loading.job_with_id(connection, job_id or "")
         if row is None or row.worker != cell.key:
             raise JobNotFoundError(job_id)
-        job = cell.jobs.get(row.job)  # an end that is still there is made by this very commit
-        if job is None:
-            job = keeping.load_jobs(connection, cell, {row.job})[row.job]
-    return cell, job
+        # an end that is still there is made by this very commit
+        return cell.jobs.get(row.job) or keeping.load_jobs(connection, cell, {row.job})[row.job]
+
+    return cell, engine.read(find)
 
 
 def _live_job(
@@ -142,13 +143,19 @@ def _resume_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
     job.status = JobStatus.RUNNING if job.started_at else JobStatus.PENDING
     job.is_touched = True
     batch.touch(cell, job)
-    with engine.store.read() as connection:
+
+    def find(connection: Connection) -> list[tuple[Row[Any], list[Message]]]:
         rows = parking.of_job(connection, cell.key, job.no, ParkedReason.PAUSED)
-        for row in [*rows, *parking.of_job(connection, cell.key, 0, ParkedReason.PAUSED)]:
-            if not batch.still_parks(cell, row.seq, ParkedReason.PAUSED):
-                continue  # somebody else resumes it with this very commit
-            messages = keeping.parked_messages(connection, cell, orjson.loads(row.seqs))
-            redelivery.bring_back(engine, batch, cell, row, messages)
+        return [
+            (row, keeping.parked_messages(connection, cell, orjson.loads(row.seqs)))
+            for row in [*rows, *parking.of_job(connection, cell.key, 0, ParkedReason.PAUSED)]
+            if batch.still_parks(
+                cell, row.seq, ParkedReason.PAUSED
+            )  # nobody else resumes it with this commit
+        ]
+
+    for row, messages in engine.read(find):
+        redelivery.bring_back(engine, batch, cell, row, messages)
 
 
 def _cancel_job(engine: Engine, batch: Batch, worker_id: str | None, job_id: str | None, body: Body) -> None:
@@ -190,9 +197,10 @@ def _retry_dead(engine: Engine, batch: Batch, worker_id: str | None, job_id: str
     if cell.status in ENDED_WORKER:
         raise WorkerEndedError(cell.worker_id, str(cell.status))
     row = _dead_letter(engine, batch, cell, body["seq"])
-    with engine.store.read() as connection:
-        status = MessageStatus.DEAD if row.reason == ParkedReason.DEAD else MessageStatus.PARKED
-        messages = keeping.parked_messages(connection, cell, orjson.loads(row.seqs), status)
+    status = MessageStatus.DEAD if row.reason == ParkedReason.DEAD else MessageStatus.PARKED
+    messages = engine.read(
+        lambda connection: keeping.parked_messages(connection, cell, orjson.loads(row.seqs), status)
+    )
     if body.get("payload") is not None and messages:
         messages[0].payload = _fitted(cell, row.routine, messages[0].slot, body["payload"])
         batch.changes.payloads.append((cell.key, messages[0].seq, messages[0].payload))
@@ -213,8 +221,7 @@ def _fitted(cell: WorkerCell, routine: str, slot: str, text: str) -> str:
 
 def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Row[Any]:
     """Its row, unless another operator was first (perhaps in this very commit)."""
-    with engine.store.read() as connection:
-        row: Row[Any] | None = parking.row(connection, cell.key, seq)
+    row: Row[Any] | None = engine.read(lambda connection: parking.row(connection, cell.key, seq))
     if (
         row is None
         or row.reason not in (ParkedReason.DEAD, ParkedReason.UNROUTABLE)

@@ -84,7 +84,7 @@ def count_out(engine: Engine, batch: Batch) -> None:
 def recount(engine: Engine) -> None:
     """Rows that a job took along with its end, or that wait for an operator, are counted where they are."""
     if engine.miscounted:
-        counted, engine.miscounted = engine.miscounted, {}
         with engine.store.read() as connection:
-            for cell in counted:
+            for cell in engine.miscounted:
                 cell.timed_count, cell.held_count = parking.counts(connection, cell.key)
+        engine.miscounted = {}

@@ -18,7 +18,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
 
 from routilux.core.activation import Outcome
 from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
@@ -51,6 +53,7 @@ from routilux.store.failures import Failure, classify
 from routilux.store.store import Fenced, Store
 
 log = logging.getLogger("routilux")
+T = TypeVar("T")
 
 MOST_INPUTS = 4096
 QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.2, 1.0
@@ -273,6 +276,16 @@ class Engine:
 
     def patiently(self, call: Callable[[], object]) -> None:
         adopting.patiently(self, call)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """What a decision must know from the database. Repeated while its errors pass, as nothing is decided twice: `work`
+        leaves no more in memory when it runs again."""
+
+        def call() -> T:
+            with self.store.read() as connection:
+                return work(connection)
+
+        return adopting.patiently(self, call, drops=False)
 
     def note(self, cell: RoutineCell) -> None:
         """This routine may have something to run."""

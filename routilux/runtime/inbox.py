@@ -85,7 +85,6 @@ def look(engine: Engine) -> None:
         seen.again_at = None
         seen.must_look = True
     if seen.must_look and not seen.ids:
-        seen.must_look = False
         seen.looked_at = now
         with engine.store.read() as connection:
             _find(engine, connection)

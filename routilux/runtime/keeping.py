@@ -69,6 +69,11 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
     _load_suspects(engine, connection, cell)
     _load_slots(engine, connection, cell)
     _load_reruns(engine, connection, cell)
+    before = engine.workers.get(cell.key)
+    if (
+        before is not None
+    ):  # a read that failed at its very end is tried again: only one may run what it found
+        forget(engine, before)
     engine.workers[cell.key] = cell
     engine.by_id[cell.worker_id] = cell
     engine.due.expect_soon()
@@ -203,13 +208,13 @@ def refill(engine: Engine) -> None:
     """Windows that run low are read on."""
     if not engine.low:
         return
-    low, engine.low = engine.low, {}
     with engine.store.read() as connection:
         loading.along_keys(connection)
-        for routine, queue in low:
+        for routine, queue in engine.low:
             if not routine.worker.is_forgotten and queue.wants_more:
                 _fill(connection, routine, queue)
                 engine.note(routine)
+    engine.low = {}  # not before the read has ended well
 
 
 def write_worker(
@@ -225,7 +230,8 @@ def write_worker(
 def forget(engine: Engine, worker: WorkerCell) -> None:
     """Its memory is void: runs of it are told to stop, outcomes that still come are dropped."""
     worker.is_forgotten = True
-    engine.workers.pop(worker.key, None)
+    if engine.workers.get(worker.key) is worker:
+        del engine.workers[worker.key]
     if engine.by_id.get(worker.worker_id) is worker:
         del engine.by_id[worker.worker_id]
     for routine in worker.routines.values():
@@ -265,18 +271,26 @@ def gone_from(cell: WorkerCell, routine: str, slot: str) -> RoutiluxError:
 def park_unroutable(engine: Engine, batch: Batch) -> None:
     """Messages whose routine or slot is gone from the definition leave the line; they are never deleted."""
     work, engine.unroutable = engine.unroutable, []
-    with engine.store.read() as connection:
-        for key, low, routine, slot in work:
-            cell = engine.workers.get(key)
-            if cell is None:
-                continue
-            rows = loading.unroutable(connection, key, low, routine, slot, MOST_RERUNS)
-            for message in _messages(connection, cell, rows):
-                batch.settle(cell, message.seq, MessageStatus.PARKED)
-                cause = Failure.of(gone_from(cell, routine, slot))
-                batch.park(cell, [message], routine, ParkedReason.UNROUTABLE, failure=cause)
-            if len(rows) == MOST_RERUNS:
-                engine.unroutable.append((key, rows[-1].seq + 1, routine, slot))
-            else:  # or every start would look for them again, from there on
-                nothing = (key, routine, slot, 0, cell.next_seq, None, batch.now)
-                batch.changes.slots[key, routine, slot] = nothing
+    for key, low, routine, slot in work:
+        cell = engine.workers.get(key)
+        if cell is not None:
+            _park_unroutable(engine, batch, cell, low, routine, slot)
+
+
+def _park_unroutable(
+    engine: Engine, batch: Batch, cell: WorkerCell, low: int, routine: str, slot: str
+) -> None:
+    def find(connection: Connection) -> list[Message]:
+        rows = loading.unroutable(connection, cell.key, low, routine, slot, MOST_RERUNS)
+        return _messages(connection, cell, rows)
+
+    messages = engine.read(find)
+    for message in messages:
+        batch.settle(cell, message.seq, MessageStatus.PARKED)
+        cause = Failure.of(gone_from(cell, routine, slot))
+        batch.park(cell, [message], routine, ParkedReason.UNROUTABLE, failure=cause)
+    if len(messages) == MOST_RERUNS:
+        engine.unroutable.append((cell.key, messages[-1].seq + 1, routine, slot))
+    else:  # or every start would look for them again, from there on
+        nothing = (cell.key, routine, slot, 0, cell.next_seq, None, batch.now)
+        batch.changes.slots[cell.key, routine, slot] = nothing

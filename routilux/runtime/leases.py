@@ -65,17 +65,18 @@ class Lease:
             round(self._lease_s * 1e6),
         )
         before = self._clock.monotonic()
-        with self._writing, self._writer.transaction() as connection:
-            if isinstance(self._clock, ServerClock):
-                self._clock.ask(partial(self.clock_us, connection))
-            until = self.clock_us(connection) + me.lease_us
-            self.key = ownership.register(connection, me, until, self._clock.now_us())
-            if self._database.is_postgres:
-                self._extend(connection)
-        if self._database.lock_file is not None:
-            self._database.lock_file.hold_alive(self.key)
-        self._renewed_at = self._unbroken_since = before
-        self.is_dead = False
+        with self._writing:
+            with self._writer.transaction() as connection:
+                if isinstance(self._clock, ServerClock):
+                    self._clock.ask(partial(self.clock_us, connection))
+                until = self.clock_us(connection) + me.lease_us
+                self.key = ownership.register(connection, me, until, self._clock.now_us())
+                if self._database.is_postgres:
+                    self._extend(connection)
+            if self._database.lock_file is not None:
+                self._database.lock_file.hold_alive(self.key)
+            self._renewed_at = self._unbroken_since = before
+            self.is_dead = False
         return self.key
 
     def start(self) -> None:
@@ -181,14 +182,15 @@ class Lease:
     def renew(self) -> None:
         """Extend the lease once."""
         before = self._clock.monotonic()
-        with self._writing, self._writer.transaction() as connection:
-            alive = self._extend(connection)
-        if alive:
+        with self._writing:  # until it is noted: a new identity in between is not the one that was found dead
+            with self._writer.transaction() as connection:
+                alive = self._extend(connection)
+            if not alive:
+                self.is_dead = True
+                return
             if before - self._renewed_at > self._lease_s:
                 self._unbroken_since = before
             self._renewed_at = before
-        else:
-            self.is_dead = True
 
     def clock_us(self, connection: Connection) -> int:
         """The clock that leases are kept by."""

@@ -48,6 +48,8 @@ class Performer:
             now = self._clock.monotonic()
             until = now + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
+                if run.is_broken:  # taken back before it began
+                    break
                 run.running = (activation, now)
                 self._report(self._run_one(run, activation, overlay, readers))
                 yield
@@ -65,6 +67,8 @@ class Performer:
             now = self._clock.monotonic()
             until = now + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
+                if run.is_broken:  # taken back before it began
+                    break
                 run.running = (activation, now)
                 self._report(await self._run_one_async(run, activation, overlay, readers))
                 now = self._clock.monotonic()

@@ -59,7 +59,6 @@ def look(engine: Engine) -> None:
         due.found, due.must_look = [], True
     if not (due.must_look or (due.next_at is not None and due.next_at <= now)):
         return
-    due.must_look = False
     due.full = [key for key in engine.workers if _is_full(engine, key)]
     with engine.store.read() as connection:
         clock = engine.store.database.now_us(connection) if engine.clock_is_real else now
@@ -67,9 +66,9 @@ def look(engine: Engine) -> None:
         rows = parking.due(connection, engine.runtime_key, clock, BATCH, due.full)
         due.found = _with_messages(engine, connection, rows)
         due.next_at = parking.next_due_at(connection, engine.runtime_key, due.full)
+    # more than a batch, or what was just read
+    due.must_look = due.next_at is not None and due.next_at <= clock
     if due.next_at is not None:
-        if due.next_at <= clock:
-            due.must_look = True  # more than a batch, or what was just read
         due.on_change()
 
 

@@ -28,6 +28,7 @@ from routilux.runtime import (
 from routilux.runtime.batch import Batch
 from routilux.runtime.committing import GroupCommit
 from routilux.runtime.effects import change_job
+from routilux.runtime.engine import Engine
 from routilux.runtime.leases import Lease
 from routilux.store import loading, ownership
 from routilux.store.changes import Changes
@@ -305,6 +306,47 @@ def drops_a_dead_letter_by_half(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(control._VERBS, "drop_dead", drop)
 
 
+def loads_beside_what_is_loaded(patch: pytest.MonkeyPatch) -> None:
+    """A worker that is loaded once more, as the read before failed at its end, stays in memory twice."""
+    load = keeping.load
+
+    def beside(self: Any, connection: Any, stored: Any) -> Any:
+        self.workers.pop(stored.key, None)
+        return load(self, connection, stored)
+
+    patch.setattr(keeping, "load", beside)
+
+
+def decides_over_again(patch: pytest.MonkeyPatch) -> None:
+    """A read that fails in the middle of a decision has the whole decision made once more, over what it left in memory."""
+
+    def settle(self: Any) -> None:
+        self._decide(self._batch)
+        self._batch.finish()
+        self._is_decided = True
+        self._in_flight = self._engine.in_flight(self._batch)
+
+    def read(self: Any, work: Any) -> Any:
+        with self.store.read() as connection:
+            return work(connection)
+
+    patch.setattr(GroupCommit, "_settle", settle)
+    patch.setattr(Engine, "read", read)
+
+
+def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
+    """A run that was handed out before its worker was forgotten begins all the same."""
+    forget = keeping.forget
+
+    def let_run(self: Any, worker: Any) -> None:
+        forget(self, worker)
+        for routine in worker.routines.values():
+            for run in routine.runs:
+                run.is_broken = False
+
+    patch.setattr(keeping, "forget", let_run)
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
     """`scene` and `faults`: what brings it out soonest; with all faults it takes longer."""
@@ -338,6 +380,9 @@ BROKEN = {
         BrokenEngine(sets_data_of_another_job, "narrow", ("operate",)),
         BrokenEngine(keeps_what_it_found_for_a_worker_loaded_again, faults=("mistake", "logic_error")),
         BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
+        BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
+        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate")),
+        BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake", "crash")),
         BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",)),
         BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(

@@ -1,4 +1,4 @@
-"""What befalls a world: its processes, its host, logic, and the write transactions on its file."""
+"""What befalls a world: its processes, its host, logic, and the transactions on its file."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Accidents:
         if process is not None:
             process.dies_next = True
 
-    # what befalls write transactions
+    # what befalls transactions
 
     def crash_at(self, number: int) -> None:
         """Whoever comes to it dies before one of the next statements, COMMIT among them."""
@@ -130,6 +130,17 @@ class Accidents:
         arena = self._world.arena
         arena.fails_in, arena.failure = 1 + number % 14, error
         self._world.say(f"{kind} is to come at statement {arena.fails_in}")
+
+    def lost_read(self, number: int) -> None:
+        """A read loses its connection, at a statement or as it ends: what it has found may be in memory by then."""
+        world, arena = self._world, self._world.arena
+        world.counts["lost_read"] += 1
+        if number % 2:
+            arena.read_fails_in = 1 + number // 2 % 21
+            world.say(f"a read is to fail at statement {arena.read_fails_in}")
+        else:
+            arena.read_end_fails_in = 1 + number // 2 % 6
+            world.say(f"the end of read {arena.read_end_fails_in} is to fail")
 
     def lost_answer(self, number: int) -> None:
         self._world.counts["lost_answer"] += 1

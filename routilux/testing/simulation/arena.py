@@ -1,7 +1,8 @@
 """The file that a simulated world lives in, and everything that can befall a write transaction on it.
 
 One file serves world after world: emptied in between, with its connections kept, since opening them costs more than
-most worlds. Every write of the real store passes `_transaction` and `_before_statement`; that is where accidents are.
+most worlds. Every write of the real store passes `_transaction` and `_before_statement`, every read `_read` and `_before_read`;
+that is where accidents are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import contextlib
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +56,17 @@ class Arena:
         self._shared, self._begin = shared, shared.transaction
         shared.transaction = self._transaction  # type: ignore[method-assign]
         event.listen(shared._engine, "before_cursor_execute", self._before_statement)
+        for database in self.databases:
+            database.read = partial(self._read, database.read)  # type: ignore[method-assign]
+            event.listen(database._engine, "before_cursor_execute", self._before_read)
         self.reset(lambda: (None, 0), lambda who: None)
 
     def reset(self, who: Callable[[], Who], committed: Callable[[Who], None]) -> None:
         """An empty world. `committed` is called after every commit with what `who` said when it was sent."""
         self.fails_in: int | None = None  # statements until `failure` happens
         self.failure: BaseException = Crash()
+        self.read_fails_in: int | None = None  # the same of reads,
+        self.read_end_fails_in: int | None = None  # and how many of them end before the end of one fails
         self.lost_answer: str | None = (
             None  # "not in", "in", "late", "late, and …": what becomes of the next group commit
         )
@@ -88,7 +96,22 @@ class Arena:
 
     def calm(self) -> None:
         """No more accidents."""
-        self.fails_in = self.lost_answer = None
+        self.fails_in = self.lost_answer = self.read_fails_in = self.read_end_fails_in = None
+
+    # what reads pass
+
+    @contextlib.contextmanager
+    def _read(
+        self, begin: Callable[..., AbstractContextManager[Connection]], *, is_single: bool = False
+    ) -> Iterator[Connection]:
+        with begin(is_single=is_single) as connection:
+            yield connection
+        left, self.read_end_fails_in = self.read_end_fails_in, _less(self.read_end_fails_in)
+        _fail_at_last(left)
+
+    def _before_read(self, *statement: object) -> None:
+        left, self.read_fails_in = self.read_fails_in, _less(self.read_fails_in)
+        _fail_at_last(left)
 
     # what a write transaction passes
 
@@ -142,6 +165,15 @@ class Arena:
         if self.lost_answer == "in":
             self.lost_answer = None
             raise database_error(sqlite3.SQLITE_CANTOPEN, "the answer is lost")
+
+
+def _less(left: int | None) -> int | None:
+    return left - 1 if left is not None and left > 1 else None
+
+
+def _fail_at_last(left: int | None) -> None:
+    if left == 1:
+        raise database_error(sqlite3.SQLITE_CANTOPEN, "the connection is lost")
 
 
 def database_error(code: int, text: str) -> OperationalError:

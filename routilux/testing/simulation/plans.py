@@ -25,6 +25,7 @@ FAULTS: dict[str, dict[str, float]] = {
     "busy": {"busy": 0.4},
     "disk_full": {"disk_full": 0.4},
     "io_error": {"io_error": 0.3},
+    "lost_read": {"lost_read": 1.0},
     "logic_error": {"logic_error": 1.5},
     "dead_letter": {"logic_death": 1.0, "dead_letter": 1.5},
     "signal": {"signal": 1.5},
