@@ -199,5 +199,7 @@ def ended(engine: Engine, run: Run) -> None:
     if run.settled < len(run.activations):
         unpick(cell, run.activations[run.settled :])
         engine.uncounted[cell.worker] = None
+    if run.is_ask and run.should_stop and run.running is None:  # it was not its policy that declined
+        cell.is_asked = False
     if cell.has_backlog:
         engine.note(cell)

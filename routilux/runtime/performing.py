@@ -48,13 +48,13 @@ class Performer:
             now = self._clock.monotonic()
             until = now + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
-                if run.is_broken:  # taken back before it began
+                if run.should_stop:  # perhaps before it began, which a pause and a taken worker forbid
                     break
                 run.running = (activation, now)
                 self._report(self._run_one(run, activation, overlay, readers))
                 yield
                 now = self._clock.monotonic()
-                if run.should_stop or now > until:
+                if now > until:
                     break
         finally:
             self._report(RunEnded(run))
@@ -67,12 +67,12 @@ class Performer:
             now = self._clock.monotonic()
             until = now + RUN_SECONDS
             for activation in self._activations(run, overlay, readers):
-                if run.is_broken:  # taken back before it began
+                if run.should_stop:  # perhaps before it began, which a pause and a taken worker forbid
                     break
                 run.running = (activation, now)
                 self._report(await self._run_one_async(run, activation, overlay, readers))
                 now = self._clock.monotonic()
-                if run.should_stop or now > until:
+                if now > until:
                     break
         finally:
             self._report(RunEnded(run))

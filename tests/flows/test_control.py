@@ -27,12 +27,12 @@ from routilux import (
     get_current_worker_state,
     get_runtime_instance,
 )
-from routilux.activation_policies import batch_size_policy
+from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.core.mailbox import WINDOW
 from routilux.runtime import adopting
 from routilux.runtime import control as controls
 from routilux.runtime.inputs import Request
-from tests.flows.flows import Step, chain, post, running
+from tests.flows.flows import Step, chain, flow_of, post, running, taking
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
@@ -104,6 +104,39 @@ def test_pausing_a_worker_lets_what_runs_finish_and_starts_nothing_new(database:
         assert runtime.wait_until_all_jobs_finished(10)
         assert worker.status == "idle"
     assert (gate.seen, seen.items) == ([[1], [2], [3]], [1, 1, 1])
+
+
+def _takes_all(slots: Any, worker_state: Any) -> Any:
+    return bool(slots["input"].consume_all_new())
+
+
+@pytest.mark.parametrize("policy", [immediate_policy(), _takes_all], ids=["immediate", "custom"])
+def test_what_was_handed_out_and_has_not_begun_does_not_begin_in_a_pause(database: str, policy: Any) -> None:
+    begun, go, seen = threading.Event(), threading.Event(), Seen()
+
+    async def holds_the_loop(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    async def notes(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        seen.items.append(1)
+
+    registry = flow_of(
+        holds=taking("input", logic=holds_the_loop, policy=immediate_policy()),
+        notes=taking("input", logic=notes, policy=policy),
+    )
+    with running(database, registry) as runtime:
+        held = runtime.post("f", "holds", "input", {}, "w").job
+        assert begun.wait(10)
+        waiting = runtime.post("f", "notes", "input", {}, "w").job
+        runtime.pause_worker("w")
+        go.set()
+        assert held.wait(10)
+        assert not waiting.wait(0.3)
+        assert seen.items == []
+        runtime.resume_worker("w")
+        assert waiting.wait(10)
+    assert seen.items == [1]
 
 
 def test_cancelling_a_worker_ends_its_jobs_and_discards_what_still_runs(database: str) -> None:

@@ -342,7 +342,7 @@ def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
         forget(self, worker)
         for routine in worker.routines.values():
             for run in routine.runs:
-                run.is_broken = False
+                run.is_broken = run.should_stop = False
 
     patch.setattr(keeping, "forget", let_run)
 
