@@ -34,7 +34,7 @@ from routilux.store import loading, ownership
 from routilux.store.changes import Changes
 from routilux.store.store import Commit, Fenced
 from routilux.testing.simulation import FAULTS
-from tests.simulation import strangers
+from tests.simulation import operators, strangers
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
@@ -395,6 +395,10 @@ BROKEN = {
         BrokenEngine(
             strangers.keyed_post_that_waits_for_room_is_taken_for_its_own_repeat, "narrow", ("pause",)
         ),
+        BrokenEngine(operators.dispatches_though_paused, faults=("pause_worker",)),
+        BrokenEngine(operators.pause_is_forgotten_on_take_over, faults=("pause_worker", "crash")),
+        BrokenEngine(operators.runs_go_on_in_a_pause, faults=("pause_worker",)),
+        BrokenEngine(operators.resumes_what_is_ready_only, faults=("pause_worker",)),
     )
 }
 

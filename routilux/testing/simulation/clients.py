@@ -29,7 +29,7 @@ class Clients:
     def __init__(self, world: World) -> None:
         self._world = world
         self._sent_at_last: set[Letter] = set()
-        self._asked: list[tuple[Process, str, str, Receipt]] = []  # of whom, verb, job, answer
+        self._asked: list[tuple[Process, str, str, Receipt]] = []  # of whom, verb, job or else worker, answer
 
     def post(self, number: int) -> None:
         """A new job, now or later."""
@@ -57,6 +57,22 @@ class Clients:
                 job_id = jobs[number // 17 % len(jobs)]
                 self._demand(process, verb, self._worker_of(job_id), job_id, number // 13)
 
+    def pause_worker(self, number: int) -> None:
+        """An operator pauses a worker."""
+        workers = self._world.workers()
+        self._ask_of_worker("pause_worker", workers[number // 3 % len(workers)], number)
+
+    def resume_worker(self, number: int) -> None:
+        """An operator resumes a worker, one that is paused if there is any."""
+        workers = list(self._world.model.pauses.paused.values()) or self._world.workers()
+        self._ask_of_worker("resume_worker", workers[number // 3 % len(workers)], number)
+
+    def _ask_of_worker(self, verb: str, worker_id: str, number: int) -> None:
+        process = self._world.alive(number)
+        if process is not None:
+            for _ in range(1 + number // 5 % 2):
+                self._demand(process, verb, worker_id, None, number // 7)
+
     def dead_letter(self, number: int) -> None:
         """An operator sends a dead letter again, sometimes with another payload, or gives it up."""
         process, letters = self._world.alive(number), self._world.model.letters
@@ -82,7 +98,7 @@ class Clients:
             )  # fmt: skip
 
     def insist(self) -> None:
-        """Whoever has no answer posts again, jobs that were paused are resumed, dead letters sent again once more."""
+        """Whoever has no answer posts again, what was paused is resumed, dead letters are sent again once more."""
         world = self._world
         unsure = (
             world.model.posted.keys() - world.model.acknowledged - {job_id for _, _, job_id, _ in self._asked}
@@ -92,6 +108,8 @@ class Clients:
         paused = [job_id for job_id, status in world.model.jobs.items() if status == "paused"]
         letters = sorted(world.model.letters.dead.keys() - self._sent_at_last)
         for process in world.running():
+            for worker_id in list(world.model.pauses.paused.values()):
+                self._demand(process, "resume_worker", worker_id, None, DIRECT)
             for job_id in paused:
                 self._demand(process, "resume_job", self._worker_of(job_id), job_id, DIRECT)
             for letter in letters:
@@ -101,22 +119,29 @@ class Clients:
 
     @property
     def are_waiting(self) -> bool:
-        """Something that was accepted is not a job yet, or a job is still to be resumed."""
+        """Something that was accepted is not a job yet, or something is still to be resumed."""
         model = self._world.model
-        return bool(self._asked or model.posted.keys() - model.jobs.keys() or "paused" in model.jobs.values())
+        is_paused = model.pauses.paused or "paused" in model.jobs.values()
+        return bool(self._asked or model.posted.keys() - model.jobs.keys() or is_paused)
 
     def take_answers(self) -> None:
         model = self._world.model
         for entry in list(self._asked):
-            _, verb, job_id, receipt = entry
-            if receipt.is_done:
-                self._asked.remove(entry)
-                if receipt.error is None and verb == "post":
-                    model.acknowledged.add(job_id)
-                elif receipt.error is None and verb == "cancel_job":
-                    model.cancelled.add(job_id)
-                elif receipt.error is None and verb == "signal":
-                    model.signalled[job_id] += 1
+            _, verb, name, receipt = entry
+            if not receipt.is_done:
+                continue
+            self._asked.remove(entry)
+            if receipt.error is not None:
+                continue
+            match verb:
+                case "post":
+                    model.acknowledged.add(name)
+                case "cancel_job":
+                    model.cancelled.add(name)
+                case "signal":
+                    model.signalled[name] += 1
+                case "pause_worker":
+                    model.pauses.acknowledge(name)
 
     def forget(self, process: Process) -> None:
         """It is dead: nobody waits for its answers any more."""
@@ -174,13 +199,14 @@ class Clients:
         if verb == "cancel_job" and job_id is not None:
             world.model.asked_to_cancel.add(job_id)
         way = "" if is_direct else f" for the owner of {worker_id}"
-        world.say(f"process {process.number}: {verb} {job_id or (body or {}).get('seq')}{way}")
+        world.model.pauses.ask(verb, worker_id)
+        world.say(f"process {process.number}: {verb} {job_id or (body or {}).get('seq', worker_id)}{way}")
         if is_direct:
             receipt = Receipt()
             process.engine.inputs.put(
                 self._input(process, verb, worker_id, job_id or "", body or {}, receipt)
             )
-            self._asked.append((process, verb, job_id or "", receipt))
+            self._asked.append((process, verb, job_id or worker_id, receipt))
         else:
             world.act(process, lambda: self._demand_outside(process, verb, worker_id, job_id, body or {}))
 

@@ -15,7 +15,8 @@ def waiting(model: Model) -> None:
     """P11: nothing stands in the way of a message that is taken one at a time, when everybody has had a turn."""
     for seq, routine, job_id in model.tables.all(
         "SELECT m.seq, m.routine, j.job_id FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker"
-        " AND j.job = m.job WHERE m.status = 'waiting' AND j.status <> 'paused'"
+        " AND j.job = m.job JOIN routilux_workers AS w ON w.key = m.worker"
+        " WHERE m.status = 'waiting' AND j.status <> 'paused' AND w.status <> 'paused'"
     ):
         policies = [flow.routines[routine].policy for flow in model.flows if routine in flow.routines]
         if all(isinstance(policy, ImmediatePolicy) for policy in policies):

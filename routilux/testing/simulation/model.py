@@ -11,31 +11,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, Replace
+from routilux.core.activation import JobSet, Outcome, Replace
 from routilux.core.compiled import CompiledFlow
 from routilux.core.message import Activation
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy
 from routilux.testing.simulation.attempts import Attempts
 from routilux.testing.simulation.letters import DeadLetters
-from routilux.testing.simulation.process import Injected
+from routilux.testing.simulation.pauses import Pauses
 from routilux.testing.simulation.tables import ENDED, Json, Tables, Violation
-
-
-@dataclass(slots=True)
-class Wish:
-    """What one run of logic wanted to write, taken down before the engine saw it."""
-
-    worker: int
-    routine: str
-    seqs: tuple[int, ...]
-    error: str | None
-    is_injected: bool
-    emits: list[tuple[str, str, str]]
-    state: list[Replace | Increment]
-    job: list[JobSet | JobIncrement]
-    ends_job: bool
-    writes: bool  # own statements, which may fail
-    n: int | None = None  # the activation that took it in
+from routilux.testing.simulation.wishes import Wish
 
 
 @dataclass(slots=True)
@@ -60,6 +44,7 @@ class Model:
     _data: dict[tuple[int, int], dict[str, Json]] = field(default_factory=dict)
     _ended: set[tuple[int, int]] = field(default_factory=set)  # jobs, by an earlier commit
     _latest_us: int = 0
+    pauses: Pauses = field(default_factory=Pauses)
     attempts: Attempts = field(init=False)
     letters: DeadLetters = field(init=False)
 
@@ -81,13 +66,10 @@ class Model:
                 )
 
     def after_logic(self, worker: int, routine: str, activation: Activation, outcome: Outcome) -> None:
-        failure = outcome.failure
-        self.wishes[worker, outcome.started_at] = Wish(
-            worker, routine, tuple(sorted(message.seq for message in activation.messages)),
-            None if failure is None else f"{failure.type}: {failure.text}",
-            failure is not None and isinstance(failure.error, Injected),
-            list(outcome.emits), list(outcome.state), list(outcome.job), outcome.job_end is not None, bool(outcome.writes),
-        )  # fmt: skip
+        in_pause = worker in self.pauses.paused
+        self.wishes[worker, outcome.started_at] = Wish.of(
+            worker, routine, activation, outcome, in_pause=in_pause
+        )
 
     # after each commit
 
@@ -96,7 +78,10 @@ class Model:
         self._latest_us = max(self._latest_us, now_us)
         self.attempts.look(began_us, self._latest_us)
         self.letters.look()
-        for worker, owner in self.tables.all("SELECT key, owner FROM routilux_workers"):
+        for worker, owner, worker_id, state in self.tables.all(
+            "SELECT key, owner, worker_id, status FROM routilux_workers"
+        ):
+            self.pauses.look(worker, worker_id, state)
             for row in self.tables.all(
                 "SELECT n, job, routine, attempt, status, started_at, seqs, error_type FROM routilux_activations"
                 " WHERE worker = ? AND n > ? ORDER BY n",
@@ -130,6 +115,8 @@ class Model:
             raise Violation("P3", f"one run of logic counted twice: as activation {wish.n} and as {what}")
         else:
             wish.n = n
+            if wish.in_pause:
+                raise Violation("pause", f"{what} began while its worker was paused")
             if wish.seqs != messages:
                 raise Violation("P2", f"{what} names messages {messages}, its logic ran over {wish.seqs}")
             failed = wish.error is not None or (wish.writes and error is not None)
@@ -304,4 +291,4 @@ class Model:
             )
 
 
-__all__ = ["Model", "Wish"]
+__all__ = ["Model"]

@@ -32,6 +32,7 @@ FAULTS: dict[str, dict[str, float]] = {
     "clock_step": {"clock_step": 0.4},
     "suspend": {"suspend": 0.2},
     "operate": {"operate": 2.5},
+    "pause_worker": {"pause_worker": 0.5, "resume_worker": 1.0},
     "deploy": {"deploy": 0.2},
 }
 STEPS = (20, 40, 80)

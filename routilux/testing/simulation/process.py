@@ -134,6 +134,14 @@ class Process:
             return f"{run.cell.routine_id} gives its thread back"
         return run.cell.routine_id
 
+    def can_run(self) -> bool:
+        """Something of its workers runs or could run now. A post that waits for room in a paused one waits for its operator."""
+        engine = self.engine
+        posts, engine.waiting_posts = engine.waiting_posts, []
+        can_run, engine.waiting_posts = engine.can_run(), posts
+        owners = [engine.by_id.get(post.worker_id) for post in posts]
+        return can_run or any(owner is None or owner.status != "paused" for owner in owners)
+
     def jobs_under_way(self) -> list[str]:
         """Those of the activations that were handed out and are not settled."""
         runs = self.engine.runs

@@ -281,13 +281,13 @@ class World:
             while process.is_busy:
                 self.act(process, lambda: process.perform(0))
                 quiet = 0
-            if quiet >= 2 and not process.engine.can_run():  # the first turn may flush what is gathered
+            if quiet >= 2 and not process.can_run():  # the first turn may flush what is gathered
                 return
         raise Violation("P11", f"the engine of process {process.number} has something to run, and does not")
 
     def _has_more(self) -> bool:
         """Work that can still be done; if it waits for a time, that time comes."""
-        if any(process.engine.can_run() for process in self.running()):
+        if any(process.can_run() for process in self.running()):
             return True
         if self.clients.are_waiting:
             self.pass_time(1.0)

@@ -1,0 +1,45 @@
+"""What a pause of a worker promises: what runs may end, nothing new starts, and it lasts until somebody resumes it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from routilux.testing.simulation.tables import Violation
+
+
+class Pauses:
+    """`paused`: workers by key that are paused as of the last commit, each with its id."""
+
+    def __init__(self) -> None:
+        self.paused: dict[int, str] = {}
+        self.asked_to_pause: Counter[str] = Counter()
+        self.asked_to_resume: Counter[str] = Counter()
+        self._began: Counter[str] = Counter()  # pauses that were seen to begin, and to end
+        self._ended: Counter[str] = Counter()
+
+    def ask(self, verb: str, worker_id: str) -> None:
+        """Before the engine knows of it."""
+        if verb == "pause_worker":
+            self.asked_to_pause[worker_id] += 1
+        elif verb == "resume_worker":
+            self.asked_to_resume[worker_id] += 1
+
+    def acknowledge(self, worker_id: str) -> None:
+        """Whoever paused it was told that it is."""
+        if worker_id not in self.paused.values() and not self.asked_to_resume[worker_id]:
+            raise Violation("pause", f"worker {worker_id} was said to be paused, and is not")
+
+    def look(self, worker: int, worker_id: str, status: str) -> None:
+        """After a commit. One verb begins or ends one pause at the most: there are no more of these than were asked for."""
+        was_paused, is_paused = worker in self.paused, status == "paused"
+        if is_paused and not was_paused:
+            self.paused[worker] = worker_id
+            self._check(self._began, self.asked_to_pause, worker_id, "paused")
+        elif was_paused and not is_paused:
+            del self.paused[worker]
+            self._check(self._ended, self.asked_to_resume, worker_id, "resumed")
+
+    def _check(self, seen: Counter[str], asked: Counter[str], worker_id: str, what: str) -> None:
+        seen[worker_id] += 1
+        if seen[worker_id] > asked[worker_id]:
+            raise Violation("pause", f"worker {worker_id} is {what}, and nobody asked for it")

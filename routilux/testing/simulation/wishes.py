@@ -1,0 +1,38 @@
+"""What one run of logic wanted to write, taken down before the engine saw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, Replace
+from routilux.core.message import Activation
+from routilux.testing.simulation.process import Injected
+
+
+@dataclass(slots=True)
+class Wish:
+    """One run of logic."""
+
+    worker: int
+    routine: str
+    seqs: tuple[int, ...]
+    error: str | None
+    is_injected: bool
+    emits: list[tuple[str, str, str]]
+    state: list[Replace | Increment]
+    job: list[JobSet | JobIncrement]
+    ends_job: bool
+    writes: bool  # own statements, which may fail
+    in_pause: bool  # it began while its worker was paused
+    n: int | None = None  # the activation that took it in
+
+    @staticmethod
+    def of(worker: int, routine: str, activation: Activation, outcome: Outcome, *, in_pause: bool) -> Wish:
+        failure = outcome.failure
+        return Wish(
+            worker, routine, tuple(sorted(message.seq for message in activation.messages)),
+            None if failure is None else f"{failure.type}: {failure.text}",
+            failure is not None and isinstance(failure.error, Injected),
+            list(outcome.emits), list(outcome.state), list(outcome.job), outcome.job_end is not None, bool(outcome.writes),
+            in_pause,
+        )  # fmt: skip
