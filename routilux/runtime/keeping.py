@@ -184,6 +184,8 @@ def _load_reruns(engine: Engine, connection: Connection, cell: WorkerCell) -> No
     for row in parking.in_line(connection, cell.key):
         messages = parked_messages(connection, cell, orjson.loads(row.seqs))
         if messages and row.routine in cell.routines:
+            for message in messages if cell.flow.execution_timeout is not None else ():
+                message.job.parked_count -= 1  # `load_jobs` has counted it, and it is in line
             add_rerun(engine, cell, row, messages, row.line, row.attempt)
 
 

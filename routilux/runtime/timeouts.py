@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from routilux.core.activation import jobs_of
-from routilux.core.mailbox import WorkerCell
-from routilux.core.message import Job
+from routilux.core.mailbox import Run, WorkerCell
+from routilux.core.message import Activation, Job
 from routilux.core.states import JobStatus, WorkerStatus
 from routilux.runtime.batch import Batch
 from routilux.runtime.clock import Clock
@@ -50,7 +50,9 @@ def look(engine: Engine) -> None:
         worker.drop_idle_jobs()
         for job in worker.jobs.values():
             if _is_at_work(worker, job, begun):
-                job.active_us += round(min(passed, watch.most_s) * 1e6)
+                # one that has just begun may have waited for its thread
+                most_s = now - begun[job] if job.started_at is None else watch.most_s
+                job.active_us += round(min(passed, watch.most_s, most_s) * 1e6)
                 if job.active_us > worker.flow.execution_timeout * 1e6:
                     watch.expired.append((worker, job))
 
@@ -70,13 +72,23 @@ def next_at(engine: Engine) -> int | None:
     return round(engine.timeouts.looked_at * 1e6) + max(min(left) + 1, round(PERIOD_S * 1e6))
 
 
-def _begun(engine: Engine) -> set[Job]:
-    """Jobs of activations that run now; the first one of a job is known to its executor only."""
-    running = [run.running for run in engine.runs]
-    return {job for each in running if each is not None for job in jobs_of(each[0])}
+def _begun(engine: Engine) -> dict[Job, float]:
+    """Jobs of activations that run now, and since when; the first one of a job is known to its executor only."""
+    begun: dict[Job, float] = {}
+    for run in engine.runs:
+        running = run.running  # another thread writes it
+        if running is not None and not _is_settled(run, running[0]):
+            for job in jobs_of(running[0]):
+                begun[job] = min(running[1], begun.get(job, running[1]))
+    return begun
 
 
-def _is_at_work(worker: WorkerCell, job: Job, begun: set[Job]) -> bool:
+def _is_settled(run: Run, activation: Activation) -> bool:
+    """Its thread has more to do, or has not come to give the run back."""
+    return run.settled > 0 and run.activations[run.settled - 1] is activation
+
+
+def _is_at_work(worker: WorkerCell, job: Job, begun: dict[Job, float]) -> bool:
     if job.ended_at is not None:
         return False
     if job in begun:

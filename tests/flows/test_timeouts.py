@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
-from routilux import ErrorHandler, FlowRegistry, RetryLater, Runtime, get_current_job
+from routilux import ErrorHandler, FlowRegistry, RetryLater, Runtime, get_current_job, testing
 from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
@@ -121,3 +122,32 @@ def test_the_time_is_kept_over_a_restart_and_stands_still_while_nobody_can_run_i
         assert again.wait(20)
         assert again.status == "failed"
         eventually(lambda: slow.saw_the_end == [True])
+
+
+def test_a_retry_that_is_in_line_at_a_restart_is_at_work_as_it_was_before(tmp_path: Path) -> None:
+    """It counted as parked: its time stood still while it waited."""
+    database, tried = f"sqlite:///{tmp_path / 'a.db'}", []
+
+    def slow(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        tried.append(slot_data["input"][0]["n"])
+        if tried == ["first"]:
+            raise ValueError("not yet")
+        rt.clock.advance(40)
+
+    registry = timed(30, Step(slow, handler=ErrorHandler("retry", retry_delay=5)))
+    with testing.runtime(registry=registry, database=database) as rt:
+        rt.exec("f", worker_id="w")
+        first = post(rt, {"n": "first"})
+        rt.run_until_idle()
+        rt.pause_worker("w")
+        post(rt, {"n": "before it in line"})
+        rt.clock.advance(5)
+        rt.run_until_idle()
+    with testing.runtime(registry=registry, database=database, start=rt.clock.now()) as rt:
+        rt.exec("f", worker_id="w")
+        rt.resume_worker("w")
+        rt.run_until_idle(skip_time=True)
+        again = rt.get_job(first.job_id)
+        assert again is not None
+        assert (again.status, tried) == ("failed", ["first", "before it in line"])
+        assert "execution_timeout" in str(again.error)
