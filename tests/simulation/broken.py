@@ -399,6 +399,17 @@ BROKEN = {
         BrokenEngine(operators.pause_is_forgotten_on_take_over, faults=("pause_worker", "crash")),
         BrokenEngine(operators.runs_go_on_in_a_pause, faults=("pause_worker",)),
         BrokenEngine(operators.resumes_what_is_ready_only, faults=("pause_worker",)),
+        BrokenEngine(
+            operators.counts_time_in_which_a_job_cannot_run, "timed", ("time_limit", "pause_worker")
+        ),
+        BrokenEngine(operators.counts_time_before_logic_begins, "timed", ("time_limit",)),
+        BrokenEngine(
+            operators.counts_what_is_over_until_its_thread_is_back, "timed", ("time_limit", "logic_error")
+        ),
+        BrokenEngine(operators.counts_time_in_which_nobody_ran_it, "timed", ("time_limit", "crash")),
+        BrokenEngine(operators.forgets_the_time_on_take_over, "timed", ("time_limit", "crash")),
+        BrokenEngine(operators.never_looks_at_the_time, "timed", ("time_limit",)),
+        BrokenEngine(operators.timed_out_job_leaves_its_retries, "timed", ("time_limit", "logic_error")),
     )
 }
 

@@ -137,6 +137,19 @@ def narrow() -> Flow:
     return flow
 
 
+def timed() -> Flow:
+    """Jobs that may be at work for 1.5 s: steps that are tried again, and a branch that waits in batches."""
+    flow = Flow("timed", execution_timeout=1.5)
+    flow.add_routine(routine("first", ["in"], ["a", "b"], retries=True, books=True), "first")
+    flow.add_routine(routine("left", ["in"], ["out"], retries=True), "left")
+    flow.add_routine(routine("pair", ["in"], [], policy=batch_size_policy(2), retries=True), "pair")
+    flow.add_routine(routine("last", ["in"], []), "last")
+    flow.connect("first", "a", "left", "in")
+    flow.connect("first", "b", "pair", "in")
+    flow.connect("left", "out", "last", "in")
+    return flow
+
+
 def check_books(end: End) -> None:
     check_ledger(end)
     check_counts(end)
@@ -181,6 +194,7 @@ SCENES = {
     "gathering": _scene(gathering, "first"),
     "grown": _scene(grown, "split"),
     "narrow": _scene(narrow, "gate", signals="crowd"),
+    "timed": _scene(timed, "first", signals="left"),
 }
 
 __all__ = ["SCENES"]

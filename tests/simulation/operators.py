@@ -1,4 +1,4 @@
-"""More engines that are broken on purpose: in what operators ask of workers."""
+"""More engines that are broken on purpose: in what operators ask of workers, and in how long a job may take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from routilux.core.states import WorkerStatus
-from routilux.runtime import control, dispatching, keeping
+from routilux.runtime import control, dispatching, keeping, timeouts
 from routilux.runtime.control import Body
 
 
@@ -57,3 +57,66 @@ def resumes_what_is_ready_only(patch: pytest.MonkeyPatch) -> None:
         keeping.write_worker(batch, cell)
 
     patch.setitem(control._VERBS, "resume_worker", resume)
+
+
+def counts_time_in_which_a_job_cannot_run(patch: pytest.MonkeyPatch) -> None:
+    """A job is at work from its first activation to its end, paused or waiting for a retry."""
+    patch.setattr(
+        timeouts,
+        "_is_at_work",
+        lambda worker, job, begun: job.ended_at is None and (job in begun or job.started_at is not None),
+    )
+
+
+def counts_time_before_logic_begins(patch: pytest.MonkeyPatch) -> None:
+    """Whoever begins between two looks is at work since the first of them. (Found by this simulation.)"""
+    begun = timeouts._begun
+    patch.setattr(timeouts, "_begun", lambda engine: dict.fromkeys(begun(engine), float("-inf")))
+
+
+def counts_what_is_over_until_its_thread_is_back(patch: pytest.MonkeyPatch) -> None:
+    """An activation runs until its thread takes another one or gives the run back. (Found by this simulation.)"""
+    patch.setattr(timeouts, "_is_settled", lambda run, activation: False)
+
+
+def counts_time_in_which_nobody_ran_it(patch: pytest.MonkeyPatch) -> None:
+    """A worker that is taken over brings the time along in which its owner was dead."""
+    load = keeping.load
+
+    def late(engine: Any, *rest: Any) -> Any:
+        cell = load(engine, *rest)
+        for job in cell.jobs.values():
+            if job.started_at is not None:
+                job.active_us = max(job.active_us, engine.clock.now_us() - job.started_at)
+        return cell
+
+    patch.setattr(keeping, "load", late)
+
+
+def forgets_the_time_on_take_over(patch: pytest.MonkeyPatch) -> None:
+    """A job of a worker that changes hands has all of its time again."""
+    as_job = keeping.as_job
+
+    def fresh(worker: Any, row: Any) -> Any:
+        job = as_job(worker, row)
+        job.active_us = 0
+        return job
+
+    patch.setattr(keeping, "as_job", fresh)
+
+
+def never_looks_at_the_time(patch: pytest.MonkeyPatch) -> None:
+    """A time limit is noted with the flow, and that is all."""
+    patch.setattr(timeouts, "look", lambda engine: None)
+
+
+def timed_out_job_leaves_its_retries(patch: pytest.MonkeyPatch) -> None:
+    """A job whose time is over is failed, and what waits of it goes on waiting."""
+    apply = timeouts.apply
+
+    def half(engine: Any, batch: Any) -> None:
+        swept = list(batch.changes.swept_jobs)
+        apply(engine, batch)
+        batch.changes.swept_jobs[:] = swept
+
+    patch.setattr(timeouts, "apply", half)

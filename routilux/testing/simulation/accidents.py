@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from routilux.testing.simulation.world import World
 
 HOUR_S = 3600.0
+STEP_S = 0.5  # below `timeouts.MOST_S`: a process that is not looked at for longer was stopped
 
 
 class Accidents:
@@ -111,6 +113,26 @@ class Accidents:
             process.dies_next = True
 
     # what befalls transactions
+    def overrun(self, number: int) -> None:
+        """Time goes on while logic runs, up to the time limit of its job or beyond it, and its engine looks."""
+        world = self._world
+        limit_s, process = world.model.limits.limit_s, world.alive(number)
+        if limit_s is None or process is None or not process.engine.runs:
+            return
+        if process.is_busy and number // 5 % 4:
+            world.act(process, lambda: world.say(f"process {process.number} runs {process.perform(number)}"))
+        world.counts["overrun"] += 1
+        is_over, most = number // 3 % 3 > 0, (0, 0, 1, 5)[number // 11 % 4]  # inputs; 0: it goes on running
+        rounds = math.ceil((limit_s + 1.0 if is_over else limit_s / 2) / STEP_S)
+        world.say(f"process {process.number} takes {rounds} turns of up to {most} inputs")
+        for _ in range(rounds):
+            world.pass_time(STEP_S)
+            if process in world.processes:
+                world.act(process, lambda: process.turn(most))
+        if is_over and most == 0 and process in world.processes:
+            world.model.limits.check_over(process.jobs_in_logic())
+
+    # what befalls write transactions
 
     def crash_at(self, number: int) -> None:
         """Whoever comes to it dies before one of the next statements, COMMIT among them."""

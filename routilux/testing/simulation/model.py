@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from routilux.core.activation import JobSet, Outcome, Replace
@@ -17,6 +17,7 @@ from routilux.core.message import Activation
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy
 from routilux.testing.simulation.attempts import Attempts
 from routilux.testing.simulation.letters import DeadLetters
+from routilux.testing.simulation.limits import Limits
 from routilux.testing.simulation.pauses import Pauses
 from routilux.testing.simulation.tables import ENDED, Json, Tables, Violation
 from routilux.testing.simulation.wishes import Wish
@@ -24,10 +25,11 @@ from routilux.testing.simulation.wishes import Wish
 
 @dataclass(slots=True)
 class Model:
-    """One world's truth. `may_fail`: jobs may fail by the flow's own errors."""
+    """One world's truth. `clock`: monotonic seconds. `may_fail`: jobs may fail by the flow's own errors."""
 
     tables: Tables
     flows: list[CompiledFlow]
+    clock: Callable[[], float]
     may_fail: bool = False
     posted: dict[str, Json] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
@@ -47,15 +49,18 @@ class Model:
     pauses: Pauses = field(default_factory=Pauses)
     attempts: Attempts = field(init=False)
     letters: DeadLetters = field(init=False)
+    limits: Limits = field(init=False)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.tables, self.flows, self._ended)
         self.letters = DeadLetters(self.tables, self.attempts)
+        self.limits = Limits(self.tables, self.flows, self.clock)
 
     # what the world tells
 
     def before_logic(self, activation: Activation, worker: int) -> None:
         """P4: no logic sees a message that is not durable."""
+        self.limits.before_logic(activation, worker)
         for message in activation.messages:
             row = self.tables.one(
                 "SELECT payload FROM routilux_messages WHERE worker = ? AND seq = ?", worker, message.seq
@@ -95,6 +100,7 @@ class Model:
                 self._take_in(worker, *row)
             self._check_state(worker)
         self.attempts.check_places()
+        self.limits.look()
         self._check_jobs()
         self._check_signals()
         self._check_marks()
@@ -104,6 +110,7 @@ class Model:
     ) -> None:  # fmt: skip
         what = f"activation {n} of {routine!r} (attempt {attempt}, {status})"
         messages = tuple(sorted(map(int, seqs.split(","))))
+        self.limits.settle(worker, messages)
         wish = self.wishes.get((worker, started_at))
         if wish is None or wish.routine != routine:
             if status == "completed" or (

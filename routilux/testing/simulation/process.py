@@ -149,6 +149,19 @@ class Process:
             {m.job.job_id for run in runs for a in run.activations[run.settled :] for m in a.messages}
         )
 
+    def jobs_in_logic(self) -> list[str]:
+        """Those of activations that have begun, and whose outcome the engine has not taken."""
+        begun = [(run, run.running[0]) for run, _ in self.active if run.running is not None]
+        return sorted(
+            {
+                message.job.job_id
+                for run, activation in begun
+                if not run.cell.worker.is_forgotten and not run.is_broken
+                if any(activation is each for each in run.activations[run.settled :])
+                for message in activation.messages
+            }
+        )
+
     def next_times(self) -> list[int]:
         """When something of it comes due, µs of the wall clock."""
         engine = self.engine

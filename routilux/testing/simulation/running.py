@@ -54,7 +54,7 @@ class Report:
 
 
 class SimulationError(AssertionError):
-    """A seed broke a promise, or the flow. `seed`: to run it again; `promise`: P1 to P11, "pause" or "flow"; `steps`: what led there."""
+    """A seed broke a promise, or the flow. `seed`: to run it again; `promise`: P1 to P11, "pause", "time limit" or "flow"; `steps`: what led there."""
 
     def __init__(self, flow: str, seed: int, promise: str, text: str, steps: Sequence[str]) -> None:
         told = "\n".join(f"  {number:3} {step}" for number, step in enumerate(steps, 1))
@@ -175,10 +175,12 @@ class _Task:
         log = logging.getLogger("routilux")
         was_disabled, log.disabled = log.disabled, True
         arena = Arena(self.tables, self.runtimes)
+        is_timed = self._scene().has_limit
+        faults = [name for name in self.faults if is_timed or name != "time_limit"]
         report = Report()
         try:
             for seed in seeds:
-                shape, plan = plan_of(seed, self.faults, self.runtimes)
+                shape, plan = plan_of(seed, faults, self.runtimes)
                 world, broken = self._play(shape, plan, arena)
                 if broken is not None:
                     raise self._told(seed, shape, plan, broken, world.trace, arena) from broken.__cause__

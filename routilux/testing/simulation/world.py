@@ -45,6 +45,11 @@ class Scene:
     most_jobs: int
     signals: tuple[str, str] | None
 
+    @property
+    def has_limit(self) -> bool:
+        flows = [registry.resolve(self.flow) for registry in self.releases]
+        return any(flow.execution_timeout is not None for flow in flows)
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -73,7 +78,7 @@ class World:
         self.room = (
             compiled[0].routines[routine].slots[slot].max_queue_length
         )  # of the slot that is posted to
-        self.model = Model(Tables(arena.reader), compiled, scene.may_fail)
+        self.model = Model(Tables(arena.reader), compiled, self.clock.monotonic, scene.may_fail)
         self.clients = Clients(self)
         self.accidents = Accidents(self)
         arena.reset(self._who, self._committed)
@@ -164,6 +169,7 @@ class World:
     def bury(self, process: Process) -> None:
         """It is dead, and nobody waits for it."""
         process.die()
+        self.model.limits.bury(process.key)
         self.clients.forget(process)
         self.processes[process.number] = None
 

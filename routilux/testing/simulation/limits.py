@@ -1,0 +1,123 @@
+"""`Flow(execution_timeout=…)`: a job that is at work for longer fails, never before, and what is left of it is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from routilux.core.compiled import CompiledFlow
+from routilux.core.message import Activation
+from routilux.testing.simulation.tables import ENDED, Tables, Violation
+
+TICKS_S = 0.01  # each look at the simulated clock takes a µs: this much is nobody's
+Job = tuple[int, int]
+
+_JOBS = """
+    SELECT j.worker, j.job, j.job_id, j.status, coalesce(j.error, ''), j.active_us, w.status, w.owner, coalesce(r.state, 'dead'),
+      EXISTS (SELECT 1 FROM routilux_messages AS m WHERE m.worker = j.worker AND m.job = j.job AND m.status = 'waiting')
+      OR EXISTS (SELECT 1 FROM routilux_parked AS p, json_each(p.seqs) AS s JOIN routilux_messages AS m
+        ON m.worker = p.worker AND m.seq = s.value WHERE p.worker = j.worker AND p.line IS NOT NULL AND p.reason <> 'paused'
+        AND m.job = j.job AND m.status = 'parked')
+    FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker LEFT JOIN routilux_runtimes AS r ON r.key = w.owner
+"""
+
+
+class Limits:
+    """The longest time that each job can have been at work, as the tables and the starts of its logic tell.
+
+    `clock`: monotonic seconds. A process that is stopped is at work as far as this knows: the bound is one from above.
+    """
+
+    def __init__(self, tables: Tables, flows: Sequence[CompiledFlow], clock: Callable[[], float]) -> None:
+        limits = [flow.execution_timeout for flow in flows]
+        self.limit_s = min((limit for limit in limits if limit is not None), default=None)
+        self._tables = tables
+        self._clock = clock
+        self._at = clock()
+        self._worked_s: dict[Job, float] = {}  # of those whose logic has begun
+        self._busy: dict[Job, None] = {}  # those that may be at work, as of the last commit
+        self._in_logic: dict[tuple[int, tuple[int, ...]], list[Job]] = {}  # begun, and not in the history
+        self._told_us: dict[Job, int] = {}
+        self._gone: dict[int, None] = {}  # runtimes whose process is
+
+    def before_logic(self, activation: Activation, worker: int) -> None:
+        if self.limit_s is not None:
+            self._advance()
+            jobs = [(worker, message.job.no) for message in activation.messages]
+            self._in_logic[worker, tuple(sorted(message.seq for message in activation.messages))] = jobs
+            for job in jobs:
+                self._worked_s.setdefault(job, 0.0)
+                self._busy[job] = None
+
+    def settle(self, worker: int, messages: tuple[int, ...]) -> None:
+        """An activation is in the history."""
+        self._in_logic.pop((worker, messages), None)
+
+    def bury(self, runtime: int) -> None:
+        """Its process is dead: nobody runs its workers until they are taken over."""
+        self._advance()
+        self._gone[runtime] = None
+        self.look()
+
+    def look(self) -> None:
+        """After a commit."""
+        if self.limit_s is None:
+            return
+        self._advance()
+        running = {job for jobs in self._in_logic.values() for job in jobs}
+        self._busy.clear()
+        for (
+            worker,
+            no,
+            job_id,
+            status,
+            error,
+            active_us,
+            worker_status,
+            owner,
+            state,
+            waits,
+        ) in self._tables.all(_JOBS):
+            job = worker, no
+            self._check_sum(job, job_id, active_us)
+            self._check_end(job_id, status, error, active_us / 1e6)
+            may_go_on = waits and "paused" not in (status, worker_status)
+            is_run = state == "alive" and owner not in self._gone
+            if status not in ENDED and is_run and (may_go_on or job in running):
+                self._busy[job] = None
+
+    def check_over(self, job_ids: Sequence[str]) -> None:
+        """Their logic has run for longer than the limit before the eyes of their engine."""
+        for job_id in job_ids:
+            row = self._tables.one("SELECT status FROM routilux_jobs WHERE job_id = ?", job_id)
+            if row is None or row[0] not in ENDED:
+                raise Violation("time limit", f"job {job_id} is at work for too long, and does not end")
+
+    def _advance(self) -> None:
+        now = self._clock()
+        passed, self._at = now - self._at, now
+        for job in self._busy:
+            if job in self._worked_s:
+                self._worked_s[job] += passed
+
+    def _check_sum(self, job: Job, job_id: str, active_us: int) -> None:
+        """What the row says that it has been at work: no more than it can have been, and no less than it said before."""
+        before, self._told_us[job] = self._told_us.get(job, 0), active_us
+        worked_s = self._worked_s.get(job, 0.0)
+        if active_us < before:
+            raise Violation(
+                "time limit", f"job {job_id} was at work for {before} µs, and is for {active_us} now"
+            )
+        if active_us > (worked_s + TICKS_S) * 1e6:
+            raise Violation(
+                "time limit",
+                f"job {job_id} counts {active_us / 1e6} s at work, it was for {worked_s:.3f} s at the most",
+            )
+
+    def _check_end(self, job_id: str, status: str, error: str, active_s: float) -> None:
+        """Beyond the limit it ends, and not before; as it goes it may end in another way."""
+        assert self.limit_s is not None
+        is_late = error.startswith("TimeoutError: at work longer")
+        if is_late and (status != "failed" or active_s <= self.limit_s):
+            raise Violation("time limit", f"job {job_id} is {status} after {active_s} s at work: {error}")
+        if active_s > self.limit_s and status not in ENDED:
+            raise Violation("time limit", f"job {job_id} is {status} after {active_s} s at work")
