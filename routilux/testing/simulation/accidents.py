@@ -112,7 +112,6 @@ class Accidents:
         if process is not None:
             process.dies_next = True
 
-    # what befalls transactions
     def overrun(self, number: int) -> None:
         """Time goes on while logic runs, up to the time limit of its job or beyond it, and its engine looks."""
         world = self._world
@@ -132,7 +131,7 @@ class Accidents:
         if is_over and most == 0 and process in world.processes:
             world.model.limits.check_over(process.jobs_in_logic())
 
-    # what befalls write transactions
+    # what befalls transactions
 
     def crash_at(self, number: int) -> None:
         """Whoever comes to it dies before one of the next statements, COMMIT among them."""
