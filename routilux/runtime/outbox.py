@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from routilux.core.job_context import JobContext, JobSnapshot
 from routilux.core.states import JobStatus
@@ -29,6 +28,8 @@ from routilux.store.sqlite_writers import TurnConnection
 from routilux.store.store import Store
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from routilux.runtime.posting import Posted
 
 Names = tuple[str, str, str]
@@ -46,6 +47,19 @@ def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str,
     }  # fmt: skip
 
 
+def _core(transaction: Connection | Session) -> Connection:
+    if isinstance(transaction, Connection):
+        return transaction
+    from sqlalchemy.orm import Session  # 5 MB, which whoever has a session has loaded already
+
+    if not isinstance(transaction, Session):
+        raise TypeError(
+            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not "
+            + type(transaction).__name__
+        )
+    return transaction.connection()
+
+
 def post_in(
     transaction: Connection | Session,
     host: Any,
@@ -57,12 +71,7 @@ def post_in(
     """A post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
     from routilux.runtime.posting import Posted
 
-    if not isinstance(transaction, (Connection, Session)):
-        raise TypeError(
-            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not "
-            + type(transaction).__name__
-        )
-    connection = transaction.connection() if isinstance(transaction, Session) else transaction
+    connection = _core(transaction)
     _check_turn(connection)
     if not is_known(connection, post):
         _check_room(connection, names, [post], worker_id, limit)

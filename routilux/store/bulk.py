@@ -21,6 +21,7 @@ from routilux.store import direct
 Row = tuple[object, ...]
 
 MOST_ROWS = 1024  # to a statement, on SQLite
+COPY_ROWS = 1000  # to a piece of a COPY
 COPY_FROM = 16  # fewer rows than this are not worth a COPY
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -116,7 +117,8 @@ def _copy(connection: Connection, statement: str, rows: Sequence[Row], end: str)
     """https://www.postgresql.org/docs/current/sql-copy.html, text format."""
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(_lines(rows, end))
+        for start in range(0, len(rows), COPY_ROWS):  # the server reads on while the next are written down
+            copy.write(_lines(rows[start : start + COPY_ROWS], end))
 
 
 def _lines(rows: Sequence[Row], end: str) -> str:
