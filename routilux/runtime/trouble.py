@@ -65,6 +65,11 @@ def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseExcept
     log.warning("the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs))
     for worker in concerned:
         keeping.reload(engine, worker)
+    for key in dict.fromkeys(worker for worker, _, _ in batch.changes.slots):
+        cell = engine.workers.get(key)  # it may have had nothing in this commit but its counters
+        if cell is not None:
+            engine.uncounted[cell] = None
+            cell.refreshed_at = 0
     engine.careful = (
         0 if alone else sum(isinstance(entry, Outcome) for entry in inputs) + dispatching.RUN_AHEAD
     )
