@@ -195,15 +195,33 @@ def serve_wanted(engine: Engine) -> None:
         if worker_id not in engine.by_id:
             try:
                 resume(engine, worker_id)
-            except (WorkerEndedError, WorkerNotFoundError) as error:
+            except WorkerEndedError:
+                _receive(engine, worker_id)
+            except WorkerNotFoundError as error:
                 engine.report_trouble(error, 1)
+
+
+def _receive(engine: Engine, worker_id: str) -> None:
+    """Take a worker that has ended, to refuse what has arrived for it since: else that would stay in the inbox for ever."""
+
+    def work(commit: Commit) -> bool:
+        stored = loading.worker_named(commit.connection, worker_id)
+        return stored is not None and ownership.take(commit.connection, stored.key, engine.runtime_key)
+
+    if fenced(engine, work):
+        _load(engine, worker_id)
 
 
 def close_finished(engine: Engine) -> None:
     """A recovered worker that nobody named is closed when its work is done; a cancelled one is let go."""
     released, engine.to_release = engine.to_release, []
     for cell in released:
-        release(engine, cell)
+        if (
+            cell.run_count and not cell.is_forgotten
+        ):  # the outcome of what runs is to be recorded as discarded
+            engine.to_release.append(cell)
+        elif not cell.is_forgotten:
+            release(engine, cell)
     now = engine.clock.monotonic()
     if (
         now - engine.closed_at < CLOSE_AFTER_S / 4
@@ -232,6 +250,11 @@ def release(engine: Engine, cell: WorkerCell) -> None:
     fenced(
         engine,
         lambda commit: ownership.release(
-            commit.connection, cell.key, engine.runtime_key, status, now, has_ended=status in ENDED_WORKER
+            commit.connection,
+            cell.key,
+            engine.runtime_key,
+            status,
+            now,
+            has_ended=status == WorkerStatus.COMPLETED,
         ),
     )

@@ -95,10 +95,14 @@ def _pause_worker(
     if cell.status in ENDED_WORKER:
         raise WorkerEndedError(cell.worker_id, str(cell.status))
     cell.status = WorkerStatus.PAUSED
+    _stop_runs(cell)
+    keeping.write_worker(batch, cell, body.get("reason"))
+
+
+def _stop_runs(cell: WorkerCell) -> None:
     for routine in cell.routines.values():
         for run in routine.runs:
             run.should_stop = True
-    keeping.write_worker(batch, cell, body.get("reason"))
 
 
 def _resume_worker(
@@ -123,6 +127,7 @@ def _cancel_worker(
             batch.end_job(cell, job, JobStatus.CANCELLED, body.get("reason") or "worker cancelled")
     batch.changes.cancelled_workers.append((cell.key, batch.now, body.get("reason") or "worker cancelled"))
     cell.status = WorkerStatus.CANCELLED
+    _stop_runs(cell)
     keeping.write_worker(batch, cell, body.get("reason"), ended_at=batch.now)
     batch.after.append(lambda: engine.to_release.append(cell))
 

@@ -16,7 +16,7 @@ from routilux.core.activation import Failure, Outcome
 from routilux.core.compiled import CompiledFlow
 from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message, Rerun
-from routilux.core.states import JobStatus, MessageStatus, ParkedReason, WorkerStatus
+from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import RoutiluxError, RoutineNotFoundError, SlotNotFoundError
 from routilux.runtime.batch import Batch
 from routilux.store import loading, parking
@@ -60,7 +60,8 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
         is_named=stored.is_named,
         window=engine.settings.window,
     )
-    cell.status = stored.status if stored.status == WorkerStatus.PAUSED else WorkerStatus.RUNNING
+    lasts = stored.status == WorkerStatus.PAUSED or stored.status in ENDED_WORKER
+    cell.status = stored.status if lasts else WorkerStatus.RUNNING
     cell.stored_status = stored.status
     cell.deaths = stored.deaths
     cell.next_seq, cell.next_n = loading.next_numbers(connection, stored)
@@ -76,6 +77,8 @@ def load(engine: Engine, connection: Connection, stored: StoredWorker) -> Worker
         forget(engine, before)
     engine.workers[cell.key] = cell
     engine.by_id[cell.worker_id] = cell
+    if stored.status in ENDED_WORKER:  # only to refuse what arrives, or to let go of it once more
+        engine.to_release.append(cell)
     engine.due.expect_soon()
     for routine in cell.routines.values():
         if routine.has_backlog:

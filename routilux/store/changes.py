@@ -157,6 +157,7 @@ _CANCEL_STEPS = (
     " WHERE worker = :worker AND status IN ('pending', 'running', 'paused')",
     "UPDATE routilux_messages SET status = 'cancelled' WHERE worker = :worker AND status IN ('waiting', 'parked')",
     "DELETE FROM routilux_parked WHERE worker = :worker AND reason <> 'dead'",
+    "UPDATE routilux_slots SET waiting = 0 WHERE worker = :worker",
 )
 
 

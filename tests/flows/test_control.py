@@ -164,6 +164,9 @@ def test_cancelling_a_worker_ends_its_jobs_and_discards_what_still_runs(database
     with Runtime(1, database=database, registry=registry) as runtime:
         assert runtime.get_job(jobs[1].job_id).status == "cancelled"
     assert set(column(database, "SELECT status FROM routilux_messages")) == {"cancelled"}
+    assert rows(database, "SELECT job, status FROM routilux_activations") == [(1, "discarded")]
+    assert rows(database, "SELECT owner, reason FROM routilux_workers") == [(None, "over")]
+    assert set(column(database, "SELECT waiting FROM routilux_slots")) == {0}
     assert rows(database, "SELECT value FROM routilux_worker_state") == []
     assert rows(database, "SELECT count(*) FROM routilux_parked") == [(0,)]
     assert gate.seen == [[1]]

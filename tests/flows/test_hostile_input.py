@@ -124,6 +124,25 @@ def insert_rows(database: str, rows: list[tuple[str, str, str]]) -> None:
             connection.execute(statement, {"kind": kind, "job_id": job_id, "body": body})
 
 
+def test_what_arrives_for_a_worker_after_its_end_stays_in_nobodys_way(database: str) -> None:
+    """A post whose transaction was open while its worker was cancelled; and what a client asks of one that has ended."""
+    body = '{"routine":"a","slot":"in","payload":"{}"}'
+    with owner(database) as rt, Client(database) as client:
+        rt.exec("f", worker_id="other")
+        rt.cancel_worker("w")
+        rt.run_until_idle()
+        client.pause_worker("w")
+        insert_rows(database, [("post", "late", body)])
+        rt.run_until_idle()
+        late = rt.get_job("late")
+        assert late is not None
+        assert (late.status, "cancelled" in str(late.error)) == ("failed", True)
+        assert [letter.job_id for letter in rt.dead_letters()] == ["late"]
+    assert column(database, "SELECT count(*) FROM routilux_inbox") == [0]
+    assert column(database, "SELECT status FROM routilux_workers WHERE worker_id = 'w'") == ["cancelled"]
+    assert column(database, "SELECT owner FROM routilux_workers WHERE worker_id = 'w'") == [None]
+
+
 def test_a_post_that_a_validator_chokes_on_is_kept_as_a_failed_job(database: str) -> None:
     with owner(database) as rt, Client(database) as client:
         job = client.post("f", "a", "mood", {"mood": "bad"}, worker_id="w").job
