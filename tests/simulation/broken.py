@@ -410,6 +410,11 @@ BROKEN = {
         BrokenEngine(operators.forgets_the_time_on_take_over, "timed", ("time_limit", "crash")),
         BrokenEngine(operators.never_looks_at_the_time, "timed", ("time_limit",)),
         BrokenEngine(operators.timed_out_job_leaves_its_retries, "timed", ("time_limit", "logic_error")),
+        BrokenEngine(operators.cancelled_worker_takes_posts, faults=("cancel_worker",)),
+        BrokenEngine(operators.cancels_what_it_has_in_memory, faults=("cancel_worker",)),
+        BrokenEngine(operators.late_arrivals_stay_in_the_inbox, faults=("cancel_worker",)),
+        BrokenEngine(operators.cancelled_worker_is_started_again, faults=("cancel_worker",)),
+        BrokenEngine(operators.outcomes_of_a_cancelled_worker_go_in, faults=("cancel_worker",)),
     )
 }
 

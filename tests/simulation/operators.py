@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from routilux.core.states import WorkerStatus
-from routilux.runtime import control, dispatching, keeping, timeouts
+from routilux.core.states import ENDED_WORKER, WorkerStatus
+from routilux.runtime import accepting, adopting, control, dispatching, keeping, timeouts
 from routilux.runtime.control import Body
 
 
@@ -120,3 +120,59 @@ def timed_out_job_leaves_its_retries(patch: pytest.MonkeyPatch) -> None:
         batch.changes.swept_jobs[:] = swept
 
     patch.setattr(timeouts, "apply", half)
+
+
+def cancelled_worker_takes_posts(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is cancelled runs nothing, and accepts as before."""
+    check = accepting._check
+
+    def lenient(cell: Any, entry: Any, taken: Any) -> None:
+        status, cell.status = cell.status, WorkerStatus.RUNNING
+        try:
+            check(cell, entry, taken)
+        finally:
+            cell.status = status
+
+    patch.setattr(accepting, "_check", lenient)
+
+
+def cancels_what_it_has_in_memory(patch: pytest.MonkeyPatch) -> None:
+    """Jobs of a cancelled worker that wait on disk, or for a time, are left as they are."""
+    cancel = control._VERBS["cancel_worker"]
+
+    def half(engine: Any, batch: Any, *rest: Any) -> None:
+        cancel(engine, batch, *rest)
+        batch.changes.cancelled_workers.clear()
+
+    patch.setitem(control._VERBS, "cancel_worker", half)
+
+
+def late_arrivals_stay_in_the_inbox(patch: pytest.MonkeyPatch) -> None:
+    """What comes for a worker after its end is left to whoever runs it: nobody. (Found on the way to this simulation.)"""
+    patch.setattr(adopting, "_receive", lambda engine, worker_id: None)
+
+
+def cancelled_worker_is_started_again(patch: pytest.MonkeyPatch) -> None:
+    """A worker that is loaded runs, unless it is paused, and who asks for one by its name gets it. (Loading was found by reading.)"""
+    load = keeping.load
+
+    def running(engine: Any, *rest: Any) -> Any:
+        cell = load(engine, *rest)
+        if cell.status in ENDED_WORKER:
+            cell.status = WorkerStatus.RUNNING
+        return cell
+
+    patch.setattr(keeping, "load", running)
+
+
+def outcomes_of_a_cancelled_worker_go_in(patch: pytest.MonkeyPatch) -> None:
+    """Its jobs are ended in the database only: what still runs of them counts."""
+
+    def cancel(engine: Any, batch: Any, worker_id: Any, job_id: Any, body: Body) -> None:
+        cell = control._worker(engine, worker_id)
+        batch.changes.cancelled_workers.append((cell.key, batch.now, "worker cancelled"))
+        cell.status = WorkerStatus.CANCELLED
+        keeping.write_worker(batch, cell, None, ended_at=batch.now)
+        batch.after.append(lambda: engine.to_release.append(cell))
+
+    patch.setitem(control._VERBS, "cancel_worker", cancel)

@@ -67,6 +67,11 @@ class Clients:
         workers = list(self._world.model.pauses.paused.values()) or self._world.workers()
         self._ask_of_worker("resume_worker", workers[number // 3 % len(workers)], number)
 
+    def cancel_worker(self, number: int) -> None:
+        """An operator cancels a worker: it is gone for the rest of this world."""
+        workers = self._world.workers()
+        self._ask_of_worker("cancel_worker", workers[number // 3 % len(workers)], number)
+
     def _ask_of_worker(self, verb: str, worker_id: str, number: int) -> None:
         process = self._world.alive(number)
         if process is not None:
@@ -101,7 +106,10 @@ class Clients:
         """Whoever has no answer posts again, what was paused is resumed, dead letters are sent again once more."""
         world = self._world
         unsure = (
-            world.model.posted.keys() - world.model.acknowledged - {job_id for _, _, job_id, _ in self._asked}
+            world.model.posted.keys()
+            - self.refused()
+            - world.model.acknowledged
+            - {job_id for _, _, job_id, _ in self._asked}
         )
         for job_id in sorted(unsure):
             self._send(job_id, 0)
@@ -122,7 +130,14 @@ class Clients:
         """Something that was accepted is not a job yet, or something is still to be resumed."""
         model = self._world.model
         is_paused = model.pauses.paused or "paused" in model.jobs.values()
-        return bool(self._asked or model.posted.keys() - model.jobs.keys() or is_paused)
+        is_posting = model.posted.keys() - self.refused() - model.jobs.keys()
+        return bool(self._asked or is_posting or is_paused)
+
+    def refused(self) -> set[str]:
+        """Posts that their worker did not live to take: their clients were told so, or know nothing."""
+        model = self._world.model
+        ended = model.cancels.ids
+        return {id for id in model.posted.keys() - model.acknowledged if self._worker_of(id) in ended}
 
     def take_answers(self) -> None:
         model = self._world.model
@@ -140,8 +155,10 @@ class Clients:
                     model.cancelled.add(name)
                 case "signal":
                     model.signalled[name] += 1
-                case "pause_worker":
+                case "pause_worker" if name not in model.cancels.asked:
                     model.pauses.acknowledge(name)
+                case "cancel_worker":
+                    model.cancels.acknowledge(name)
 
     def forget(self, process: Process) -> None:
         """It is dead: nobody waits for its answers any more."""
@@ -200,6 +217,8 @@ class Clients:
             world.model.asked_to_cancel.add(job_id)
         way = "" if is_direct else f" for the owner of {worker_id}"
         world.model.pauses.ask(verb, worker_id)
+        if verb == "cancel_worker":
+            world.model.cancels.asked[worker_id] = None
         world.say(f"process {process.number}: {verb} {job_id or (body or {}).get('seq', worker_id)}{way}")
         if is_direct:
             receipt = Receipt()

@@ -33,9 +33,9 @@ def counters(model: Model) -> None:
         raise Violation("P8", f"{waiting} messages wait at {routine}.{slot}, counted are {counted}")
 
 
-def jobs(model: Model) -> None:
+def jobs(model: Model, refused: set[str]) -> None:
     """P11: every job has come to its end, and everything that was posted is there."""
-    for job_id in model.posted.keys() - model.jobs.keys():
+    for job_id in model.posted.keys() - refused - model.jobs.keys():
         raise Violation("P11", f"job {job_id} was posted again and again and was never accepted")
     for job_id, status in model.jobs.items():
         if status not in ENDED:

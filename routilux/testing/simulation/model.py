@@ -16,6 +16,7 @@ from routilux.core.compiled import CompiledFlow
 from routilux.core.message import Activation
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy
 from routilux.testing.simulation.attempts import Attempts
+from routilux.testing.simulation.cancels import Cancels
 from routilux.testing.simulation.letters import DeadLetters
 from routilux.testing.simulation.limits import Limits
 from routilux.testing.simulation.pauses import Pauses
@@ -50,11 +51,13 @@ class Model:
     attempts: Attempts = field(init=False)
     letters: DeadLetters = field(init=False)
     limits: Limits = field(init=False)
+    cancels: Cancels = field(init=False)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.tables, self.flows, self._ended)
         self.letters = DeadLetters(self.tables, self.attempts)
         self.limits = Limits(self.tables, self.flows, self.clock)
+        self.cancels = Cancels(self.tables)
 
     # what the world tells
 
@@ -98,6 +101,7 @@ class Model:
                     )
                 self._seen[worker] = row[0]
                 self._take_in(worker, *row)
+            self.cancels.look(worker, worker_id, state)
             self._check_state(worker)
         self.attempts.check_places()
         self.limits.look()
@@ -111,6 +115,7 @@ class Model:
         what = f"activation {n} of {routine!r} (attempt {attempt}, {status})"
         messages = tuple(sorted(map(int, seqs.split(","))))
         self.limits.settle(worker, messages)
+        self.cancels.check_activation(worker, status, what)
         wish = self.wishes.get((worker, started_at))
         if wish is None or wish.routine != routine:
             if status == "completed" or (
@@ -250,6 +255,7 @@ class Model:
                 and job_id not in self.cancelled
                 and before.get(job_id) != status
                 and job_id not in self.asked_to_cancel
+                and worker not in self.cancels.ids.values()
             ):
                 raise Violation("P8", f"job {job_id} was cancelled, and nobody asked for it")
             if status in ENDED and open_count[worker, job]:

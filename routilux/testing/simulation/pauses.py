@@ -37,7 +37,8 @@ class Pauses:
             self._check(self._began, self.asked_to_pause, worker_id, "paused")
         elif was_paused and not is_paused:
             del self.paused[worker]
-            self._check(self._ended, self.asked_to_resume, worker_id, "resumed")
+            if status != "cancelled":
+                self._check(self._ended, self.asked_to_resume, worker_id, "resumed")
 
     def _check(self, seen: Counter[str], asked: Counter[str], worker_id: str, what: str) -> None:
         seen[worker_id] += 1

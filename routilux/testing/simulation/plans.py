@@ -33,6 +33,7 @@ FAULTS: dict[str, dict[str, float]] = {
     "suspend": {"suspend": 0.2},
     "operate": {"operate": 2.5},
     "pause_worker": {"pause_worker": 0.5, "resume_worker": 1.0},
+    "cancel_worker": {"cancel_worker": 0.3},
     "time_limit": {"overrun": 1.5},
     "deploy": {"deploy": 0.2},
 }

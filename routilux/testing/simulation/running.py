@@ -54,7 +54,7 @@ class Report:
 
 
 class SimulationError(AssertionError):
-    """A seed broke a promise, or the flow. `seed`: to run it again; `promise`: P1 to P11, "pause", "time limit" or "flow"; `steps`: what led there."""
+    """A seed broke a promise, or the flow. `seed`: to run it again; `promise`: P1 to P11, "pause", "cancel", "time limit" or "flow"; `steps`: what led there."""
 
     def __init__(self, flow: str, seed: int, promise: str, text: str, steps: Sequence[str]) -> None:
         told = "\n".join(f"  {number:3} {step}" for number, step in enumerate(steps, 1))

@@ -11,7 +11,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 class Violation(BaseException):
-    """A promise is broken. `promise`: P1 to P11, "pause" and "time limit" of what these mean, or "flow" for a fault of the user's flow."""
+    """A promise is broken. `promise`: P1 to P11, "pause", "cancel" and "time limit" of what these mean, or "flow" for a fault of the user's flow."""
 
     def __init__(self, promise: str, text: str) -> None:
         super().__init__(f"{promise}: {text}")

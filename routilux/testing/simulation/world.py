@@ -14,6 +14,7 @@ from routilux.core.activation import Outcome
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
 from routilux.core.registry import FlowRegistry
+from routilux.errors import WorkerEndedError
 from routilux.runtime import adopting
 from routilux.runtime.committing import PASSING
 from routilux.runtime.settings import Settings
@@ -161,7 +162,12 @@ class World:
             query = "SELECT 1 FROM routilux_workers WHERE worker_id = ?"
             is_known = connection.exec_driver_sql(query, (worker_id,)).first() is not None
         if is_known:
-            adopting.resume(process.engine, worker_id, is_named=True)
+            try:
+                adopting.resume(process.engine, worker_id, is_named=True)
+            except WorkerEndedError:  # its program is told so, and goes on without it
+                return
+            if worker_id in self.model.cancels.ids:
+                raise Violation("cancel", f"worker {worker_id} was cancelled, and is started again")
         else:
             adopting.start(process.engine, self.scene.flow, worker_id, is_named=True, state={})
         process.engine.mine.add(worker_id)
@@ -272,7 +278,7 @@ class World:
         for process in self.running():
             self.act(process, process.turn)
         ends.counters(self.model)
-        ends.jobs(self.model)
+        ends.jobs(self.model, self.clients.refused())
 
     def _run_out(self, process: Process) -> None:
         """Until nothing more of it can run without the time going on."""
