@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import sqlite3
 import threading
 import time
@@ -21,20 +22,51 @@ POSTS = 2_000
 BULK = 100_000
 THREADS = 8
 ONE, EIGHT = "one thread", "eight threads"
+ALONE = "one thread, no logic beside"
+HAND_OVERS = "two hand-overs, no database"
 _ROW = "INSERT INTO routilux_messages (worker, seq, job, routine, slot, payload, status, created_at) VALUES "
 
 
-def post(database: str, count: int, threads: int) -> Values:
-    """One message per call; logic runs beside it, as it would."""
+def post(database: str, count: int, threads: int, *, runs: bool = True) -> Values:
+    """One message per call; logic runs beside it, as it would, unless its worker is paused."""
     items = flows.payloads(count)
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
-        runtime.exec("one_stage")
+        worker = runtime.exec("one_stage")
+        if not runs:
+            runtime.pause_worker(str(worker.worker_id))
 
         def some(first: int) -> None:
             for item in items[first::threads]:
                 runtime.post("one_stage", "only", "input", item)
 
         return {"posts": count / _timed(some, threads)}
+
+
+def post_alone(database: str, count: int) -> Values:
+    """What the peers do: nobody works while it is posted."""
+    return post(database, count, 1, runs=False)
+
+
+def hand_overs(database: str, count: int) -> Values:
+    """What a post costs that is given to another thread and answered at once: what CPython and the machine need for it."""
+    inputs: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
+
+    def answer() -> None:
+        while (event := inputs.get()) is not None:
+            event.set()
+
+    def ask(_: int) -> None:
+        for _ in range(count):
+            event = threading.Event()
+            inputs.put(event)
+            event.wait()
+        inputs.put(None)
+
+    other = threading.Thread(target=answer)
+    other.start()
+    took = _timed(ask, 1)
+    other.join()
+    return {"posts": count / took}
 
 
 def post_many(database: str, count: int) -> Values:
@@ -99,10 +131,17 @@ def _post(kind: str) -> Figure:
         f"post.{kind.lower()}",
         "Posting",
         f"post(), {kind}",
-        "Acknowledged posts of one message each, while the logic of those before runs; the limit commits one message row"
-        " at a time on one connection.",
+        "Acknowledged posts of one message each, while the logic of those before runs; the peers post and nobody works, as in"
+        f" `{ALONE}`; the limit commits one message row at a time on one connection.",
         (Metric("posts", "posts/s"),),
-        (Series(ONE, ours(1)), limit, Series(EIGHT, ours(THREADS)), *peers.series("enqueue", kind)),
+        (
+            Series(ONE, ours(1)),
+            limit,
+            Series(EIGHT, ours(THREADS)),
+            Series(ALONE, fresh(kind, post_alone, POSTS)),
+            Series(HAND_OVERS, fresh(kind, hand_overs, POSTS), Role.LIMIT),
+            *peers.series("enqueue", kind),
+        ),
         (
             Target("posts", 0.8, series=ONE, of=limit.name),
             Target("posts", 4, series=EIGHT, of=ONE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from routilux.testing.simulation.world import Shape, Step
+from routilux.testing.simulation.scene import Shape, Step
 
 # What always happens, and how often; and what a seed may choose to let happen as well.
 WORK = {

@@ -17,8 +17,9 @@ from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.testing.simulation.arena import Arena
 from routilux.testing.simulation.plans import FAULTS, plan_of, shrunk
+from routilux.testing.simulation.scene import Scene, Shape, Step
 from routilux.testing.simulation.tables import Violation
-from routilux.testing.simulation.world import Scene, Shape, Step, World
+from routilux.testing.simulation.world import World
 
 Seeds = int | Iterable[int]
 

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from routilux.core.activation import Outcome
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
-from routilux.core.registry import FlowRegistry
 from routilux.errors import WorkerEndedError
 from routilux.runtime import adopting
 from routilux.runtime.committing import PASSING
@@ -26,40 +23,12 @@ from routilux.testing.simulation.clients import Clients
 from routilux.testing.simulation.clock import HostClock
 from routilux.testing.simulation.model import Model
 from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
+from routilux.testing.simulation.scene import Scene, Shape, Step
 from routilux.testing.simulation.tables import Tables, Violation
 
-Step = tuple[str, int]  # what happens, and the number that decides the rest of it
 MOST_ROUNDS = 300
 NO_POISON = 1000  # accidents kill processes, messages do not
 COUNTED_S = 2.0  # after so long without work counters are right
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is simulated. `releases`: registries with the flow, the oldest first; a deploy moves on to the next."""
-
-    flow: str
-    releases: Sequence[FlowRegistry]
-    entry: tuple[str, str]
-    data: Callable[[int], dict[str, Any]]
-    may_fail: bool
-    most_jobs: int
-    signals: tuple[str, str] | None
-
-    @property
-    def has_limit(self) -> bool:
-        flows = [registry.resolve(self.flow) for registry in self.releases]
-        return any(flow.execution_timeout is not None for flow in flows)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a seed has chosen of a world before its first step."""
-
-    processes: int
-    workers: int
-    threads: int
-    window: int
 
 
 class World:
