@@ -239,6 +239,7 @@ def _dead_letter(engine: Engine, batch: Batch, cell: WorkerCell, seq: int) -> Ro
 def _reopen(engine: Engine, batch: Batch, cell: WorkerCell, job: Job) -> None:
     job.status = JobStatus.RUNNING
     job.error = job.ended_at = None
+    job.active_us = 0  # its time begins anew, or a limit that has passed would end it again before it runs
     job.is_touched = job.has_details = True
     cell.jobs[job.no] = job
     batch.touch(cell, job)

@@ -151,3 +151,22 @@ def test_a_retry_that_is_in_line_at_a_restart_is_at_work_as_it_was_before(tmp_pa
         assert again is not None
         assert (again.status, tried) == ("failed", ["first", "before it in line"])
         assert "execution_timeout" in str(again.error)
+
+
+def test_a_job_that_is_opened_again_has_its_time_anew() -> None:
+    fails = [True]
+
+    def slowly(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
+        runtime.clock.advance(1)
+        if fails:
+            fails.clear()
+            raise ValueError("wrong")
+
+    with testing.runtime(registry=timed(1.5, Step(slowly))) as runtime:
+        job = runtime.post("f", "s0", "input", {}).job
+        runtime.run_until_idle()
+        assert job.status == "failed"
+        (letter,) = runtime.dead_letters()
+        letter.retry()
+        runtime.run_until_idle()
+        assert (job.status, job.error) == ("completed", None)

@@ -82,14 +82,23 @@ class DeadLetters:
         if row is not None and row[1] is not None and back and letter in self.asked_to_send:
             self._attempts.begin_anew(worker, back)
             self.reopened.update(self._jobs_of(worker, back))
-        elif row is not None or back or letter not in self.asked_to_drop:
+        elif row is not None or back or not self._may_be_given_up(letter):
             raise Violation(
                 "P8", f"dead letter {seq} of worker {worker} is gone, and nobody asked for it: {row}, {back}"
             )
-        elif not all(self._status(worker, each) == "cancelled" for each in messages):
+        elif letter not in self.asked_to_drop:
+            self.reopened.update(self._jobs_of(worker, messages))
+        if not back and not all(self._status(worker, each) == "cancelled" for each in messages):
             raise Violation(
                 "P8", f"dead letter {seq} of worker {worker} was given up, its messages {messages} were not"
             )
+
+    def _may_be_given_up(self, letter: Letter) -> bool:
+        """It was asked for, or it was sent again and its worker cancelled with the same commit."""
+        if letter in self.asked_to_drop:
+            return True
+        status = self._tables.one("SELECT status FROM routilux_workers WHERE key = ?", letter.worker)
+        return letter in self.asked_to_send and status == ("cancelled",)
 
     def _status(self, worker: int, seq: int) -> str | None:
         row = self._tables.one(

@@ -37,6 +37,7 @@ class Limits:
         self._busy: dict[Job, None] = {}  # those that may be at work, as of the last commit
         self._in_logic: dict[tuple[int, tuple[int, ...]], list[Job]] = {}  # begun, and not in the history
         self._told_us: dict[Job, int] = {}
+        self._has_ended: dict[Job, None] = {}
         self._gone: dict[int, None] = {}  # runtimes whose process is
 
     def before_logic(self, activation: Activation, worker: int) -> None:
@@ -78,6 +79,11 @@ class Limits:
             waits,
         ) in self._tables.all(_JOBS):
             job = worker, no
+            if status in ENDED:
+                self._has_ended[job] = None
+            elif job in self._has_ended:  # an operator has opened it again, and its time begins anew
+                del self._has_ended[job]
+                self._told_us[job], self._worked_s[job] = 0, 0.0
             self._check_sum(job, job_id, active_us)
             self._check_end(job_id, status, error, active_us / 1e6)
             may_go_on = waits and "paused" not in (status, worker_status)
