@@ -216,16 +216,13 @@ def close_finished(engine: Engine) -> None:
     """A recovered worker that nobody named is closed when its work is done; a cancelled one is let go."""
     released, engine.to_release = engine.to_release, []
     for cell in released:
-        if (
-            cell.run_count and not cell.is_forgotten
-        ):  # the outcome of what runs is to be recorded as discarded
-            engine.to_release.append(cell)
+        if cell.run_count and not cell.is_forgotten:
+            engine.to_release.append(cell)  # not before what runs is recorded as discarded
         elif not cell.is_forgotten:
             release(engine, cell)
     now = engine.clock.monotonic()
-    if (
-        now - engine.closed_at < CLOSE_AFTER_S / 4
-    ):  # with thousands of workers it would be most of what an idle turn does
+    # with thousands of workers it would be most of an idle turn
+    if now - engine.closed_at < CLOSE_AFTER_S / 4:
         return
     engine.closed_at = now
     for cell in list(engine.workers.values()):
@@ -246,15 +243,9 @@ def release(engine: Engine, cell: WorkerCell) -> None:
     if cell.status in ENDED_WORKER:
         status = WorkerStatus(cell.status)
     keeping.forget(engine, cell)
-    now = engine.clock.now_us()
-    fenced(
-        engine,
-        lambda commit: ownership.release(
-            commit.connection,
-            cell.key,
-            engine.runtime_key,
-            status,
-            now,
-            has_ended=status == WorkerStatus.COMPLETED,
-        ),
-    )
+    now, has_ended = engine.clock.now_us(), status == WorkerStatus.COMPLETED
+
+    def give_back(commit: Commit) -> None:
+        ownership.release(commit.connection, cell.key, engine.runtime_key, status, now, has_ended=has_ended)
+
+    fenced(engine, give_back)
