@@ -50,9 +50,8 @@ def look(engine: Engine) -> None:
         worker.drop_idle_jobs()
         for job in worker.jobs.values():
             if _is_at_work(worker, job, begun):
-                # one that has just begun may have waited for its thread
-                most_s = now - begun[job] if job.started_at is None else watch.most_s
-                job.active_us += round(min(passed, watch.most_s, most_s) * 1e6)
+                since = now - begun[job] if job in begun and not _is_in_line(worker, job) else passed
+                job.active_us += round(min(passed, since, watch.most_s) * 1e6)
                 if job.active_us > worker.flow.execution_timeout * 1e6:
                     watch.expired.append((worker, job))
 
@@ -89,10 +88,11 @@ def _is_settled(run: Run, activation: Activation) -> bool:
 
 
 def _is_at_work(worker: WorkerCell, job: Job, begun: dict[Job, float]) -> bool:
-    if job.ended_at is not None:
-        return False
-    if job in begun:
-        return True
+    return job.ended_at is None and (job in begun or _is_in_line(worker, job))
+
+
+def _is_in_line(worker: WorkerCell, job: Job) -> bool:
+    """It works or could, all the while. One that is not, as it is new or paused, works from when its logic began."""
     can_go_on = worker.status != WorkerStatus.PAUSED and job.status != JobStatus.PAUSED
     return can_go_on and job.started_at is not None and job.open_count > job.parked_count
 
