@@ -382,7 +382,7 @@ BROKEN = {
         BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
         BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
         BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate")),
-        BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake", "crash")),
+        BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
         BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",)),
         BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(
