@@ -13,10 +13,9 @@ from routilux.core.mailbox import WorkerCell
 from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.errors import RuntimeShutDownError, WorkerEndedError, WorkerNotFoundError
 from routilux.runtime import keeping
-from routilux.runtime.committing import PASSING
 from routilux.runtime.ids import new_id
 from routilux.store import loading, ownership
-from routilux.store.failures import classify
+from routilux.store.failures import PASSING, classify
 from routilux.store.store import Commit, Fenced
 
 if TYPE_CHECKING:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 from routilux.errors import RuntimeShutDownError
 from routilux.runtime import interpreter
 from routilux.runtime.batch import Batch
-from routilux.store.failures import Failure, classify
+from routilux.store.failures import PASSING, classify
 from routilux.store.store import AlreadyIn, Commit, CommitRow, Fenced, TransactionEnded, as_json
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
-PASSING = frozenset({Failure.LOST, Failure.RETRY, Failure.FULL, Failure.READ_ONLY})
 _PAUSES_S = (0.01, 0.05, 0.2, 0.5, 1.0)
 
 
@@ -76,7 +75,7 @@ class GroupCommit:
     def _try(self) -> None:
         if self._prepare is None and not self._is_decided:
             self._settle()  # nothing to ask the database: decide before the transaction begins
-            if self._batch.is_empty:
+            if self._batch.is_empty or self._is_sent_whole():
                 return
         with interpreter.in_commit(), self._engine.store.commit(self._engine.runtime_key) as current:
             self._fence(current)
@@ -90,6 +89,16 @@ class GroupCommit:
                 current.free_keys(sorted(self._batch.unused_keys))
             self._batch.changes.write(current.connection, None if self._was_sent else self._row())
             self._was_sent = True
+
+    def _is_sent_whole(self) -> bool:
+        """The first try, if one way to the server and back is enough for it."""
+        if self._batch.unused_keys:
+            return False
+        self._was_sent = True
+        with interpreter.in_commit():
+            is_in = self._engine.store.commit_whole(self._batch.changes, self._row())
+        self._was_sent = is_in is not None
+        return bool(is_in)
 
     def _fence(self, current: Commit) -> None:
         engine = self._engine

@@ -10,9 +10,8 @@ from routilux.core.activation import Outcome
 from routilux.errors import PostInDoubt, RuntimeShutDownError
 from routilux.runtime import adopting, dispatching, inbox, keeping
 from routilux.runtime.batch import Batch
-from routilux.runtime.committing import PASSING
 from routilux.runtime.inputs import Input, PostIn, Request, RunEnded, SignalIn
-from routilux.store.failures import classify
+from routilux.store.failures import PASSING, classify
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine

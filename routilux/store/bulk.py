@@ -40,10 +40,10 @@ class Values:
         while start < len(rows):
             size = _size(len(rows) - start)
             parameters = tuple(chain.from_iterable(rows[start : start + size]))
-            direct.send(connection, self._text(size), parameters)
+            direct.send(connection, self.text(size), parameters)
             start += size
 
-    def _text(self, size: int) -> str:
+    def text(self, size: int) -> str:
         if size not in self._texts:
             self._texts[size] = self.head + ", ".join([self.one] * size) + self.tail
         return self._texts[size]
@@ -90,6 +90,16 @@ class Bulk:
             _copy(connection, self.copy, rows, self.copy_tail + "\n")
         else:
             connection.execute(self.postgres, {"rows": orjson.dumps(rows).decode()})
+
+    def literal(self, rows: Sequence[Row]) -> tuple[str, list[object]]:
+        """Postgres: a statement for these few rows with `%s` for each value, for `direct.send_whole`.
+
+        A change is an insert that always conflicts, as on SQLite: a key among constants may be worth any index to the planner
+        of a table that has grown since it was analysed, and a conflict is looked for in the index of the key.
+        """
+        if isinstance(self.sqlite, Values):
+            return self.sqlite.text(len(rows)).replace("?", "%s"), list(chain.from_iterable(rows))
+        return self.postgres.text.replace(":rows", "%s"), [orjson.dumps(rows).decode()]
 
     def is_small(self, rows: Sequence[Row]) -> bool:
         return self.copy is None or len(rows) < COPY_FROM
@@ -216,7 +226,7 @@ def update(
     fixed = [f"{_quoted(name)} = {_literal(value)}" for name, value in constants.items()]
     sqlite = Values(
         f"INSERT INTO {table.name} ({_list([*columns, *fillers])}) VALUES ",
-        _marks(len(columns), ["''"] * len(fillers)),
+        _marks(len(columns), ["''" if _type(table.c[name]) == "text" else "0" for name in fillers]),
         f" ON CONFLICT ({_list(keys)}) DO UPDATE SET "
         + ", ".join([*(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in changed), *fixed]),
     )

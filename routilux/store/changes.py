@@ -47,6 +47,7 @@ PARKED = (
     "policy_message", "error_type", "error", "parked_at",
 )  # fmt: skip
 Step = tuple[Bulk, Sequence[Row]]  # a statement and what it is for
+WHOLE_ROWS = 32  # more rows than this are not a small commit
 RANGE_PAYS = 16  # a statement of its own for so many rows
 SLOT = ("worker", "routine", "slot", "waiting", "low_seq", "last_fired_at", "refreshed_at")
 WORKER_CHANGE = ("key", "status", "next_seq", "next_n", "deaths", "reason", "started_at", "ended_at")
@@ -191,11 +192,41 @@ class Changes:
 
     def write(self, connection: Connection, commit_row: Row | None = None) -> None:
         """Send all rows inside the caller's transaction; the row of the commit with them, if it is new."""
+        steps = self._steps()
+        if commit_row is not None:
+            steps.append((_INSERT_COMMIT, [commit_row]))
+        if connection.dialect.name == "sqlite":
+            _one_by_one(connection, steps)
+            if self.consumed:
+                _consume(connection, self.consumed)
+        else:
+            self._write_together(connection, [*steps, (_CONSUME_MESSAGES, self.consumed)])
+        if self.swept_jobs:  # what is left of them by now
+            self.swept_counts = [tuple(row) for row in _COUNT_SWEPT.ask(connection, self.swept_jobs)]
+            _SWEEP_PARKED.run(connection, self.swept_jobs)
+            _SWEEP_MESSAGES.run(connection, self.swept_jobs)
+        for worker, now, reason in self.cancelled_workers:
+            for step in _CANCEL_STEPS:
+                values = (
+                    {"worker": worker, "now": now, "reason": reason} if ":now" in step else {"worker": worker}
+                )
+                connection.execute(text(step), values)
+
+    def whole(self, commit_row: Row) -> list[tuple[str, list[object]]] | None:
+        """Postgres: the statements of a small commit with their values, its own row first. None: it is not small, or must
+        read."""
+        steps = [*self._steps(), (_CONSUME_MESSAGES, self.consumed)]
+        if self.swept_jobs or self.cancelled_workers or sum(len(rows) for _, rows in steps) > WHOLE_ROWS:
+            return None
+        return [step.literal(rows) for step, rows in [(_INSERT_COMMIT, [commit_row]), *steps] if rows]
+
+    def _steps(self) -> list[Step]:
+        """All but what is consumed."""
         state_rows: list[Row] = [(*key, value) for key, value in self.state.items() if value is not None]
         state_gone: list[Row] = [key for key, value in self.state.items() if value is None]
         parked_rows = [row for row in self.parked.values() if row is not None]
         parked_gone: list[Row] = [key for key, row in self.parked.items() if row is None]
-        steps: tuple[Step, ...] = (
+        return [
             (_INSERT_MESSAGES, self.messages),
             (_INSERT_WAITING, self.waiting),
             (_EDIT_PAYLOADS, self.payloads),
@@ -215,24 +246,7 @@ class Changes:
             (_INSERT_TRACES, self.traces),
             (_UPSERT_SLOTS, list(self.slots.values())),
             (_UPDATE_WORKERS, list(self.workers.values())),
-            (_INSERT_COMMIT, [] if commit_row is None else [commit_row]),
-        )
-        if connection.dialect.name == "sqlite":
-            _one_by_one(connection, steps)
-            if self.consumed:
-                _consume(connection, self.consumed)
-        else:
-            self._write_together(connection, [*steps, (_CONSUME_MESSAGES, self.consumed)])
-        if self.swept_jobs:  # what is left of them by now
-            self.swept_counts = [tuple(row) for row in _COUNT_SWEPT.ask(connection, self.swept_jobs)]
-            _SWEEP_PARKED.run(connection, self.swept_jobs)
-            _SWEEP_MESSAGES.run(connection, self.swept_jobs)
-        for worker, now, reason in self.cancelled_workers:
-            for step in _CANCEL_STEPS:
-                values = (
-                    {"worker": worker, "now": now, "reason": reason} if ":now" in step else {"worker": worker}
-                )
-                connection.execute(text(step), values)
+        ]
 
     def _write_together(self, connection: Connection, steps: Sequence[Step]) -> None:
         """COPY by itself; the rest as one statement, unless two of its parts may concern the same message."""

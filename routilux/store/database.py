@@ -128,7 +128,7 @@ class Database:
                     yield self._memory
         else:
             with (
-                self._engine.connect().execution_options(**self._begin_write) as connection,
+                self._engine.connect().execution_options(**{BEGIN: self.begin_write}) as connection,
                 connection.begin(),
             ):
                 yield connection
@@ -163,7 +163,7 @@ class Database:
     def connect_kept(self) -> Connection:
         """Postgres: a connection that stays checked out, for a `Writer`."""
         self._check_usable()
-        kept = self._engine.connect().execution_options(**self._begin_write)
+        kept = self._engine.connect().execution_options(**{BEGIN: self.begin_write})
         postgres_server.prepare_if_direct(kept.connection.driver_connection)
         return kept
 
@@ -209,8 +209,9 @@ class Database:
         return (0, 0) if self._shared is None else self._shared.checkpoint(truncate=truncate)
 
     @property
-    def _begin_write(self) -> dict[str, str]:
-        return {BEGIN: postgres_server.WRITE[self.durability]}
+    def begin_write(self) -> str:
+        """Postgres: what begins a write transaction."""
+        return postgres_server.WRITE[self.durability]
 
     def _open_memory(self) -> None:
         self._engine = sqlite_file.memory_engine()

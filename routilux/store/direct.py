@@ -33,6 +33,21 @@ def send(connection: Connection, statement: str, parameters: Sequence[object] = 
         raise DBAPIError(statement, None, error) from error
 
 
+def send_whole(connection: Connection, statements: str, parameters: Sequence[object]) -> None:
+    """Postgres: a transaction from BEGIN to COMMIT in one go, `%s` and the values brought together by the driver. An error of
+    the server leaves nothing of it; whether it is in when the connection is lost is not known.
+    """
+    dbapi: Any = connection.dialect.loaded_dbapi
+    driver: Any = connection.connection.driver_connection
+    try:
+        with dbapi.ClientCursor(driver) as cursor:
+            cursor.execute(statements, parameters)
+    except dbapi.Error as error:
+        if not driver.closed:
+            driver.rollback()
+        raise DBAPIError(statements, None, error) from error
+
+
 def send_many(connection: Connection, statements: str) -> Any:
     """Postgres: several statements in one go; the first row of the last."""
     driver: Any = connection.connection.driver_connection

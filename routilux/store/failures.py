@@ -27,6 +27,9 @@ class Failure(StrEnum):
     OTHER = "other"
 
 
+# The same transaction is sent again, and again.
+PASSING = frozenset({Failure.LOST, Failure.RETRY, Failure.FULL, Failure.READ_ONLY})
+
 _SQLITE = {
     sqlite3.SQLITE_BUSY: Failure.RETRY,
     sqlite3.SQLITE_LOCKED: Failure.RETRY,

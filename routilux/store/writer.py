@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from routilux.store import listening, postgres_server
+from routilux.store import direct, listening, postgres_server
 
 if TYPE_CHECKING:
     from routilux.store.database import Database
@@ -41,6 +41,21 @@ class Writer:
         if self.after_commit is not None:
             self.after_commit()
 
+    def send_whole(self, statements: str, parameters: Sequence[object]) -> None:
+        """Postgres: one write transaction without its BEGIN and COMMIT, in one go. Errors as in `transaction`."""
+        connection = self._kept()
+        self.transactions += 1
+        if self.before_commit is not None:
+            self.before_commit(connection)
+        direct.send_whole(connection, f"{self._database.begin_write}; {statements}; COMMIT", parameters)
+        if self.after_commit is not None:
+            self.after_commit()
+
+    @property
+    def can_send_whole(self) -> bool:
+        """Postgres, and nobody listens to the statements."""
+        return self._database.is_postgres and not direct.is_watched(self._kept())
+
     @property
     def ear(self) -> Connection | None:
         """The connection, if it listens (`listening.listen`)."""
@@ -67,10 +82,15 @@ class Writer:
             with self._database.write() as connection:
                 yield connection
             return
+        connection = self._kept()
+        if ask:
+            connection.info[postgres_server.ASK] = ask
+        with connection.begin():
+            yield connection
+
+    def _kept(self) -> Connection:
+        """Postgres: the connection, a new one if it is not there."""
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self.drop()
             self._connection = self._database.connect_kept()
-        if ask:
-            self._connection.info[postgres_server.ASK] = ask
-        with self._connection.begin():
-            yield self._connection
+        return self._connection

@@ -18,7 +18,6 @@ from routilux.core.registry import FlowRegistry
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.runtime import adopting, trouble
 from routilux.runtime.assembly import readers_for, reconcile, register
-from routilux.runtime.committing import PASSING
 from routilux.runtime.engine import MOST_INPUTS, Engine
 from routilux.runtime.inputs import Input
 from routilux.runtime.known_flows import KnownFlows
@@ -26,7 +25,7 @@ from routilux.runtime.leases import Lease
 from routilux.runtime.performing import Performer
 from routilux.runtime.settings import Settings
 from routilux.store.database import Database
-from routilux.store.failures import classify
+from routilux.store.failures import PASSING, classify
 from routilux.store.store import Fenced, Store
 from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock

@@ -13,9 +13,8 @@ from routilux.core.mailbox import Run
 from routilux.core.message import Activation
 from routilux.errors import WorkerEndedError
 from routilux.runtime import adopting
-from routilux.runtime.committing import PASSING
 from routilux.runtime.settings import Settings
-from routilux.store.failures import classify
+from routilux.store.failures import PASSING, classify
 from routilux.testing.simulation import ends
 from routilux.testing.simulation.accidents import Accidents
 from routilux.testing.simulation.arena import Arena, Crash, Who

@@ -100,3 +100,49 @@ class CuttingProxy(Proxy):
             way = "committed" if self._seen // self._every % 2 else "not committed"
             self.cuts[way] += 1
             return way
+
+
+class LateProxy(CuttingProxy):
+    """Keeps every n-th transaction that comes whole and hangs up on its client. The server gets it when `LATER` other COMMITs
+    have passed.
+    """
+
+    LATER = 3
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.refused = 0
+        self._whole = 0
+        self._later = threading.Condition(self._lock)
+
+    def _pass_on(
+        self, ready: selectors.DefaultSelector, client: socket.socket, server: socket.socket
+    ) -> bool:
+        for key, _ in ready.select():
+            source, target = key.fileobj, key.data
+            assert isinstance(source, socket.socket)
+            data = source.recv(65536)
+            if not data:
+                return False
+            if source is client and data.endswith(COMMIT) and self._is_kept(data):
+                client.shutdown(socket.SHUT_RDWR)
+                self._hand_over(server, data)
+                return False
+            target.sendall(data)
+        return True
+
+    def _is_kept(self, data: bytes) -> bool:
+        with self._later:
+            self._seen += 1
+            self._later.notify_all()
+            self._whole += data[5:].startswith(b"BEGIN")
+            return data[5:].startswith(b"BEGIN") and self._every > 0 and self._whole % self._every == 0
+
+    def _hand_over(self, server: socket.socket, data: bytes) -> None:
+        with self._later:
+            until = self._seen + self.LATER
+            assert self._later.wait_for(lambda: self._seen >= until, 30)
+        server.sendall(data)
+        answer = server.recv(65536)
+        with self._lock:
+            self.refused += b"C22012" in answer or b"C23505" in answer
