@@ -92,13 +92,10 @@ class GroupCommit:
 
     def _is_sent_whole(self) -> bool:
         """The first try, if one way to the server and back is enough for it."""
-        if self._batch.unused_keys:
-            return False
-        self._was_sent = True
+        self._was_sent = True  # for all that is known, if this raises
         with interpreter.in_commit():
-            is_in = self._engine.store.commit_whole(self._batch.changes, self._row())
-        self._was_sent = is_in is not None
-        return bool(is_in)
+            self._was_sent = self._engine.store.commit_whole(self._batch.changes, self._row()) or False
+        return self._was_sent
 
     def _fence(self, current: Commit) -> None:
         engine = self._engine
