@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from routilux.errors import RuntimeShutDownError
 from routilux.runtime import interpreter
 from routilux.runtime.batch import Batch
+from routilux.store.changes import CommitRow
 from routilux.store.failures import PASSING, classify
-from routilux.store.store import AlreadyIn, Commit, CommitRow, Fenced, TransactionEnded, as_json
+from routilux.store.store import AlreadyIn, Commit, Fenced, TransactionEnded, as_json
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine

@@ -5,7 +5,7 @@ The engine fills a `Changes`; `write` sends it. Nothing here decides anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
@@ -46,6 +46,7 @@ PARKED = (
     "worker", "seq", "job", "routine", "reason", "due_at", "line", "seqs", "attempt", "deaths", "activation",
     "policy_message", "error_type", "error", "parked_at",
 )  # fmt: skip
+CommitRow = tuple[int, int, str, int]  # runtime, number, what is in flight as JSON, sent at
 Step = tuple[Bulk, Sequence[Row]]  # a statement and what it is for
 WHOLE_ROWS = 32  # more rows than this are not a small commit
 RANGE_PAYS = 16  # a statement of its own for so many rows
@@ -190,7 +191,7 @@ class Changes:
     payloads: list[Row] = field(default_factory=list)
     cancelled_workers: list[tuple[int, int, str]] = field(default_factory=list)
 
-    def write(self, connection: Connection, commit_row: Row | None = None) -> None:
+    def write(self, connection: Connection, commit_row: CommitRow | None = None) -> None:
         """Send all rows inside the caller's transaction; the row of the commit with them, if it is new."""
         steps = self._steps()
         if commit_row is not None:
@@ -212,13 +213,12 @@ class Changes:
                 )
                 connection.execute(text(step), values)
 
-    def whole(self, commit_row: Row) -> list[tuple[str, list[object]]] | None:
-        """Postgres: the statements of a small commit with their values, its own row first. None: it is not small, or must
-        read."""
-        steps = [*self._steps(), (_CONSUME_MESSAGES, self.consumed)]
-        if self.swept_jobs or self.cancelled_workers or sum(len(rows) for _, rows in steps) > WHOLE_ROWS:
+    def whole(self, commit_row: CommitRow) -> list[tuple[str, list[object]]] | None:
+        """Postgres: the statements of a small commit and their values, its own row first. None: not small, or it must read."""
+        if self.swept_jobs or self.cancelled_workers or sum(map(len, self._parts)) > WHOLE_ROWS:
             return None
-        return [step.literal(rows) for step, rows in [(_INSERT_COMMIT, [commit_row]), *steps] if rows]
+        steps = [(_INSERT_COMMIT, [commit_row]), *self._steps(), (_CONSUME_MESSAGES, self.consumed)]
+        return [step.literal(rows) for step, rows in steps if rows]
 
     def _steps(self) -> list[Step]:
         """All but what is consumed."""
@@ -260,11 +260,14 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        return not (
-            self.messages or self.waiting or self.settled or self.consumed or self.moved or self.new_jobs or self.posted_jobs or self.jobs
-            or self.started_jobs or self.finished_jobs or self.swept_jobs or self.activations or self.completed
-            or self.traces or self.state or self.parked or self.slots or self.workers
-            or self.payloads or self.cancelled_workers
+        return not any(self._parts)
+
+    @property
+    def _parts(self) -> tuple[Sized, ...]:
+        return (
+            self.messages, self.waiting, self.settled, self.consumed, self.moved, self.new_jobs, self.posted_jobs, self.jobs,
+            self.started_jobs, self.finished_jobs, self.swept_jobs, self.activations, self.completed, self.traces,
+            self.state, self.parked, self.slots, self.workers, self.payloads, self.cancelled_workers,
         )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def send_whole(connection: Connection, statements: str, parameters: Sequence[obj
     except dbapi.Error as error:
         if not driver.closed:
             driver.rollback()
-        raise DBAPIError(statements, None, error) from error
+        raise DBAPIError(statements, None, error, connection_invalidated=driver.closed) from error
 
 
 def send_many(connection: Connection, statements: str) -> Any:

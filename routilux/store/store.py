@@ -13,12 +13,11 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
-from routilux.store import direct
-from routilux.store.changes import Changes
+from routilux.store import direct, whole_commit
+from routilux.store.changes import Changes, CommitRow
 from routilux.store.database import Database
-from routilux.store.failures import PASSING, Failure, classify
+from routilux.store.failures import Failure, classify
 from routilux.store.postgres_server import ANSWER, AS_USUAL, BY_KEY, LOCK_TIMEOUT_MS
 
 
@@ -41,7 +40,6 @@ class TransactionEnded(Exception):
     """An own statement ended the transaction of everybody."""
 
 
-CommitRow = tuple[int, int, str, int]  # runtime, number, what is in flight as JSON, sent at
 Group = Sequence[tuple[Any, Any]]  # the own statements of one activation, with their parameters
 
 
@@ -60,12 +58,6 @@ class InboxRow:
 _FENCE = "SELECT 1 FROM routilux_runtimes WHERE key = {} AND state = 'alive'"
 # KEY SHARE: a heartbeat does not wait for it, a take-over (FOR UPDATE) does
 _FENCE_POSTGRES = f"{_FENCE} FOR KEY SHARE"
-# For a commit that is sent whole, after its own row: divides by zero if I am dead or have committed later ones. A connection
-# may be given up while the server has not read what was sent; that is refused when it is read at last.
-_FENCE_WHOLE = (
-    "SELECT 1 / count(*) FROM (SELECT 1 FROM routilux_runtimes WHERE key = %s AND state = 'alive' AND NOT EXISTS"
-    " (SELECT 1 FROM routilux_commits WHERE runtime = %s AND n > %s) FOR KEY SHARE) AS fence"
-)
 _COMMIT_ROW = text(
     "INSERT INTO routilux_commits (runtime, n, in_flight, committed_at) VALUES (:key, :n, :in_flight, :now)"
     " ON CONFLICT DO NOTHING"
@@ -266,25 +258,8 @@ class Store:
             yield Commit(connection, runtime)
 
     def commit_whole(self, changes: Changes, commit_row: CommitRow) -> bool | None:
-        """Postgres: a small group commit, fence and all, in one way there and back instead of three.
-
-        None: this is not one, nothing was sent. False: the server has refused it, nothing is in; the long way finds out
-        why. Raises what passes, like a lost connection: then it is not known whether it is in.
-        """
-        if not self._writer.can_send_whole or (parts := changes.whole(commit_row)) is None:
-            return None
-        runtime, n, *_ = commit_row
-        parts.insert(1, (_FENCE_WHOLE, [runtime, runtime, n]))
-        try:
-            self._writer.send_whole(
-                "; ".join([statement for statement, _ in parts]),
-                [value for _, values in parts for value in values],
-            )
-        except DBAPIError as error:
-            if classify(error) in PASSING:
-                raise
-            return False
-        return True
+        """A small group commit in one go, on Postgres; see `whole_commit.send`."""
+        return whole_commit.send(self._writer, changes, commit_row)
 
     @property
     def commits(self) -> int:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Table, event, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from routilux import Runtime
 from routilux.store import direct
-from routilux.store.changes import WHOLE_ROWS, Changes
+from routilux.store.changes import WHOLE_ROWS, Changes, CommitRow
 from routilux.store.database import Database
-from routilux.store.store import CommitRow, Store
+from routilux.store.failures import Failure, classify
+from routilux.store.store import Store
 from routilux.store.tables import commits, inbox, metadata, runtimes, workers
 from tests.crash.support import checker
 from tests.crash.support.proxy import LateProxy
@@ -175,6 +177,26 @@ def test_what_the_server_refuses_is_refused_whole_and_the_next_goes_in(
         assert store.commit_whole(made, ROW) is False
         assert _rows(database) == before
     assert store.commit_whole(_small(), ROW)
+
+
+def test_an_error_that_ends_the_connection_says_nothing_about_the_commit(
+    opening: Opening, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever kind it is: the server may have gone down after it had committed."""
+    database, _ = opening(postgres_database)
+    with database.connect_kept() as connection:
+        driver = connection.connection.driver_connection
+
+        class Dying:
+            def __init__(self, *_: object) -> None:
+                driver.close()
+                raise psycopg.errors.InternalError_("panic")
+
+        monkeypatch.setattr(psycopg, "ClientCursor", Dying)
+        with pytest.raises(DBAPIError) as caught:
+            direct.send_whole(connection, "", ())
+        connection.invalidate()
+    assert classify(caught.value) is Failure.LOST
 
 
 @pytest.mark.parametrize("are_pruned", [False, True])

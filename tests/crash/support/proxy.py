@@ -83,14 +83,18 @@ class CuttingProxy(Proxy):
             data = source.recv(65536)
             if not data:
                 return False
-            way = self._way() if source is client and data.endswith(COMMIT) else None
-            if way == "not committed":
+            if source is client and data.endswith(COMMIT) and self._is_cut(client, server, data):
                 return False
             target.sendall(data)
-            if way == "committed":
-                server.recv(65536)  # it has gone in
-                return False
         return True
+
+    def _is_cut(self, client: socket.socket, server: socket.socket, data: bytes) -> bool:
+        """Whether the connection ends with this COMMIT, which then has been dealt with."""
+        way = self._way()
+        if way == "committed":
+            server.sendall(data)
+            server.recv(65536)  # it has gone in
+        return way is not None
 
     def _way(self) -> str | None:
         with self._lock:
@@ -115,28 +119,20 @@ class LateProxy(CuttingProxy):
         self._whole = 0
         self._later = threading.Condition(self._lock)
 
-    def _pass_on(
-        self, ready: selectors.DefaultSelector, client: socket.socket, server: socket.socket
-    ) -> bool:
-        for key, _ in ready.select():
-            source, target = key.fileobj, key.data
-            assert isinstance(source, socket.socket)
-            data = source.recv(65536)
-            if not data:
-                return False
-            if source is client and data.endswith(COMMIT) and self._is_kept(data):
-                client.shutdown(socket.SHUT_RDWR)
-                self._hand_over(server, data)
-                return False
-            target.sendall(data)
-        return True
+    def _is_cut(self, client: socket.socket, server: socket.socket, data: bytes) -> bool:
+        is_kept = self._is_kept(data)
+        if is_kept:
+            client.shutdown(socket.SHUT_RDWR)
+            self._hand_over(server, data)
+        return is_kept
 
     def _is_kept(self, data: bytes) -> bool:
         with self._later:
             self._seen += 1
             self._later.notify_all()
-            self._whole += data[5:].startswith(b"BEGIN")
-            return data[5:].startswith(b"BEGIN") and self._every > 0 and self._whole % self._every == 0
+            is_whole = data[5:].startswith(b"BEGIN")
+            self._whole += is_whole
+            return is_whole and self._every > 0 and self._whole % self._every == 0
 
     def _hand_over(self, server: socket.socket, data: bytes) -> None:
         with self._later:
