@@ -96,7 +96,7 @@ def assemble(
         alarm = Alarm(engine.inputs.wake, _duties(engine, settings), clock.now_us)
         engine.due.on_change = lambda: alarm.set(engine.due.next_at)
         register(engine, lease)
-        adopting.publish(engine)
+        engine.again_if_fenced(lambda: adopting.publish(engine))
     except BaseException as error:
         opened.close()
         check_named(error, opened.url)

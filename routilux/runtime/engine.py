@@ -56,7 +56,7 @@ log = logging.getLogger("routilux")
 T = TypeVar("T")
 
 MOST_INPUTS = 4096
-QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.2, 1.0
+QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.25, 1.0
 
 
 class Executor(Protocol):
@@ -342,16 +342,17 @@ class Engine:
     def _answer(self, receipt: Receipt, call: Callable[[], object]) -> None:
         receipt.is_taken = True
         try:
-            receipt.resolve(self._again_if_fenced(call))
+            receipt.resolve(self.again_if_fenced(call))
         except Exception as error:  # told to the caller, who waits on the receipt
             receipt.fail(error)
 
-    def _again_if_fenced(self, call: Callable[[], object]) -> object:
-        try:
-            return call()
-        except Fenced:
-            trouble.fenced(self)
-            return call()
+    def again_if_fenced(self, call: Callable[[], T]) -> T:
+        """Under a new identity where another runtime took this one for dead: it was stopped for longer than its lease."""
+        while True:
+            try:
+                return call()
+            except Fenced:
+                trouble.fenced(self)
 
 
 __all__ = ["Engine", "Executor", "Outcome"]
