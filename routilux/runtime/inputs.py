@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from routilux.core.activation import Outcome
@@ -15,31 +15,58 @@ if TYPE_CHECKING:
     from routilux.runtime.batch import Batch
 
 
-class Receipt:
-    """The answer to an input: set once, after the commit that holds it."""
+class Bell:
+    """Wakes one thread that waits; what rings before stays heard. An `Event` does the same in Python, at twice the cost."""
 
-    __slots__ = ("_done", "error", "is_taken", "value")
+    __slots__ = ("_rung",)
 
     def __init__(self) -> None:
-        self._done = threading.Event()
+        self._rung: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        self._rung.put(None)
+
+    def wait(self, timeout: float | None) -> bool:
+        """At most `timeout` seconds. False: nothing rang."""
+        try:
+            self._rung.get(timeout=None if timeout is None else max(0.0, timeout))
+        except Empty:
+            return False
+        return True
+
+    def hush(self) -> None:
+        """Forget what rang; called by the thread that waits."""
+        while not self._rung.empty():
+            self._rung.get()
+
+
+class Receipt:
+    """The answer to an input: set once, after the commit that holds it. One thread waits for it."""
+
+    __slots__ = ("_bell", "error", "is_done", "is_taken", "value")
+
+    def __init__(self) -> None:
+        self._bell = Bell()
+        self.is_done = False
         self.value: Any = None
         self.error: BaseException | None = None
         self.is_taken = False  # the engine has begun with it: whoever gives up now is in doubt
 
     def resolve(self, value: object) -> None:
         self.value = value
-        self._done.set()
+        self._answer()
 
     def fail(self, error: BaseException) -> None:
         self.error = error
-        self._done.set()
+        self._answer()
 
-    @property
-    def is_done(self) -> bool:
-        return self._done.is_set()
+    def _answer(self) -> None:
+        self.is_done = True
+        self._bell.ring()
 
     def wait(self, timeout: float | None) -> bool:
-        return self._done.wait(timeout)
+        """Until it is set, at most `timeout` seconds. False: it is not."""
+        return self.is_done or self._bell.wait(timeout)
 
     def get(self) -> Any:
         if self.error is not None:
@@ -115,17 +142,17 @@ class InputQueue:
 
     def __init__(self) -> None:
         self._items: deque[Input] = deque()
-        self._wake = threading.Event()
+        self._bell = Bell()
         self._is_waiting = False
-        self._is_waiting_for_caller = False
+        self._wanted = 0  # so many callers are waited for; 0: for anything
 
     def put(self, item: Input) -> None:
         self._items.append(item)
-        if self._is_waiting and (not self._is_waiting_for_caller or is_asked(item)):
-            self._wake.set()
+        if self._is_waiting and (not self._wanted or self._are_there(self._wanted)):
+            self._bell.ring()
 
     def wake(self) -> None:
-        self._wake.set()
+        self._bell.ring()
 
     def take(self, most: int) -> list[Input]:
         items = self._items
@@ -152,22 +179,27 @@ class InputQueue:
     def wait(self, timeout: float) -> bool:
         """Sleep until something is put, at most `timeout` seconds. False: nothing has come."""
         self._is_waiting = True
-        came = bool(self._items) or self._wake.wait(timeout)
+        came = bool(self._items) or self._bell.wait(timeout)
         self._is_waiting = False
-        self._wake.clear()
+        self._bell.hush()
         return came
 
-    def wait_for_caller(self, timeout: float) -> bool:
-        """The same until somebody is there who waits for an answer."""
-        self._is_waiting_for_caller = True
+    def wait_for_callers(self, wanted: int, timeout: float) -> bool:
+        """The same until so many are there who wait for an answer."""
+        self._wanted = wanted
         self._is_waiting = True
-        came = self.has_caller() or self._wake.wait(timeout)
-        self._is_waiting = self._is_waiting_for_caller = False
-        self._wake.clear()
+        came = self._are_there(wanted) or self._bell.wait(timeout)
+        self._is_waiting = False
+        self._wanted = 0
+        self._bell.hush()
         return came
 
-    def has_caller(self) -> bool:
-        return any(is_asked(item) for item in tuple(self._items))
+    def callers(self) -> int:
+        """So many of those who put something wait for an answer."""
+        return sum(map(is_asked, tuple(self._items)))
+
+    def _are_there(self, wanted: int) -> bool:
+        return len(self._items) >= wanted and self.callers() >= wanted
 
     def __len__(self) -> int:
         return len(self._items)

@@ -1,9 +1,10 @@
 """How long the engine's thread waits for more before it goes on.
 
-A commit of outcomes only lingers for the next post. Who posts one after another is back as soon as it has its answer, just
-when the outcome of that post is reported; if the outcome went alone, the next post would wait for two commits instead of
-one. Nobody waits for an outcome that long: the moment is short, and after a few times in which nobody came it is left
-out until somebody would have come.
+After a commit it lingers for the callers that it has just answered: who posts one after another is back soon, together with
+those who came meanwhile, and one commit serves them all. Without that they part into two halves that wait for each other's
+commits, and who posts alone meets the commit of the outcome of its last post. It waits no longer than the last commit took,
+which is what coming too late would have cost, and only while callers do come back in that time as a rule: whether they would
+have is seen as well when it does not wait.
 
 A runtime with nothing to do looks up less often. It is woken by what its own process does and for what is due. On SQLite
 looking up is how a post of another process is seen; on Postgres the reconciling, which wakes it, looks for those.
@@ -16,8 +17,9 @@ from collections.abc import Iterable
 from routilux.runtime.clock import Clock
 from routilux.runtime.inputs import Input, InputQueue, is_asked
 
-LINGER_S = 0.0005
-MOST_MISSES = 4
+LINGER_S, MOST_LINGER_S = 0.0005, 0.002
+WORTH_IT = 0.7  # so often must they come back, lately
+LATELY = 8  # times
 QUIET_AFTER_S = 5.0
 
 
@@ -30,9 +32,11 @@ class Pace:
         self._poll_s = poll_s
         self.quiet_poll_s = max(poll_s, quiet_poll_s)
         self._busy_at = clock.monotonic()  # when something came in last
-        self._may_return = False  # the last commit answered a caller
-        self._went_alone = False  # the last commit held outcomes only
-        self._misses = 0
+        self._taken_at = self._busy_at  # when it went on last
+        self._wanted = 0  # callers that may come: answered by the last commit, or come meanwhile
+        self._linger_s = 0.0
+        self._missing = 0  # of those, when it went on without waiting
+        self._hope = 0.0  # how often they came back lately, 0 to 1
 
     def poll_s(self, *, is_running: bool) -> float:
         """Seconds until it looks up again if nothing wakes it."""
@@ -40,16 +44,22 @@ class Pace:
         return self.quiet_poll_s if is_quiet else self._poll_s
 
     def linger(self) -> None:
-        """Before inputs are taken: wait for a caller, if it is worth it."""
-        if self._went_alone and self._inputs.has_caller():
-            self._misses = 0
-        if self._may_return and self._misses < MOST_MISSES and not self._inputs.has_caller():
-            came = self._inputs.wait_for_caller(LINGER_S)
-            self._misses = 0 if came else self._misses + 1
+        """Before inputs are taken: wait for callers, if it is worth it."""
+        self._missing = max(0, self._wanted - self._inputs.callers())
+        if self._missing and self._hope > WORTH_IT:
+            self._learn(self._inputs.wait_for_callers(self._wanted, self._linger_s))
+            self._missing = 0
+        self._taken_at = self._clock.monotonic()
 
     def after(self, inputs: Iterable[Input]) -> None:
         """A commit of these is in."""
         if inputs:
             self._busy_at = self._clock.monotonic()
-        self._may_return = any(map(is_asked, inputs))
-        self._went_alone = not self._may_return
+        answered, there = sum(map(is_asked, inputs)), self._inputs.callers()
+        if self._missing:
+            self._learn(there >= self._missing)
+        self._wanted = answered + there if answered else 0
+        self._linger_s = min(MOST_LINGER_S, max(LINGER_S, self._busy_at - self._taken_at))
+
+    def _learn(self, came: bool) -> None:
+        self._hope += (came - self._hope) / LATELY
