@@ -142,16 +142,22 @@ class InputQueue:
 
     def __init__(self) -> None:
         self._items: deque[Input] = deque()
+        self._callers: deque[None] = deque()  # one for each of them: counted by all threads, without a lock
         self._bell = Bell()
         self._is_waiting = False
+        self._is_woken = False  # by somebody who put nothing, and not noticed yet
         self._wanted = 0  # so many callers are waited for; 0: for anything
 
     def put(self, item: Input) -> None:
+        if is_asked(item):
+            self._callers.append(None)
         self._items.append(item)
-        if self._is_waiting and (not self._wanted or self._are_there(self._wanted)):
+        if self._is_waiting and len(self._callers) >= self._wanted:
             self._bell.ring()
 
     def wake(self) -> None:
+        """There is something to look at. What it is must be there before."""
+        self._is_woken = True
         self._bell.ring()
 
     def take(self, most: int) -> list[Input]:
@@ -159,10 +165,12 @@ class InputQueue:
         taken: list[Input] = []
         while items and len(taken) < most:
             taken.append(items.popleft())
+        self._count_out(taken)
         return taken
 
     def put_back(self, items: list[Input]) -> None:
         """They come first again, in their order."""
+        self._callers.extend(None for item in items if is_asked(item))
         self._items.extendleft(reversed(items))
 
     def withdraw(self, receipt: Receipt) -> bool:
@@ -173,33 +181,37 @@ class InputQueue:
                     self._items.remove(item)
                 except ValueError:  # the engine was faster
                     return False
+                self._count_out([item])
                 return True
         return False
 
+    def _count_out(self, items: list[Input]) -> None:
+        for _ in filter(is_asked, items):
+            self._callers.pop()
+
     def wait(self, timeout: float) -> bool:
-        """Sleep until something is put, at most `timeout` seconds. False: nothing has come."""
+        """Sleep until something is put or somebody wakes, at most `timeout` seconds. False: neither."""
         self._is_waiting = True
-        came = bool(self._items) or self._bell.wait(timeout)
-        self._is_waiting = False
+        came = bool(self._items) or self._is_woken or self._bell.wait(timeout)
+        self._is_waiting = self._is_woken = False
         self._bell.hush()
         return came
 
     def wait_for_callers(self, wanted: int, timeout: float) -> bool:
-        """The same until so many are there who wait for an answer."""
+        """Sleep until so many are there who wait for an answer, or somebody wakes. False: they are not there."""
         self._wanted = wanted
         self._is_waiting = True
-        came = self._are_there(wanted) or self._bell.wait(timeout)
+        if self.callers < wanted and not self._is_woken:
+            self._bell.wait(timeout)
         self._is_waiting = False
         self._wanted = 0
         self._bell.hush()
-        return came
+        return self.callers >= wanted
 
+    @property
     def callers(self) -> int:
         """So many of those who put something wait for an answer."""
-        return sum(map(is_asked, tuple(self._items)))
-
-    def _are_there(self, wanted: int) -> bool:
-        return len(self._items) >= wanted and self.callers() >= wanted
+        return len(self._callers)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -45,7 +45,7 @@ class Pace:
 
     def linger(self) -> None:
         """Before inputs are taken: wait for callers, if it is worth it."""
-        self._missing = max(0, self._wanted - self._inputs.callers())
+        self._missing = max(0, self._wanted - self._inputs.callers)
         if self._missing and self._hope > WORTH_IT:
             self._learn(self._inputs.wait_for_callers(self._wanted, self._linger_s))
             self._missing = 0
@@ -55,7 +55,7 @@ class Pace:
         """A commit of these is in."""
         if inputs:
             self._busy_at = self._clock.monotonic()
-        answered, there = sum(map(is_asked, inputs)), self._inputs.callers()
+        answered, there = sum(map(is_asked, inputs)), self._inputs.callers
         if self._missing:
             self._learn(there >= self._missing)
         self._wanted = answered + there if answered else 0

@@ -32,7 +32,9 @@ class Turns(InputQueue):
         self.clock = ManualClock()
         self.takes, self.away, self.logic = takes, away, logic
         self.pace = Pace(self, self.clock, 0.05, 0.25)
-        self.to_come = [(0.1 * takes * n, n, caller()) for n in range(callers)]
+        self.to_come: list[tuple[float, int, Input]] = [
+            (0.1 * takes * n, n, caller()) for n in range(callers)
+        ]
         self.begun = self.clock.monotonic()
         self.lingered: list[float] = []
 
@@ -46,11 +48,11 @@ class Turns(InputQueue):
 
     def wait_for_callers(self, wanted: int, timeout: float) -> bool:
         waited = 0.0
-        while waited < timeout and self.callers() < wanted:
+        while waited < timeout and self.callers < wanted:
             self.go_on(timeout / 100)
             waited += timeout / 100
         self.lingered.append(timeout)
-        return self.callers() >= wanted
+        return self.callers >= wanted
 
     def turn(self) -> int:
         """One commit; how many callers were in it."""
@@ -133,6 +135,14 @@ def test_the_last_caller_that_is_waited_for_wakes_and_outcomes_do_not() -> None:
     inputs.put(caller())
     thread.join(20.0)
     assert woken.is_set()
+
+
+def test_whoever_wakes_ends_the_wait_for_callers_and_the_next_sleep() -> None:
+    inputs = InputQueue()
+    inputs.wake()
+    assert not inputs.wait_for_callers(1, 60.0)
+    assert inputs.wait(60.0)
+    assert not inputs.wait(0.0)
 
 
 def test_what_rings_before_somebody_waits_is_heard_once() -> None:
