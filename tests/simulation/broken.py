@@ -431,6 +431,8 @@ BROKEN = {
         BrokenEngine(operators.late_arrivals_stay_in_the_inbox, faults=("cancel_worker",)),
         BrokenEngine(operators.cancelled_worker_is_started_again, faults=("cancel_worker",)),
         BrokenEngine(operators.outcomes_of_a_cancelled_worker_go_in, faults=("cancel_worker",)),
+        BrokenEngine(operators.completed_job_leaves_what_waits, faults=("operate",)),
+        BrokenEngine(operators.job_with_a_dead_letter_is_completed, faults=("dead_letter",)),
     )
 }
 

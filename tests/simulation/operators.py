@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from routilux.core.states import ENDED_WORKER, WorkerStatus
+from routilux.core.states import ENDED_WORKER, JobStatus, WorkerStatus
 from routilux.runtime import accepting, adopting, control, dispatching, keeping, timeouts
+from routilux.runtime.batch import Batch
 from routilux.runtime.control import Body
 
 
@@ -176,3 +177,24 @@ def outcomes_of_a_cancelled_worker_go_in(patch: pytest.MonkeyPatch) -> None:
         batch.after.append(lambda: engine.to_release.append(cell))
 
     patch.setitem(control._VERBS, "cancel_worker", cancel)
+
+
+def completed_job_leaves_what_waits(patch: pytest.MonkeyPatch) -> None:
+    """Whoever says that a job is over has only its record changed."""
+    end = control._VERBS["complete_job"]
+
+    def half(engine: Any, batch: Any, worker_id: Any, job_id: Any, body: Body) -> None:
+        control._live_job(engine, batch, worker_id, job_id)[1].open_count = 0
+        end(engine, batch, worker_id, job_id, body)
+
+    patch.setitem(control._VERBS, "complete_job", half)
+
+
+def job_with_a_dead_letter_is_completed(patch: pytest.MonkeyPatch) -> None:
+    """The last message of a job ends it well, whatever became of it."""
+    end = Batch.end_job
+
+    def well(self: Any, cell: Any, job: Any, status: Any, *rest: Any) -> None:
+        end(self, cell, job, JobStatus.COMPLETED if status == JobStatus.FAILED else status, *rest)
+
+    patch.setattr(Batch, "end_job", well)

@@ -45,7 +45,7 @@ class Clients:
             self._send(f"j{number % len(self._world.model.posted)}", number // 2)
 
     def operate(self, number: int) -> None:
-        """An operator cancels, pauses or resumes a job. What it is refused for is as good as not asked."""
+        """An operator ends, pauses or resumes a job. What it is refused for is as good as not asked."""
         process = self._world.alive(number)
         if process is not None and self._world.model.posted:
             verb = VERBS[number // 3 % len(VERBS)]
@@ -55,7 +55,10 @@ class Clients:
                 jobs = process.jobs_under_way() or jobs
             for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
                 job_id = jobs[number // 17 % len(jobs)]
-                self._demand(process, verb, self._worker_of(job_id), job_id, number // 13)
+                body: Body = {}
+                if verb == "cancel_job" and (status := ENDED[number // 19 % len(ENDED)]) != "cancelled":
+                    verb, body = "complete_job", {"status": status, "error": None, "result": None}
+                self._demand(process, verb, self._worker_of(job_id), job_id, number // 13, body)
 
     def pause_worker(self, number: int) -> None:
         """An operator pauses a worker."""
@@ -96,7 +99,7 @@ class Clients:
         if process is not None and target is not None and jobs:
             job_id = jobs[number // 3 % len(jobs)]
             text = encode_payload(None, world.model.posted[job_id], 1 << 20)
-            world.model.asked_to_signal[job_id] += 1
+            world.model.signals.asked[job_id] += 1
             self._demand(
                 process, "signal", self._worker_of(job_id), job_id, number // 7,
                 {"routine": target[0], "slot": target[1], "payload": text},
@@ -151,10 +154,10 @@ class Clients:
             match verb:
                 case "post":
                     model.acknowledged.add(name)
-                case "cancel_job":
-                    model.cancelled.add(name)
+                case "cancel_job" | "complete_job":
+                    model.told_ended.add(name)
                 case "signal":
-                    model.signalled[name] += 1
+                    model.signals.told[name] += 1
                 case "pause_worker" if name not in model.cancels.asked:
                     model.pauses.acknowledge(name)
                 case "cancel_worker":
@@ -213,21 +216,20 @@ class Clients:
         world = self._world
         is_direct = worker_id in process.engine.by_id and number % 4 != 3
         world.counts["operate"] += 1
-        if verb == "cancel_job" and job_id is not None:
-            world.model.asked_to_cancel.add(job_id)
+        body = body or {}
+        if verb in ("cancel_job", "complete_job") and job_id is not None:
+            world.model.asked_to_end.add((job_id, body.get("status", "cancelled")))
         way = "" if is_direct else f" for the owner of {worker_id}"
         world.model.pauses.ask(verb, worker_id)
         if verb == "cancel_worker":
             world.model.cancels.asked[worker_id] = None
-        world.say(f"process {process.number}: {verb} {job_id or (body or {}).get('seq', worker_id)}{way}")
+        world.say(f"process {process.number}: {verb} {job_id or body.get('seq', worker_id)}{way}")
         if is_direct:
             receipt = Receipt()
-            process.engine.inputs.put(
-                self._input(process, verb, worker_id, job_id or "", body or {}, receipt)
-            )
+            process.engine.inputs.put(self._input(process, verb, worker_id, job_id or "", body, receipt))
             self._asked.append((process, verb, job_id or worker_id, receipt))
         else:
-            world.act(process, lambda: self._demand_outside(process, verb, worker_id, job_id, body or {}))
+            world.act(process, lambda: self._demand_outside(process, verb, worker_id, job_id, body))
 
     def _input(
         self, process: Process, verb: str, worker_id: str, job_id: str, body: Body, receipt: Receipt

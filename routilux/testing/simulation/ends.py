@@ -53,6 +53,7 @@ def jobs(model: Model, refused: set[str]) -> None:
             raise Violation(
                 "P11", f"job {job_id} never ends: it is {status}; {where or 'nothing of it waits'}"
             )
-    for job_id in model.cancelled - model.letters.ever_reopened:
-        if model.jobs[job_id] != "cancelled":
-            raise Violation("P8", f"job {job_id} was cancelled, and is {model.jobs[job_id]}")
+    for job_id in model.told_ended - model.letters.ever_reopened:
+        status = model.jobs[job_id]
+        if (job_id, status) not in model.asked_to_end:
+            raise Violation("P8", f"job {job_id} was ended by an operator, and is {status}")

@@ -20,6 +20,7 @@ from routilux.testing.simulation.cancels import Cancels
 from routilux.testing.simulation.letters import DeadLetters
 from routilux.testing.simulation.limits import Limits
 from routilux.testing.simulation.pauses import Pauses
+from routilux.testing.simulation.signals import Signals
 from routilux.testing.simulation.tables import ENDED, Json, Tables, Violation
 from routilux.testing.simulation.wishes import Wish
 
@@ -34,10 +35,8 @@ class Model:
     may_fail: bool = False
     posted: dict[str, Json] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
-    asked_to_cancel: set[str] = field(default_factory=set)
-    cancelled: set[str] = field(default_factory=set)  # and told that it is
-    asked_to_signal: Counter[str] = field(default_factory=Counter)
-    signalled: Counter[str] = field(default_factory=Counter)  # and told that it is
+    asked_to_end: set[tuple[str, str]] = field(default_factory=set)  # job id, with which status
+    told_ended: set[str] = field(default_factory=set)  # jobs of those, and whoever asked was told that it is
     jobs: dict[str, str] = field(default_factory=dict)  # job id -> status
     wishes: dict[tuple[int, int], Wish] = field(default_factory=dict)  # (worker, when it began) -> wish
     _seen: dict[int, int] = field(default_factory=dict)  # worker -> last activation
@@ -52,12 +51,14 @@ class Model:
     letters: DeadLetters = field(init=False)
     limits: Limits = field(init=False)
     cancels: Cancels = field(init=False)
+    signals: Signals = field(init=False)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.tables, self.flows, self._ended)
         self.letters = DeadLetters(self.tables, self.attempts)
         self.limits = Limits(self.tables, self.flows, self.clock)
         self.cancels = Cancels(self.tables)
+        self.signals = Signals(self.tables)
 
     # what the world tells
 
@@ -106,7 +107,7 @@ class Model:
         self.attempts.check_places()
         self.limits.look()
         self._check_jobs()
-        self._check_signals()
+        self.signals.look(self.jobs)
         self._check_marks()
 
     def _take_in(
@@ -250,14 +251,8 @@ class Model:
                 and job_id not in self.letters.reopened
             ):
                 raise Violation("P8", f"job {job_id} was {before[job_id]} and is {status}")
-            if (
-                status == "cancelled"
-                and job_id not in self.cancelled
-                and before.get(job_id) != status
-                and job_id not in self.asked_to_cancel
-                and worker not in self.cancels.ids.values()
-            ):
-                raise Violation("P8", f"job {job_id} was cancelled, and nobody asked for it")
+            if before.get(job_id) != status and (job_id, status) not in self.asked_to_end:
+                self._check_end(worker, job, job_id, status)
             if status in ENDED and open_count[worker, job]:
                 raise Violation(
                     "P8",
@@ -278,20 +273,18 @@ class Model:
         for job_id in before.keys() - self.jobs.keys():
             raise Violation("P1", f"job {job_id} was there and is gone")
 
-    def _check_signals(self) -> None:
-        """P1 and P3: each signal that was acknowledged is a message, and none is two."""
-        for job_id, asked in self.asked_to_signal.items():
-            row = self.tables.one(
-                "SELECT count(*) FROM routilux_jobs AS j JOIN routilux_messages AS m ON m.worker = j.worker AND m.job = j.job"
-                " WHERE j.job_id = ? AND m.produced_by IS NULL",
-                job_id,
+    def _check_end(self, worker: int, job: int, job_id: str, status: str) -> None:
+        """P8: a job that nobody has ended is not cancelled, and is completed when all of it was worked on."""
+        if status == "cancelled" and worker not in self.cancels.ids.values():
+            raise Violation("P8", f"job {job_id} was cancelled, and nobody asked for it")
+        left = self.tables.one(
+            "SELECT seq, routine, status FROM routilux_messages WHERE worker = ? AND job = ? AND status <> 'consumed'",
+            worker, job,
+        )  # fmt: skip
+        if status == "completed" and left is not None and job_id not in self.letters.ever_reopened:
+            raise Violation(
+                "P8", f"job {job_id} is completed, and its message {left[0]} at {left[1]!r} is {left[2]}"
             )
-            count = row[0] - 1 if row is not None else 0  # one is the post
-            if job_id in self.jobs and not self.signalled[job_id] <= count <= asked:
-                raise Violation(
-                    "P1",
-                    f"job {job_id} has {count} signals of {asked}, acknowledged are {self.signalled[job_id]}",
-                )
 
     def _check_marks(self) -> None:
         """P11: a start reads a slot from its low mark on, so nothing may wait below it."""
