@@ -388,9 +388,9 @@ BROKEN = {
         ),
         BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
         BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
-        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1100),  # of 1,151
+        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1140),  # of 1,152
         BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
-        BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",)),
+        BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",), start=40),  # of 53
         BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(
             strangers.retry_that_comes_due_in_a_pause_starts_afresh, faults=("logic_error", "operate")
@@ -400,7 +400,9 @@ BROKEN = {
             faults=("pause",),
             start=200,  # of 230
         ),
-        BrokenEngine(strangers.first_replaced_state_is_not_undone, faults=("logic_error",)),
+        BrokenEngine(
+            strangers.first_replaced_state_is_not_undone, faults=("logic_error",), start=40
+        ),  # of 47
         BrokenEngine(
             strangers.batch_is_discarded_with_its_newest_job,
             "narrow",

@@ -82,16 +82,17 @@ print(told.hexdigest())
 
 def test_a_seed_makes_the_same_world_in_another_process() -> None:
     """Nothing goes by the order of a set, or by an address."""
-    told = {
-        subprocess.run(
+    others = [
+        subprocess.Popen(
             [sys.executable, "-c", _DIGEST, number],
             env={**os.environ, "PYTHONHASHSEED": number, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
-        ).stdout
+        )
         for number in ("1", "77777")
-    }
+    ]
+    told = {other.communicate()[0] for other in others}
+    assert [other.returncode for other in others] == [0, 0]
     assert len(told) == 1
 
 
