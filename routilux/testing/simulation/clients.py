@@ -53,11 +53,10 @@ class Clients:
             jobs = paused if verb == "resume_job" and paused else list(self._world.model.posted)
             if verb != "resume_job" and number // 7 % 2:  # one that is just being worked on, if there is any
                 jobs = process.jobs_under_way() or jobs
+            job_id, body = jobs[number // 17 % len(jobs)], Body()
+            if verb == "cancel_job" and (status := ENDED[number // 19 % len(ENDED)]) != "cancelled":
+                verb, body = "complete_job", {"status": status, "error": None, "result": None}
             for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
-                job_id = jobs[number // 17 % len(jobs)]
-                body: Body = {}
-                if verb == "cancel_job" and (status := ENDED[number // 19 % len(ENDED)]) != "cancelled":
-                    verb, body = "complete_job", {"status": status, "error": None, "result": None}
                 self._demand(process, verb, self._worker_of(job_id), job_id, number // 13, body)
 
     def pause_worker(self, number: int) -> None:
