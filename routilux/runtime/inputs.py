@@ -85,7 +85,7 @@ class Post:
     fingerprint: str | None = None  # set: the caller chose the id, so it is an idempotency key
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PostIn:
     """Messages for one slot of one worker; all of them go in, or none."""
 
@@ -99,7 +99,7 @@ class PostIn:
     inbox_id: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SignalIn:
     """One more message into a running job."""
 
@@ -111,14 +111,14 @@ class SignalIn:
     receipt: Receipt
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunEnded:
     """The executor has let go of a run."""
 
     run: Run
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """Something to be done by the engine's thread, inside the next group commit."""
 
@@ -126,7 +126,7 @@ class Request:
     receipt: Receipt = field(default_factory=Receipt)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """Something to be done by the engine's thread between two commits, in transactions of its own."""
 
@@ -138,7 +138,10 @@ Input = Outcome | RunEnded | PostIn | SignalIn | Request | Task
 
 
 class InputQueue:
-    """Many threads put, the engine's thread takes. `put` costs an append; it wakes only a sleeper."""
+    """Many threads put, the engine's thread takes. `put` costs an append; it wakes only a sleeper.
+
+    Inputs are compared by identity: a comparison in Python would let other threads change the queue in the middle of a removal.
+    """
 
     def __init__(self) -> None:
         self._items: deque[Input] = deque()
@@ -164,7 +167,10 @@ class InputQueue:
         items = self._items
         taken: list[Input] = []
         while items and len(taken) < most:
-            taken.append(items.popleft())
+            try:
+                taken.append(items.popleft())
+            except IndexError:  # the last one was withdrawn meanwhile
+                break
         self._count_out(taken)
         return taken
 
@@ -193,8 +199,11 @@ class InputQueue:
         """Sleep until something is put or somebody wakes, at most `timeout` seconds. False: neither."""
         self._is_waiting = True
         came = bool(self._items) or self._is_woken or self._bell.wait(timeout)
-        self._is_waiting = self._is_woken = False
+        self._is_waiting = False
         self._bell.hush()
+        if self._is_woken:  # only what was seen is cleared: a wake-up after this look ends the next sleep
+            self._is_woken = False
+            return True
         return came
 
     def wait_for_callers(self, wanted: int, timeout: float) -> bool:

@@ -382,7 +382,9 @@ class Runtime:
     def _wait(self, entry: Input, receipt: Receipt) -> Any:
         self.submit(entry)
         while not self.drive.answer(receipt, 1.0):
-            if not self._parts.is_running:
+            if (
+                not self._parts.is_running and not receipt.is_done
+            ):  # it may have been answered just before the end
                 raise RuntimeShutDownError("Runtime is shut down")
         return receipt.get()
 

@@ -349,8 +349,8 @@ def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
-    """`scene` and `faults`: what brings it out soonest; with all faults it takes longer. `start`: the first seed of a usual run, where
-    those before it take a large part of its minutes and show nothing; nights begin at 0.
+    """`scene` and `faults`: what brings it out soonest; with all faults it takes longer. `start`: the first seed of a usual run,
+    a little before the one that catches it, where those before that take a large part of its minutes; nights begin at 0.
     """
 
     breaks: Callable[[pytest.MonkeyPatch], None]
@@ -379,36 +379,23 @@ BROKEN = {
         BrokenEngine(resumes_twice_in_one_commit, faults=("operate",)),
         BrokenEngine(keeps_savepoints_that_fail, faults=("busy",)),
         BrokenEngine(counts_only_who_is_busy, faults=()),
-        BrokenEngine(keeps_rows_behind_a_silent_discard, "gathering", ("operate",), start=400),  # of 407
-        BrokenEngine(sets_data_of_another_job, "narrow", ("operate",), start=200),  # of 232
+        BrokenEngine(keeps_rows_behind_a_silent_discard, "gathering", ("operate",), start=400),
+        BrokenEngine(sets_data_of_another_job, "narrow", ("operate",), start=200),
         BrokenEngine(
-            keeps_what_it_found_for_a_worker_loaded_again,
-            faults=("mistake", "logic_error"),
-            start=240,  # of 264
+            keeps_what_it_found_for_a_worker_loaded_again, faults=("mistake", "logic_error"), start=240
         ),
         BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
         BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
-        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1140),  # of 1,152
+        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1140),
         BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
-        BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",), start=40),  # of 53
+        BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",), start=40),
         BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(
             strangers.retry_that_comes_due_in_a_pause_starts_afresh, faults=("logic_error", "operate")
         ),
-        BrokenEngine(
-            strangers.idle_workers_survive_the_loss_of_identity,
-            faults=("pause",),
-            start=200,  # of 230
-        ),
-        BrokenEngine(
-            strangers.first_replaced_state_is_not_undone, faults=("logic_error",), start=40
-        ),  # of 47
-        BrokenEngine(
-            strangers.batch_is_discarded_with_its_newest_job,
-            "narrow",
-            ("operate",),
-            start=200,  # of 232
-        ),
+        BrokenEngine(strangers.idle_workers_survive_the_loss_of_identity, faults=("pause",), start=200),
+        BrokenEngine(strangers.first_replaced_state_is_not_undone, faults=("logic_error",), start=40),
+        BrokenEngine(strangers.batch_is_discarded_with_its_newest_job, "narrow", ("operate",), start=200),
         BrokenEngine(strangers.low_water_mark_forgets_what_runs, faults=("crash",)),
         BrokenEngine(
             strangers.keyed_post_that_waits_for_room_is_taken_for_its_own_repeat, "narrow", ("pause",)

@@ -40,8 +40,8 @@ def test_a_broken_engine_is_caught(
 ) -> None:
     engine = BROKEN[name]
     engine.breaks(monkeypatch)
+    first = 0 if SEEDS > MOST else engine.start
     with pytest.raises(SimulationError) as caught:
-        first = 0 if SEEDS > MOST else engine.start
         for start in range(first, MOST, PIECE):  # most are caught in the first
             simulate(
                 **SCENES[engine.scene],

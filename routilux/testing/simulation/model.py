@@ -277,13 +277,14 @@ class Model:
         """P8: a job that nobody has ended is not cancelled, and is completed when all of it was worked on."""
         if status == "cancelled" and worker not in self.cancels.ids.values():
             raise Violation("P8", f"job {job_id} was cancelled, and nobody asked for it")
-        left = self.tables.one(
+        if status != "completed" or job_id in self.letters.ever_reopened:
+            return
+        for seq, routine, state in self.tables.all(
             "SELECT seq, routine, status FROM routilux_messages WHERE worker = ? AND job = ? AND status <> 'consumed'",
             worker, job,
-        )  # fmt: skip
-        if status == "completed" and left is not None and job_id not in self.letters.ever_reopened:
+        ):  # fmt: skip
             raise Violation(
-                "P8", f"job {job_id} is completed, and its message {left[0]} at {left[1]!r} is {left[2]}"
+                "P8", f"job {job_id} is completed, and its message {seq} at {routine!r} is {state}"
             )
 
     def _check_marks(self) -> None:

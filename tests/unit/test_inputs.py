@@ -1,0 +1,104 @@
+"""The queue between callers and the engine's thread: nothing is lost in it, whoever does what at the same time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+
+from routilux.core.activation import Outcome
+from routilux.runtime.inputs import (
+    Bell,
+    Input,
+    InputQueue,
+    Post,
+    PostIn,
+    Receipt,
+    Request,
+    RunEnded,
+    SignalIn,
+    Task,
+)
+
+ROUNDS = 30_000
+
+
+@pytest.fixture
+def hasty_switches() -> Iterator[None]:
+    """Threads change at almost every chance."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def post() -> PostIn:
+    return PostIn("flow", "worker", "routine", "slot", [Post("job", "{}")], Receipt())
+
+
+@pytest.mark.parametrize("kind", [Outcome, RunEnded, PostIn, SignalIn, Request, Task])
+def test_inputs_are_compared_by_identity(kind: type) -> None:
+    """`deque.remove` compares: in Python, others would change the queue meanwhile."""
+    assert kind.__eq__ is object.__eq__
+
+
+@pytest.mark.usefixtures("hasty_switches")
+def test_each_post_is_withdrawn_or_taken_and_nobody_gets_an_error() -> None:
+    inputs, errors = InputQueue(), list[BaseException]()
+    withdrawn, taken = [0, 0], list[Input]()
+    posting = threading.Event()
+
+    def give_up(number: int) -> None:
+        try:
+            for _ in range(ROUNDS):
+                entry = post()
+                inputs.put(entry)
+                withdrawn[number] += inputs.withdraw(entry.receipt)
+        except BaseException as error:
+            errors.append(error)
+
+    def take() -> None:
+        try:
+            while not posting.is_set():
+                taken.extend(inputs.take(4096))
+        except BaseException as error:
+            errors.append(error)
+
+    posters = [threading.Thread(target=give_up, args=(number,)) for number in range(2)]
+    taker = threading.Thread(target=take)
+    for thread in (*posters, taker):
+        thread.start()
+    for thread in posters:
+        thread.join()
+    posting.set()
+    taker.join()
+    taken.extend(inputs.take(4096))
+    assert errors == []
+    assert sum(withdrawn) + len(taken) == 2 * ROUNDS
+    assert (len(inputs), inputs.callers) == (0, 0)
+
+
+def test_what_was_taken_before_the_last_was_withdrawn_is_not_lost() -> None:
+    class SaysThereIsOneMore(deque[Input]):
+        def __bool__(self) -> bool:
+            return True
+
+    inputs, entry = InputQueue(), post()
+    inputs._items = SaysThereIsOneMore()
+    inputs.put(entry)
+    assert inputs.take(10) == [entry]
+
+
+def test_a_wake_up_just_as_the_sleep_ends_by_itself_is_noticed() -> None:
+    inputs = InputQueue()
+
+    class Late(Bell):
+        def wait(self, timeout: float | None) -> bool:
+            inputs.wake()
+            return False
+
+    inputs._bell = Late()
+    assert inputs.wait(0.0)
