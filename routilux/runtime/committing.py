@@ -4,7 +4,8 @@
 
 Passing errors (connection lost, deadlock, busy, disk full) send the same rows again under the same number, however
 long it takes; the commit row tells whether an earlier try went in. Any other error is a refusal: the engine takes
-the batch apart.
+the batch apart. What was sent before the error may still reach the database when nobody waits for it any more, so first its
+number is used up: a commit of its row alone, and of the next one's, which tells that it was this that used it up.
 """
 
 from __future__ import annotations
@@ -65,11 +66,45 @@ class GroupCommit:
                 self._engine.commit_n += 1
                 if self._is_decided:
                     raise Refused(error) from error
-            except (Fenced, Refused):
+            except (Fenced, RuntimeShutDownError):
+                raise
+            except Exception as error:
+                if classify(error) in PASSING:
+                    attempt += 1
+                    self._wait(error, attempt)
+                    continue
+                if self._was_sent and self._went_in():
+                    return None
+                raise error if isinstance(error, Refused) else Refused(error) from error
+
+    def _went_in(self) -> bool:
+        """Whether an earlier try is in. If not none ever will be: its number and the next are used up, durably."""
+        engine = self._engine
+        key, n, now = engine.runtime_key, engine.commit_n, self._batch.now
+        running = as_json([run.in_flight() for run in engine.runs])
+        attempt = 0
+        while True:
+            try:
+                with interpreter.in_commit(), engine.store.commit(key) as current:
+                    try:
+                        current.fence()
+                        current.mark(key, n, running, now)
+                        current.mark(key, n + 1, running, now)
+                    except (
+                        AlreadyIn
+                    ):  # the number was used up by the commit or, if the next is, too, right here
+                        if not current.went_in(key, n + 1):
+                            return True
+                    except Fenced:
+                        was_in = current.went_in(key, n) and not current.went_in(key, n + 1)
+                        raise Fenced(was_in=was_in) from None
+                engine.commit_n = n + 1
+                return False
+            except Fenced:
                 raise
             except Exception as error:
                 if classify(error) not in PASSING:
-                    raise Refused(error) from error
+                    raise  # it cannot be known: the engine tells whoever waits so
                 attempt += 1
                 self._wait(error, attempt)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -10,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import Connection, insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import insert
 
 from routilux.activation_policies import immediate_policy
 from routilux.core.context import get_current_job
@@ -24,48 +21,11 @@ from routilux.errors import DatabaseUnavailableError, PostInDoubt
 from routilux.runtime import Client, Runtime
 from routilux.runtime.inputs import RunEnded
 from tests.crash.support import checker, orders, program
+from tests.crash.support.losses import AFTER, BEFORE, Losses
 from tests.crash.support.proxy import CuttingProxy
 from tests.crash.support.staging import JOBS, HeldEngine, Staging, next_group
 from tests.crash.support.zygote import Zygote, until
 from tests.support.postgres import PostgresServer
-
-BEFORE, AFTER = "not committed", "committed"
-
-
-class Losses:
-    """Loses the answers to the next commits of a runtime, in these ways; goes at its end."""
-
-    def __init__(
-        self, runtime: Runtime, ways: list[str], meanwhile: Callable[[], None] = lambda: None
-    ) -> None:
-        self.left = list(ways)
-        self._meanwhile = meanwhile
-        self._writer = runtime.store._writer
-        self._is_sqlite = runtime.store.database.is_sqlite
-
-    def __enter__(self) -> Losses:
-        self._writer.before_commit, self._writer.after_commit = self._before, self._after
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._writer.before_commit = self._writer.after_commit = None
-
-    def _before(self, connection: Connection) -> None:
-        if self.left[:1] == [BEFORE]:
-            self._lose()
-
-    def _after(self) -> None:
-        if self.left[:1] == [AFTER]:
-            self._lose()
-
-    def _lose(self) -> None:
-        self.left.pop(0)
-        self._meanwhile()
-        if self._is_sqlite:
-            cause: Exception = sqlite3.ProgrammingError("Cannot operate on a closed database.")
-        else:
-            cause = psycopg.OperationalError("server closed the connection unexpectedly")
-        raise OperationalError("COMMIT", None, cause, connection_invalidated=True)
 
 
 @pytest.fixture(autouse=True)

@@ -142,3 +142,31 @@ class LateProxy(CuttingProxy):
         answer = server.recv(65536)
         with self._lock:
             self.refused += b"C22012" in answer or b"C23505" in answer
+
+
+class KeepingProxy(CuttingProxy):
+    """Keeps the next transaction that comes whole and hangs up on its client; the server gets it when `hand_over` is called."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.must_keep = False
+        self._go, self._is_over = threading.Event(), threading.Event()
+        self._answer = b""
+
+    def hand_over(self) -> bytes:
+        """The server reads what was kept; what it answers."""
+        self._go.set()
+        assert self._is_over.wait(30)
+        return self._answer
+
+    def _is_cut(self, client: socket.socket, server: socket.socket, data: bytes) -> bool:
+        with self._lock:
+            is_kept = self.must_keep and data[5:].startswith(b"BEGIN")
+            self.must_keep = self.must_keep and not is_kept
+        if is_kept:
+            client.shutdown(socket.SHUT_RDWR)
+            assert self._go.wait(30)
+            server.sendall(data)
+            self._answer = server.recv(65536)
+            self._is_over.set()
+        return is_kept
