@@ -163,7 +163,10 @@ class JobContext:
         self._port.cancel_job(self.job_id, reason)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the job has ended. False after `timeout` seconds; never raises for it."""
+        """Wait until the job has ended. False after `timeout` seconds; never raises for it.
+
+        Waits on while the database does not answer; `DatabaseUnavailableError` if it still does not after `timeout`.
+        """
         return self._port.wait_for_job(self.job_id, timeout)
 
     def result(self, timeout: float | None = None) -> Any:

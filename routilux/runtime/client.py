@@ -24,7 +24,7 @@ from routilux.errors import (
     SlotNotFoundError,
     WorkerNotFoundError,
 )
-from routilux.runtime import door, outbox, reading, starting
+from routilux.runtime import door, outbox, reading, starting, waiting
 from routilux.runtime.clock import ServerClock, SystemClock
 from routilux.runtime.door import PostItem, Seconds
 from routilux.runtime.handles import JobHandle
@@ -56,13 +56,13 @@ class Client:
         self._clock = ServerClock() if self._database.is_postgres else SystemClock()
         self._max_payload_bytes = max_payload_bytes
         url = self._database.url.render_as_string(hide_password=False)
+        self.store = Store(self._database)
         try:
-            with self._database.read() as connection:
+            with self.store.read() as connection:
                 schema.ensure(connection, url, is_exclusive=lambda: False)
         except BaseException:
             self._database.close()
             raise
-        self.store = Store(self._database)
 
     def __enter__(self) -> Client:
         return self
@@ -242,10 +242,9 @@ class Client:
         wait_s = door.timeout_s(timeout)
         deadline = None if wait_s is None else time.monotonic() + wait_s
         while True:
-            with self.store.read() as connection:
-                if not history.open_job_ids_among(connection, [job_id]):
-                    return True
             left = PERIOD_S if deadline is None else deadline - time.monotonic()
+            if waiting.has_ended(self.store, job_id, is_last=left <= 0):
+                return True
             if left <= 0:
                 return False
             threading.Event().wait(min(PERIOD_S, left))

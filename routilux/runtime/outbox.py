@@ -12,6 +12,7 @@ from routilux.core.job_context import JobContext, JobSnapshot
 from routilux.core.states import JobStatus
 from routilux.core.worker_state import WorkerState
 from routilux.errors import (
+    DatabaseUnavailableError,
     DeadLetterGoneError,
     IdempotencyConflictError,
     PostInDoubt,
@@ -165,14 +166,29 @@ def _check_room(
 def ask(
     store: Store, kind: str, flow: str, worker_id: str, job_id: str | None, body: dict[str, Any], now: int
 ) -> None:
-    """A verb for the owner of a worker. Raises `DeadLetterGoneError` if another operator was first."""
+    """A verb for the owner of a worker.
+
+    Raises `DeadLetterGoneError` if another operator was first, `DatabaseUnavailableError`.
+    """
+    row = {
+        "kind": kind, "flow": flow, "worker_id": worker_id, "job_id": job_id, "body": orjson.dumps(body).decode(),
+        "created_at": now,
+    }  # fmt: skip
+    try:
+        _insert_verb(store, row, body)
+    except SQLAlchemyError as error:
+        if classify(error) is Failure.LOST:
+            raise DatabaseUnavailableError(
+                f"{store.database.safe_url}: the connection was lost; it is not known whether {kind} was stored"
+            ) from error
+        check_named(error, store.database.url)
+        raise
+
+
+def _insert_verb(store: Store, row: dict[str, Any], body: dict[str, Any]) -> None:
     with store.database.write() as connection:
-        if kind in ("retry_dead", "drop_dead"):
-            stored = loading.worker_named(connection, worker_id)
+        if row["kind"] in ("retry_dead", "drop_dead"):
+            stored = loading.worker_named(connection, row["worker_id"])
             if stored is None or not letters.hold_letter(connection, stored.key, body["seq"]):
                 raise DeadLetterGoneError(body["seq"])
-        row = {
-            "kind": kind, "flow": flow, "worker_id": worker_id, "job_id": job_id, "body": orjson.dumps(body).decode(),
-            "created_at": now,
-        }  # fmt: skip
         listening.put(connection, [row])

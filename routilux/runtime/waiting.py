@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from routilux.errors import DatabaseUnavailableError
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import timeout_s
 from routilux.store import history, loading
+from routilux.store.store import Store
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -60,23 +63,44 @@ def job(runtime: Runtime, job_id: str, timeout: float | None) -> bool:
     event = runtime.ends.add(job_id)
     try:
         while True:
-            with runtime.store.read() as connection:
-                if not history.open_job_ids_among(connection, [job_id]):
-                    return True
-            if _is_over(runtime, deadline):
+            is_over = _is_over(runtime, deadline)
+            if has_ended(runtime.store, job_id, is_last=is_over):
+                return True
+            if is_over:
                 return False
             runtime.drive.happens(event, PERIOD_S, deadline)
     finally:
         runtime.ends.remove(job_id, event)
 
 
+def has_ended(store: Store, job_id: str, *, is_last: bool) -> bool:
+    """Whether a job has ended; `is_last`: as in `_answer`."""
+
+    def ask() -> bool:
+        with store.read() as connection:
+            return not history.open_job_ids_among(connection, [job_id])
+
+    return _answer(ask, unknown=False, is_last=is_last)
+
+
+def _answer(ask: Callable[[], bool], *, unknown: bool, is_last: bool) -> bool:
+    """What the database says. While it does not answer it is asked again later, unless this is the last time."""
+    try:
+        return ask()
+    except DatabaseUnavailableError:
+        if is_last:
+            raise
+        return unknown
+
+
 def all_jobs(runtime: Runtime, timeout: float | None) -> bool:
     """Until nothing of my workers waits, is parked or runs, wherever they run, and what I posted elsewhere has ended."""
     deadline = _deadline(runtime, timeout)
     while _here(runtime, deadline):
-        if not _is_work_elsewhere(runtime):
+        is_over = _is_over(runtime, deadline)
+        if not _answer(lambda: _is_work_elsewhere(runtime), unknown=True, is_last=is_over):
             return True
-        if _is_over(runtime, deadline):
+        if is_over:
             return False
         runtime.drive.happens(threading.Event(), PERIOD_S, deadline)
     return False
@@ -126,7 +150,8 @@ def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | No
 def remember(runtime: Runtime, job_ids: Sequence[str]) -> None:
     """Jobs that others run for me: known until they have ended, which is asked for when somebody waits, or there are many."""
     if len(runtime.posted_elsewhere) > runtime.most_elsewhere:
-        _drop_ended(runtime)
+        with contextlib.suppress(DatabaseUnavailableError):  # next time
+            _drop_ended(runtime)
         runtime.most_elsewhere = 2 * len(runtime.posted_elsewhere) + MOST_ELSEWHERE
     runtime.posted_elsewhere.update(job_ids)
 

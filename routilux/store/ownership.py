@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
-from routilux.store import loading
+from routilux.store import loading, postgres_server
 from routilux.store.postgres_server import NOW
 from routilux.store.tables import commits, flows, inbox, messages, parked, runtimes, worker_state, workers
 
@@ -54,18 +54,19 @@ def renew(connection: Connection, key: int, lease_until: int, now: int) -> bool:
 
 
 _RENEW_BY_SERVER = text(
-    f"UPDATE routilux_runtimes SET lease_until = {NOW} + :lease_us, heartbeat_at = :now,"
-    " backend_pid = pg_backend_pid(), backend_start = (SELECT CAST(extract(epoch FROM backend_start) * 1000000 AS bigint)"
-    f" FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE key = :key AND state = 'alive' RETURNING {NOW}"
+    f"UPDATE routilux_runtimes SET lease_until = {NOW} + :lease_us, heartbeat_at = :now, (backend_pid, backend_start) ="
+    " (SELECT pid, CAST(extract(epoch FROM backend_start) * 1000000 AS bigint) FROM pg_stat_activity"
+    f" WHERE pid = pg_backend_pid() AND pid = :backend) WHERE key = :key AND state = 'alive' RETURNING {NOW}"
 )
 
 
 def renew_by_server(connection: Connection, key: int, lease_us: int, now: int) -> int | None:
     """Postgres: the same by the server's clock, which is returned, µs since 1970; None: I am dead.
 
-    It notes which backend holds this connection: when it is gone, so am I.
+    It notes which backend holds this connection: when it is gone, so am I. Behind a pooler it notes none.
     """
-    values = {"key": key, "lease_us": lease_us, "now": now}
+    backend = postgres_server.backend_of(connection)
+    values = {"key": key, "lease_us": lease_us, "now": now, "backend": backend}
     return connection.execute(_RENEW_BY_SERVER, values).scalar()
 
 

@@ -112,6 +112,8 @@ def check_named(error: BaseException, url: URL) -> None:
         case Failure.FULL:
             message = f"{url.render_as_string()}: the disk is full; make room ({reason})"
             raise DatabaseFullError(message) from error
+        case Failure.LOST | Failure.RETRY if not isinstance(error, DatabaseUnavailableError):
+            raise DatabaseUnavailableError(f"{url.render_as_string()} did not answer: {reason}") from error
     if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
         message = f"{url.render_as_string()} takes no writes from this user: {reason}"
         raise DatabaseReadOnlyError(message) from error

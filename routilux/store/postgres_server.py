@@ -46,6 +46,7 @@ WRITE = {"power_loss": f"{_WRITE} on", "process_crash": f"{_WRITE} off"}
 READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 # libpq drops what the platform does not have
 _CONNECT = {
+    "client_encoding": "UTF8",  # not what the role or the database says: text would be refused that it does not have
     "connect_timeout": 5,
     "keepalives_idle": 3,
     "keepalives_interval": 1,
@@ -67,7 +68,6 @@ def with_psycopg(url: URL) -> URL:
 
 def pooled_engine(url: URL, application_name: str) -> Engine:
     """Begins a transaction with the execution option `BEGIN`, READ if there is none."""
-    given = {name: value for name, value in _CONNECT.items() if name not in url.query}
     name = {} if "application_name" in url.query else {"application_name": application_name}
     engine = create_engine(
         url,
@@ -75,11 +75,18 @@ def pooled_engine(url: URL, application_name: str) -> Engine:
         pool_size=5,
         max_overflow=20,
         pool_pre_ping=True,
-        connect_args={"prepare_threshold": None, **given, **name},
+        connect_args={"prepare_threshold": None, **connect_args(url), **name},
     )
     event.listen(engine, "connect", _autocommit)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def connect_args(url: URL) -> dict[str, Any]:
+    """What every connection of ours is made with, but for what the URL says itself."""
+    return {
+        name: value for name, value in _CONNECT.items() if name not in url.query or name == "client_encoding"
+    }
 
 
 def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
@@ -88,12 +95,23 @@ def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
     try:
         with engine.connect() as connection:
             fsync = connection.exec_driver_sql("SHOW fsync").scalar()
+            check_encoding(connection, shown)
     except DBAPIError as error:
         raise DatabaseUnavailableError(f"{shown}: {_reason(error)}; {_advice(error)}") from error
     if fsync == "off" and must_fsync:
         raise DatabaseUnavailableError(
             f"{shown}: the server runs with fsync=off and may lose everything on power loss; set fsync=on,"
             ' or accept it with durability="process_crash"'
+        )
+
+
+def check_encoding(connection: Connection, shown: str) -> None:
+    """Raises `DatabaseUnavailableError` for a database that cannot store every text."""
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise DatabaseUnavailableError(
+            f"{shown}: the database is encoded in {encoding}, which does not have every text; make one in UTF8:"
+            " createdb --encoding=UTF8 --template=template0"
         )
 
 
@@ -112,6 +130,12 @@ def is_direct(connection: Connection) -> bool:
     """As `prepare_if_direct` has found."""
     driver: Any = connection.connection.driver_connection
     return driver.prepare_threshold is not None
+
+
+def backend_of(connection: Connection) -> int | None:
+    """The pid of the backend that serves this connection as long as it is open; None behind a pooler, which changes it."""
+    driver: Any = connection.connection.driver_connection
+    return int(driver.info.backend_pid) if is_direct(connection) else None
 
 
 def _begin(connection: Connection) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from routilux.errors import SchemaForeignError, SchemaMissingError, SchemaTooNewError, SchemaTooOldError
+from routilux.store import postgres_server
 from routilux.store.tables import PREFIX, metadata
 
 REVISIONS = (
@@ -228,12 +229,20 @@ def _prepare_file(connection: Connection) -> None:
 
 @contextmanager
 def _connect(url: URL) -> Iterator[Connection]:
-    """A connection of our own. SQLite: without the implicit BEGIN of the driver, too late for DDL."""
-    sqlite = {"isolation_level": None, "timeout": BUSY_S}
-    arguments = sqlite if url.get_backend_name() == "sqlite" else {}
+    """A connection of our own. SQLite: without the implicit BEGIN of the driver, too late for DDL.
+
+    Raises `DatabaseUnavailableError` for a Postgres database that is not in UTF8.
+    """
+    is_sqlite = url.get_backend_name() == "sqlite"
+    arguments = (
+        {"isolation_level": None, "timeout": BUSY_S} if is_sqlite else postgres_server.connect_args(url)
+    )
     engine = create_engine(url, poolclass=pool.NullPool, connect_args=arguments)
     try:
         with engine.connect() as connection:
+            if not is_sqlite:
+                postgres_server.check_encoding(connection, url.render_as_string(hide_password=True))
+                connection.rollback()
             yield connection
     finally:
         engine.dispose()

@@ -13,11 +13,13 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from routilux.store import direct, whole_commit
 from routilux.store.changes import Changes, CommitRow
 from routilux.store.database import Database
 from routilux.store.failures import Failure, classify
+from routilux.store.places import check_named
 from routilux.store.postgres_server import ANSWER, AS_USUAL, BY_KEY, LOCK_TIMEOUT_MS
 
 
@@ -272,5 +274,10 @@ class Store:
 
     @contextmanager
     def read(self, *, is_single: bool = False) -> Iterator[Connection]:
-        with self.database.read(is_single=is_single) as connection:
-            yield connection
+        """As `Database.read`. Raises `DatabaseUnavailableError` when it did not answer."""
+        try:
+            with self.database.read(is_single=is_single) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            check_named(error, self.database.url)
+            raise
