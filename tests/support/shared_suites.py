@@ -1,4 +1,5 @@
-"""Counts the tests that ran per value of the parameter `database`, and fails the session when they differ.
+"""Counts the tests that ran per value of the parameter `database`, and fails the session when they differ. Tells what each folder
+of tests takes of the time.
 
 A shared suite that silently skips Postgres proves nothing about it. Judged when the whole suite ran, and always in
 CI (`CI=true`); a chosen part of the tests is only counted.
@@ -22,6 +23,7 @@ class SharedSuites:
         self._backend_of: dict[str, str] = {}
         self._ran: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
         self._is_selection = False
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -36,6 +38,7 @@ class SharedSuites:
                 self._backend_of[item.nodeid] = callspec.params["database"]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
         backend = self._backend_of.get(report.nodeid)
         if backend is None:
             return
@@ -61,6 +64,8 @@ class SharedSuites:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         counts = " ".join(f"{backend}={self._ran[backend]}" for backend in BACKENDS)
+        shares = ", ".join(f"{folder} {seconds:.0f} s" for folder, seconds in sorted(self._seconds.items()))
+        terminalreporter.write_line(f"time: {shares}")
         terminalreporter.write_line(f"shared suites: {counts}")
         if (fault := self.fault()) is not None:
             terminalreporter.write_line(f"shared suites: {fault}", red=True)
