@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import BigInteger, Column, Connection, Integer, SmallInteger, Table, TextClause, text
@@ -23,7 +23,16 @@ Row = tuple[object, ...]
 MOST_ROWS = 1024  # to a statement, on SQLite
 COPY_ROWS = 1000  # to a piece of a COPY
 COPY_FROM = 16  # fewer rows than this are not worth a COPY
+KEPT_ROWS = 8  # statements of more rows are not kept prepared
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+class Literal(NamedTuple):
+    """A statement with `%s` for each value. `is_plain`: its plan is always the same, and it is short enough to be kept."""
+
+    statement: str
+    values: list[object]
+    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +100,17 @@ class Bulk:
         else:
             connection.execute(self.postgres, {"rows": orjson.dumps(rows).decode()})
 
-    def literal(self, rows: Sequence[Row]) -> tuple[str, list[object]]:
-        """Postgres: a statement for these few rows with `%s` for each value, for `direct.send_whole`.
+    def literal(self, rows: Sequence[Row]) -> Literal:
+        """Postgres: a statement for these few rows, for `direct.send_whole`.
 
         A change is an insert that always conflicts, as on SQLite: a key among constants may be worth any index to the planner
         of a table that has grown since it was analysed, and a conflict is looked for in the index of the key.
         """
         if isinstance(self.sqlite, Values):
-            return self.sqlite.text(len(rows)).replace("?", "%s"), list(chain.from_iterable(rows))
-        return self.postgres.text.replace(":rows", "%s"), [orjson.dumps(rows).decode()]
+            statement = self.sqlite.text(len(rows)).replace("?", "%s")
+            is_plain = len(rows) <= KEPT_ROWS and statement.startswith("INSERT")
+            return Literal(statement, list(chain.from_iterable(rows)), is_plain)
+        return Literal(self.postgres.text.replace(":rows", "%s"), [orjson.dumps(rows).decode()], False)
 
     def is_small(self, rows: Sequence[Row]) -> bool:
         return self.copy is None or len(rows) < COPY_FROM

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
 from routilux.store import bulk
-from routilux.store.bulk import Bulk, Query, Row
+from routilux.store.bulk import Bulk, Literal, Query, Row
 from routilux.store.tables import (
     activations,
     commits,
@@ -213,7 +213,7 @@ class Changes:
                 )
                 connection.execute(text(step), values)
 
-    def whole(self, commit_row: CommitRow) -> list[tuple[str, list[object]]] | None:
+    def whole(self, commit_row: CommitRow) -> list[Literal] | None:
         """Postgres: the statements of a small commit and their values, its own row first. None: not small, or it must read."""
         if self.swept_jobs or self.cancelled_workers or sum(map(len, self._parts)) > WHOLE_ROWS:
             return None

@@ -213,6 +213,11 @@ class Database:
         """Postgres: what begins a write transaction."""
         return postgres_server.WRITE[self.durability]
 
+    @property
+    def begin_rows(self) -> str:
+        """Postgres: what begins one whose plans are always the same."""
+        return postgres_server.WRITE_ROWS[self.durability]
+
     def _open_memory(self) -> None:
         self._engine = sqlite_file.memory_engine()
         self._memory = self._engine.connect()

@@ -43,6 +43,9 @@ _WRITE = (
     f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LIMITS}; {BY_KEY}; SET LOCAL synchronous_commit ="
 )
 WRITE = {"power_loss": f"{_WRITE} on", "process_crash": f"{_WRITE} off"}
+# The same for a transaction that leaves the planner no choice and waits for nobody in its middle.
+_WRITE_ROWS = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL synchronous_commit ="
+WRITE_ROWS = {"power_loss": f"{_WRITE_ROWS} on", "process_crash": f"{_WRITE_ROWS} off"}
 READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 # libpq drops what the platform does not have
 _CONNECT = {

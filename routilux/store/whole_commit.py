@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DBAPIError
 
+from routilux.store.bulk import Literal
 from routilux.store.changes import Changes, CommitRow
 from routilux.store.failures import PASSING, classify
 from routilux.store.writer import Writer
@@ -26,12 +27,9 @@ def send(writer: Writer, changes: Changes, commit_row: CommitRow) -> bool | None
     if not writer.can_send_whole or (parts := changes.whole(commit_row)) is None:
         return None
     runtime, n, *_ = commit_row
-    parts.insert(1, (_FENCE, [runtime, runtime, n]))
+    parts.insert(1, Literal(_FENCE, [runtime, runtime, n], is_plain=True))
     try:
-        writer.send_whole(
-            "; ".join([statement for statement, _ in parts]),
-            [value for _, values in parts for value in values],
-        )
+        writer.send_whole(parts)
     except DBAPIError as error:
         if classify(error) in PASSING:
             raise

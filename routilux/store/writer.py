@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from routilux.store import direct, listening, postgres_server
+from routilux.store.bulk import Literal
+from routilux.store.prepared import Prepared
 
 if TYPE_CHECKING:
     from routilux.store.database import Database
@@ -41,13 +43,20 @@ class Writer:
         if self.after_commit is not None:
             self.after_commit()
 
-    def send_whole(self, statements: str, parameters: Sequence[object]) -> None:
-        """Postgres: one write transaction without its BEGIN and COMMIT, in one go. Errors as in `transaction`."""
+    def send_whole(self, parts: Sequence[Literal]) -> None:
+        """Postgres: one write transaction in one go. Errors as in `transaction`."""
         connection = self._kept()
         self.transactions += 1
         if self.before_commit is not None:
             self.before_commit(connection)
-        direct.send_whole(connection, f"{self._database.begin_write}; {statements}; COMMIT", parameters)
+        with Prepared.of(connection).text(parts) as statements:
+            begin = (
+                self._database.begin_rows
+                if all(part.is_plain for part in parts)
+                else self._database.begin_write
+            )
+            values = [value for part in parts for value in part.values]
+            direct.send_whole(connection, f"{begin}; {statements}; COMMIT", values)
         if self.after_commit is not None:
             self.after_commit()
 

@@ -179,6 +179,38 @@ def test_what_the_server_refuses_is_refused_whole_and_the_next_goes_in(
     assert store.commit_whole(_small(), ROW)
 
 
+def _prepared(store: Store) -> list[str]:
+    with store.commit(RUNTIME) as commit:
+        query = "SELECT name FROM pg_prepared_statements WHERE name LIKE 'routilux%%' ORDER BY name"
+        return list(commit.connection.exec_driver_sql(query).scalars())
+
+
+def test_what_is_sent_again_and_again_is_prepared_once(opening: Opening, postgres_database: str) -> None:
+    database, store = opening(postgres_database)
+    made = Changes()
+    made.state = {(1, "r", "kept"): '"2"'}
+    assert store.commit_whole(made, ROW)
+    names = _prepared(store)
+    made.state = {(1, "r", "kept"): '"it\'s 3 %s $1"'}
+    assert store.commit_whole(made, (RUNTIME, 3, "[]", 50))
+    assert _prepared(store) == names
+    assert len(names) == 3  # the state, the row of the commit, the fence
+    assert (1, "r", "kept", '"it\'s 3 %s $1"') in _rows(database)["routilux_worker_state"]
+
+
+def test_what_is_not_prepared_any_more_is_prepared_again(opening: Opening, postgres_database: str) -> None:
+    """A statement of the user's may do that, and an error may leave open what is."""
+    _, store = opening(postgres_database)
+    made = Changes()
+    made.state = {(1, "r", "kept"): '"2"'}
+    assert store.commit_whole(made, ROW)
+    with store.commit(RUNTIME) as commit:
+        commit.connection.exec_driver_sql("DEALLOCATE ALL")
+    assert store.commit_whole(made, (RUNTIME, 3, "[]", 50)) is False
+    assert store.commit_whole(made, (RUNTIME, 3, "[]", 50))
+    assert store.commit_whole(made, (RUNTIME, 4, "[]", 60))
+
+
 def test_an_error_that_ends_the_connection_says_nothing_about_the_commit(
     opening: Opening, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,17 +241,16 @@ def test_a_text_that_the_server_reads_after_later_commits_is_refused(
     send = direct.send_whole
     monkeypatch.setattr(direct, "send_whole", lambda *call: (sent.append(call), send(*call)))
     made = Changes()
-    made.state = {(1, "r", "kept"): '"of the second commit"'}
-    assert store.commit_whole(made, ROW)
-    made.state = {(1, "r", "kept"): '"of the third"'}
-    assert store.commit_whole(made, (RUNTIME, 3, "[]", 50))
+    for n in (2, 3, 4):
+        made.state = {(1, "r", "kept"): f'"of commit {n}"'}
+        assert store.commit_whole(made, (RUNTIME, n, "[]", 50))
     if are_pruned:
         with database.write() as connection:
-            connection.execute(commits.delete().where(commits.c.n < 3))
+            connection.execute(commits.delete().where(commits.c.n < 4))
     before = _rows(database)
-    _, *text = sent[0]
-    with database.connect_kept() as another, pytest.raises(DBAPIError) as caught:
-        direct.send_whole(another, *text)
+    assert "PREPARE" not in sent[1][1]
+    with pytest.raises(DBAPIError) as caught:
+        direct.send_whole(*sent[1])
     assert type(caught.value.orig).__name__ == ("DivisionByZero" if are_pruned else "UniqueViolation")
     assert _rows(database) == before
 
