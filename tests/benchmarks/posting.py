@@ -24,6 +24,7 @@ THREADS = 8
 ONE, EIGHT = "one thread", "eight threads"
 ALONE = "one thread, no logic beside"
 HAND_OVERS = "two hand-overs, no database"
+APART_S = 100e-6  # a disk that was left alone for so long may take twice the time for the next commit
 _ROW = "INSERT INTO routilux_messages (worker, seq, job, routine, slot, payload, status, created_at) VALUES "
 
 
@@ -81,12 +82,15 @@ def post_many(database: str, count: int) -> Values:
     return {"posts": count / took}
 
 
-def raw_commits(database: str, count: int) -> Values:
-    """One message row and one commit at a time, by the driver alone."""
+def raw_commits(database: str, count: int, apart_s: float = 0.0) -> Values:
+    """One message row and one commit at a time, by the driver alone, which does something else for so long between them."""
     commit = committer(database)
     begun = time.perf_counter()
     for number in range(count):
         commit(number)
+        until = time.perf_counter() + apart_s
+        while time.perf_counter() < until:
+            pass
     return {"posts": count / (time.perf_counter() - begun)}
 
 
@@ -132,7 +136,7 @@ def _post(kind: str) -> Figure:
         "Posting",
         f"post(), {kind}",
         "Acknowledged posts of one message each, while the logic of those before runs; the peers post and nobody works, as in"
-        f" `{ALONE}`; the limit commits one message row at a time on one connection.",
+        f" `{ALONE}`; the limit commits one message row at a time on one connection, as fast as it goes, or with 0.1 ms of Python in between.",
         (Metric("posts", "posts/s"),),
         (
             Series(ONE, ours(1)),
@@ -140,6 +144,7 @@ def _post(kind: str) -> Figure:
             Series(EIGHT, ours(THREADS)),
             Series(ALONE, fresh(kind, post_alone, POSTS)),
             Series(HAND_OVERS, fresh(kind, hand_overs, POSTS), Role.LIMIT),
+            Series(f"{limit.name}, 0.1 ms apart", fresh(kind, raw_commits, POSTS, APART_S), Role.LIMIT),
             *peers.series("enqueue", kind),
         ),
         (
