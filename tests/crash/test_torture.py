@@ -60,6 +60,11 @@ PLANTS: dict[str, tuple[str, str]] = {
         "DELETE FROM routilux_activations WHERE routine = 'store' AND n = (SELECT max(n) FROM"
         " routilux_activations WHERE routine = 'store')",
     ),
+    "a post that was refused": (
+        "refused",
+        "UPDATE routilux_messages SET payload = '{\"number\": 900000}' WHERE routine = 'intake' AND seq = (SELECT"
+        " max(seq) FROM routilux_messages WHERE routine = 'intake')",
+    ),
     "an own row twice": (
         "doubled",
         "INSERT INTO stored (id, worker_id, place, job_id, part)"
@@ -104,8 +109,8 @@ def test_the_checker_finds_each_fault_that_is_planted(finished: tuple[str, set[s
     with closing(checker.connect(database)) as connection:
         for name, (kind, plant) in PLANTS.items():
             assert connection.execute(plant).rowcount > 0, name
-            found = checker.check_in(connection, acknowledged)
+            found = checker.check_in(connection, acknowledged, refused={"900000"})
             assert found.counts[kind], f"{name}: {found or 'nothing'}"
             connection.rollback()
-        assert not checker.check_in(connection, acknowledged).counts
+        assert not checker.check_in(connection, acknowledged, refused={"900000"}).counts
     assert {kind for kind, _ in PLANTS.values()} == set(checker.KINDS)

@@ -17,7 +17,9 @@ from sqlalchemy import create_engine, make_url, pool
 
 from routilux.store import schema
 from tests.crash.support.black_box import COUNTED, BlackBox
+from tests.crash.support.pooler import TransactionPooler
 from tests.crash.support.program import Acknowledged
+from tests.crash.support.proxy import Proxy
 from tests.crash.support.zygote import Child, Zygote, until
 from tests.support.postgres import PostgresServer
 from tests.torture import checker, load, torn
@@ -54,7 +56,7 @@ class Tally:
         self.kills: Counter[str] = Counter()  # by what the process was doing
         self.violations: Counter[str] = Counter()
         self.impossible: set[str] = set()  # tried, and could not be done here
-        self.jobs = self.retries = self.rounds = self.torn = self.ended = self.readers = 0
+        self.refused = self.jobs = self.retries = self.rounds = self.torn = self.ended = self.readers = 0
 
 
 class Arena:
@@ -70,6 +72,7 @@ class Arena:
         self.tally = tally
         self.server = server
         self.network: BadNetwork | None = None
+        self.pooler: TransactionPooler | None = None  # of the last runtime
         self.lease_s = LEASE_S
         self.has_own_disk = has_own_disk
         self.clock_file = clock_file
@@ -90,6 +93,10 @@ class Arena:
         """On SQLite the clock of the host says what is due; on Postgres the server's, which is not set."""
         return self.server is not None or not self.clock_was_set
 
+    def _through(self, proxy: Proxy | None) -> str:
+        assert proxy is not None
+        return make_url(self.direct_url).set(port=proxy.port).render_as_string(hide_password=False)
+
     # a round
 
     def __enter__(self) -> Arena:
@@ -98,12 +105,13 @@ class Arena:
         else:
             self.direct_url = self.server.create_database(self.database)
             self.network = self._cleanup.enter_context(BadNetwork(self.server.port))
-            self.url = (
-                make_url(self.direct_url).set(port=self.network.port).render_as_string(hide_password=False)
-            )
+            self.url = self._through(self.network)
+            self.pooler = self._cleanup.enter_context(TransactionPooler(self.server.port))
         schema.upgrade(self.direct_url)
         with create_engine(self.direct_url, poolclass=pool.NullPool).begin() as connection:
             load.tables.create_all(connection)
+            for statement in load.MOODY_TRIGGER if self.server is not None else ():
+                connection.exec_driver_sql(statement)
         self._scratch = Path(
             self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="routilux-torn-"))
         )
@@ -138,8 +146,9 @@ class Arena:
 
     def _start(self, actor: Actor) -> None:
         self._lives += 1
+        is_pooled = self.pooler is not None and actor is self.runtimes[-1]
         arguments: dict[str, Any] = {
-            "url": self.url,
+            "url": self._through(self.pooler) if is_pooled else self.url,
             "folder": str(self.folder),
             "first": self._lives * NUMBERS,
         }
@@ -245,9 +254,12 @@ class Arena:
             self.judge_words("lost", f"the last process did not finish: {child.output[-2000:]}")
         if self._read() != self._seen:
             raise AssertionError("the reader's transaction did not stay open")
-        acknowledged = Acknowledged.read(self.folder / "acknowledged")
+        acknowledged, refused = (
+            Acknowledged.read(self.folder / name) for name in ("acknowledged", "refused")
+        )
+        self.tally.refused += len(refused)
         self.judge(
-            checker.check(self.direct_url, acknowledged, judges_early=self.judges_early),
+            checker.check(self.direct_url, acknowledged, refused, judges_early=self.judges_early),
             "when all was at rest",
         )
         with closing(checker.connect(self.direct_url)) as connection:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
 from tests.crash.support.checker import connect
 
-KINDS = ("lost", "doubled", "orphaned", "out of order", "early", "state")
+KINDS = ("lost", "refused", "doubled", "orphaned", "out of order", "early", "state")
 PARTS = 3
 RETRY_US = 200_000
 EXAMPLES = 5
@@ -49,16 +49,19 @@ class Faults:
 
 
 def check(
-    url: str, acknowledged: Iterable[str] = (), *, is_at_rest: bool = True, judges_early: bool = True
-) -> Faults:
-    """`acknowledged`: jobs that must be there. `judges_early`: the clock that says what is due was not set."""
+    url: str, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *, is_at_rest: bool = True,
+    judges_early: bool = True,
+) -> Faults:  # fmt: skip
+    """`acknowledged`: jobs that must be there. `refused`: numbers that must not. `judges_early`: the clock that says what is due
+    was not set."""
     with closing(connect(url)) as connection:
-        return check_in(connection, acknowledged, is_at_rest=is_at_rest, judges_early=judges_early)
+        return check_in(connection, acknowledged, refused, is_at_rest=is_at_rest, judges_early=judges_early)
 
 
 def check_in(
-    connection: Any, acknowledged: Iterable[str] = (), *, is_at_rest: bool = True, judges_early: bool = True
-) -> Faults:
+    connection: Any, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *, is_at_rest: bool = True,
+    judges_early: bool = True,
+) -> Faults:  # fmt: skip
     """The same, seen in a transaction of the caller."""
     faults = Faults()
 
@@ -72,6 +75,8 @@ def check_in(
     }
     for job_id in set(acknowledged) - there:
         faults.add("lost", f"{job_id} was acknowledged and is not there")
+    for number in sorted(set(refused) & set(_numbers(rows))):
+        faults.add("refused", f"the post of number {number} failed with an error, and is there")
     if judges_early:
         _early(rows, faults)
     if is_at_rest:
@@ -120,6 +125,14 @@ def at_any_commit(rows: Rows, faults: Faults) -> None:
     _states(rows, faults, done)
 
 
+def _numbers(rows: Rows) -> Iterator[str]:
+    """Those that were posted."""
+    for (text,) in rows("SELECT payload FROM routilux_messages WHERE routine = 'intake'"):
+        yield str(json.loads(text)["number"])
+    for (text,) in rows("SELECT body FROM routilux_inbox WHERE kind = 'post'"):
+        yield str(json.loads(json.loads(text).get("payload", "{}")).get("number"))
+
+
 def _own_rows(rows: Rows, faults: Faults) -> None:
     """A row for each message that a completed activation consumed; places count up without a gap."""
     for table, (routine, _) in OWN.items():
@@ -129,7 +142,7 @@ def _own_rows(rows: Rows, faults: Faults) -> None:
             f" WHERE m.routine = '{routine}' AND m.status = 'consumed' AND m.slot <> 'order'"
         ):
             item = json.loads(text)
-            expected[worker_id, f"job-{item['number']:07d}", item["part"]] += 1
+            expected[worker_id, item["job"], item["part"]] += 1
         there: Counter[tuple[str, str, int]] = Counter()
         next_place: Counter[str] = Counter()
         for worker_id, place, job_id, part in rows(

@@ -154,6 +154,32 @@ def stall(arena: Arena) -> bool:
     return True
 
 
+@fault("connections hung up, what was sent is read later", 6, (POSTGRES,))
+def hang_up(arena: Arena) -> bool:
+    """Whoever sends it again meets, now and then, a trigger that refuses it."""
+    assert arena.network is not None
+    is_bad = arena.choose.random() < 0.5
+    arena.network.hold()
+    arena.pause(arena.choose.uniform(0.05, 0.3))
+    with contextlib.closing(checker.connect(arena.direct_url)) as operator:
+        if is_bad:
+            operator.execute("INSERT INTO mood VALUES (true)")
+            operator.commit()
+        arena.network.hang_up()
+        arena.pause(arena.choose.choice((0.04, 0.08, 0.6)))
+        operator.execute("DELETE FROM mood")
+        operator.commit()
+    arena.network.deliver()
+    return True
+
+
+@fault("the pooler closes its server connections", 6, (POSTGRES,))
+def retire(arena: Arena) -> bool:
+    assert arena.pooler is not None
+    arena.pooler.retire()
+    return True
+
+
 @fault("no connection left in the server", 2, (POSTGRES,))
 def exhaust_server(arena: Arena) -> bool:
     import psycopg

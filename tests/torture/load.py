@@ -23,6 +23,19 @@ RETRY_S = 0.2
 WORKERS = ("a", "b", "c", "d")
 
 tables = MetaData()
+# Postgres: a trigger of the user's that refuses posts while there is a row in `mood`. Not those that come from the inbox: they are
+# accepted already, and would be dead letters.
+MOODY_TRIGGER = (
+    "CREATE TABLE mood (is_bad boolean)",
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF EXISTS (SELECT FROM mood)"
+    " AND current_setting('torture.inbox', true) IS DISTINCT FROM 'taken' THEN RAISE EXCEPTION 'in a bad mood'; END IF;"
+    " RETURN NEW; END $$",
+    "CREATE TRIGGER moody BEFORE INSERT ON routilux_messages FOR EACH ROW WHEN (NEW.routine = 'intake')"
+    " EXECUTE FUNCTION refuse()",
+    "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('torture.inbox', 'taken', true);"
+    " RETURN NULL; END $$",
+    "CREATE TRIGGER noting AFTER DELETE ON routilux_inbox FOR EACH ROW EXECUTE FUNCTION note()",
+)
 
 
 def _rows(name: str) -> Table:
@@ -54,10 +67,11 @@ class Intake(Routine):
         self.set_activation_policy(immediate_policy())
 
     def logic(self, slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-        number = slot_data["input"][0]["number"]
+        number, job = slot_data["input"][0]["number"], get_current_job()
+        assert job is not None
         _count(self, worker_state)
         for part in range(PARTS):
-            self.emit("part", number=number, part=part)
+            self.emit("part", number=number, part=part, job=job.job_id)
         self.emit("order", number=number)
 
 
@@ -107,7 +121,7 @@ class Writer(Routine):
                 insert(self._table).values(
                     worker_id=worker_state.worker_id,
                     place=place,
-                    job_id=job_id_of(item["number"]),
+                    job_id=item["job"],
                     part=item["part"],
                 )
             )
@@ -120,8 +134,9 @@ def _count(routine: Routine, worker_state: Any) -> int:
     return int(state["n"]) + 1
 
 
-def job_id_of(number: int) -> str:
-    return f"job-{number:07d}"
+def job_id_of(number: int) -> str | None:
+    """An id of the caller's, and for every other job one that is made for it: that post may go in one text."""
+    return f"job-{number:07d}" if number % 2 else None
 
 
 def register() -> FlowRegistry:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from routilux.errors import RoutiluxError
+from routilux.errors import PostInDoubt, RoutiluxError
 from routilux.runtime import Client, Runtime, leases, waiting
 from routilux.runtime.settings import Settings
 from tests.crash.support import hooks
@@ -52,14 +52,22 @@ def _started(make: Callable[[], Host]) -> Host:
 
 
 def _keep_posting(host: Runtime | Client, folder: str, first: int) -> None:
-    """Jobs with numbers from `first` on, until it is told to stop. One in doubt may be there, and nobody counts on it."""
+    """Jobs with numbers from `first` on, until it is told to stop. One in doubt may be there, and nobody counts on it; one that
+    was refused must not be."""
     stop, notes = Path(folder) / "stop", Acknowledged(Path(folder) / "acknowledged")
+    refused = Acknowledged(Path(folder) / "refused")
     choose, number = random.Random(first), first
     while not stop.exists():
-        with contextlib.suppress(RoutiluxError, SQLAlchemyError):
-            worker = choose.choice(load.WORKERS)
-            host.post(load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number))
-            notes.add(load.job_id_of(number))
+        worker = choose.choice(load.WORKERS)
+        try:
+            posted = host.post(
+                load.FLOW, "intake", "input", {"number": number}, worker, load.job_id_of(number)
+            )
+            notes.add(posted.job.job_id)
+        except PostInDoubt:
+            pass  # nobody counts on it
+        except (RoutiluxError, SQLAlchemyError):
+            refused.add(str(number))
         number += 1
         threading.Event().wait(POST_EVERY_S)
 
@@ -129,8 +137,8 @@ def a_few(url: str, folder: str, count: int) -> None:
     with _runtime(url, 9.0) as runtime:
         runtime.exec(load.FLOW, worker_id=load.WORKERS[0])
         for number in range(count):
-            runtime.post(
+            posted = runtime.post(
                 load.FLOW, "intake", "input", {"number": number}, load.WORKERS[0], load.job_id_of(number)
             )
-            notes.add(load.job_id_of(number))
+            notes.add(posted.job.job_id)
     settle(url, folder, 9.0)

@@ -17,6 +17,7 @@ def table(kind: str, tally: Tally, seed: int) -> str:
         *([("torn WALs opened", tally.torn)] if kind == faults.SQLITE else []),
         ("processes that ended by themselves", tally.ended),
         ("jobs done", tally.jobs),
+        ("posts that were refused", tally.refused),
         ("attempts that failed or were discarded", tally.retries),
         *((f"VIOLATIONS: {each}", tally.violations[each]) for each in checker.KINDS),
     ]
