@@ -82,6 +82,7 @@ class GroupCommit:
         engine = self._engine
         key, n, now = engine.runtime_key, engine.commit_n, self._batch.now
         running = as_json([run.in_flight() for run in engine.runs])
+        engine.commit_n = n + 1  # whatever becomes of it here: its row may be in though its answer is lost
         attempt = 0
         while True:
             try:
@@ -98,7 +99,6 @@ class GroupCommit:
                     except Fenced:
                         was_in = current.went_in(key, n) and not current.went_in(key, n + 1)
                         raise Fenced(was_in=was_in) from None
-                engine.commit_n = n + 1
                 return False
             except Fenced:
                 raise

@@ -47,7 +47,7 @@ class Lease:
         self._writing = threading.Lock()
         self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to end a rest
         self.on_call: Callable[[], None] = lambda: None
-        self._gone_since: dict[int, float] = {}
+        self._gone_since: dict[tuple[int, int], float] = {}  # by backend
         self._renewed_at = 0.0  # monotonic, just before the last renewal that went in
         self._unbroken_since = 0.0
         self.key = 0
@@ -134,16 +134,18 @@ class Lease:
                 bell[0].close()
 
     def _beat(self, bell: socket.socket | None) -> None:
-        pause = self._lease_s / 3
+        pause, failures = self._lease_s / 3, 0
         while True:
             try:
                 if self._rest(pause, bell):
                     return
                 self.renew()
-                pause = self._lease_s / 3
+                pause, failures = self._lease_s / 3, 0
             except Exception as error:  # a heartbeat that fails is tried again; the lease says how long
                 self._unbroken_since = self._clock.monotonic()
-                pause = min(0.5, self._lease_s / 10)
+                failures += 1
+                # soon at first: without its backend it is dead for the others after `BACKEND_GONE_S`
+                pause = min(0.025 * 2.0 ** min(failures, 10), 0.5, self._lease_s / 10)
                 with self._writing:
                     self._writer.drop()
                 log.warning("heartbeat failed, trying again: %s", error)
@@ -197,13 +199,13 @@ class Lease:
         return self._database.now_us(connection) if self._database.is_postgres else boot_time_us()
 
     def gone_backends(self, connection: Connection, me: int) -> set[int]:
-        """Postgres: runtimes whose lease connection has had no backend for a second."""
+        """Postgres: runtimes that have had no other backend for their lease in the second since it was gone."""
         if not self._database.is_postgres:
             return set()
         now = self._clock.monotonic()
         gone = ownership.gone_backends(connection, me)
-        self._gone_since = {key: self._gone_since.get(key, now) for key in gone}
-        return {key for key, since in self._gone_since.items() if now - since >= BACKEND_GONE_S}
+        self._gone_since = {backend: self._gone_since.get(backend, now) for backend in gone}
+        return {gone[backend] for backend, since in self._gone_since.items() if now - since >= BACKEND_GONE_S}
 
     def is_over(self, row: Row[Any], now: int) -> bool:
         """Whether another's row is proof that it is dead."""

@@ -74,9 +74,15 @@ def post_in(
 
     connection = _core(transaction)
     _check_turn(connection)
-    if not is_known(connection, post):
-        _check_room(connection, names, [post], worker_id, limit)
-        listening.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
+    try:
+        if not is_known(connection, post):
+            _check_room(connection, names, [post], worker_id, limit)
+            listening.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
+    except UnicodeEncodeError as error:
+        raise StateError(
+            "the connection of post(transaction=…) has a client_encoding without some of the text; make it with"
+            " create_engine(url, connect_args={'client_encoding': 'UTF8'})"
+        ) from error
     worker = (
         None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
     )

@@ -13,6 +13,7 @@ from routilux.errors import (
     DatabaseUnavailableError,
     PostInDoubt,
     PostManyIncomplete,
+    RoutiluxError,
     RuntimeShutDownError,
     StateError,
     WorkerNotFoundError,
@@ -171,7 +172,16 @@ def _send(
                 waiting.remember(runtime, [post.job_id for post in posts])
         receipt = Receipt()
         runtime.submit(PostIn(names[0], target, names[1], names[2], posts, receipt, deadline))
-        _await(runtime, receipt, posts, wait_s)
+        try:
+            _await(runtime, receipt, posts, wait_s)
+        except BaseException as error:  # an interrupt, too: what the engine has not begun with is not posted
+            if (receipt.is_taken or not runtime.engine.inputs.withdraw(receipt)) and not isinstance(
+                error, RoutiluxError
+            ):
+                error.add_note(
+                    f"job {posts[0].job_id} may have been stored; posting it again with that job_id settles it"
+                )
+            raise
         try:
             accepted: dict[str, str | None] = receipt.get()
         except NotMine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import JobNotFoundError, RuntimeShutDownError, WorkerNotFoundError
+from routilux.errors import JobNotFoundError, WorkerNotFoundError
 from routilux.runtime import adopting, door, outbox, starting
 from routilux.runtime import control as controls
 from routilux.runtime.inputs import Receipt, SignalIn
@@ -21,12 +21,7 @@ def signal(runtime: Runtime, job_id: str, routine: str, slot: str, data: Mapping
     record = _record(runtime, job_id)
     text = runtime.encode(record.flow_id, routine, slot, data)
     if record.worker_id in runtime.engine.by_id:
-        receipt = Receipt()
-        runtime.submit(SignalIn(str(record.worker_id), job_id, routine, slot, text, receipt))
-        while not runtime.drive.answer(receipt, 1.0):
-            if runtime.is_engine_gone:
-                raise RuntimeShutDownError("Runtime is shut down")
-        receipt.get()
+        runtime.answer_to(SignalIn(str(record.worker_id), job_id, routine, slot, text, Receipt()))
     else:
         control(
             runtime, "signal", record.worker_id, job_id, {"routine": routine, "slot": slot, "payload": text}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,13 +18,18 @@ from routilux.core.context import current_activation
 from routilux.core.job_context import JobContext
 from routilux.core.registry import FlowRegistry
 from routilux.core.worker_state import WorkerState
-from routilux.errors import CalledInLogicError, ForkedRuntimeError, RuntimeShutDownError
+from routilux.errors import (
+    CalledInLogicError,
+    DatabaseUnavailableError,
+    ForkedRuntimeError,
+    RuntimeShutDownError,
+)
 from routilux.runtime import door, posting, reading, requesting, starting, waiting
 from routilux.runtime.assembly import Parts, assemble
 from routilux.runtime.batch import Fact
 from routilux.runtime.door import PostItem
 from routilux.runtime.driving import Drive, Threads
-from routilux.runtime.inputs import Input, Receipt, Request, Task
+from routilux.runtime.inputs import Input, Request, SignalIn, Task
 from routilux.runtime.posting import Posted
 from routilux.runtime.reading import DeadLetter
 from routilux.runtime.settings import Settings
@@ -31,6 +37,7 @@ from routilux.runtime.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+log = logging.getLogger("routilux")
 Seconds = float | timedelta
 Durability = Literal["power_loss", "process_crash"]
 _default: weakref.ref[Runtime] | None = None
@@ -81,7 +88,7 @@ class Runtime:
             raise TypeError(f"registry must be a FlowRegistry, not {type(registry).__name__}")
         self._pid = os.getpid()
         self._is_shut_down = False
-        self._lock = threading.Lock()
+        self._stopping = threading.RLock()
         self.posted_elsewhere: set[str] = set()
         self.most_elsewhere = waiting.MOST_ELSEWHERE
         self.ends = waiting.Ends()
@@ -342,13 +349,22 @@ class Runtime:
         if current_activation() is not None:
             raise CalledInLogicError("shutdown()")
         timeout = door.seconds(timeout, "timeout")
-        with self._lock:
-            if self._is_shut_down:
+        deadline = time.monotonic() + timeout
+        finished = not wait or self._is_shut_down or self._finishes(timeout)
+        with self._stopping:
+            if (
+                self._is_shut_down
+            ):  # by another thread, or by a signal handler, which need not wait for this one
                 return True
-            deadline = time.monotonic() + timeout
-            finished = waiting.all_jobs(self, timeout) if wait else True
             self._is_shut_down = True
             return self._parts.stop(max(0.5, deadline - time.monotonic())) and finished
+
+    def _finishes(self, timeout: float) -> bool:
+        try:
+            return waiting.all_jobs(self, timeout)
+        except (DatabaseUnavailableError, RuntimeShutDownError) as error:  # it stops all the same
+            log.warning("stop: it is not known whether all jobs have finished: %s", error)
+            return False
 
     def check_usable(self, waits: str | None) -> None:
         """Raises for a runtime that is shut down or forked, and for a call that would wait inside logic."""
@@ -371,21 +387,23 @@ class Runtime:
 
     def call(self, work: Callable[[], object]) -> Any:
         """Do something in the engine's thread, between two commits, and wait for its answer."""
-        task = Task(work)
-        return self._wait(task, task.receipt)
+        return self.answer_to(Task(work))
 
     def request(self, apply: Callable[[Any], object]) -> Any:
         """Do something inside the next group commit and wait until it is in."""
-        entry = Request(apply)
-        return self._wait(entry, entry.receipt)
+        return self.answer_to(Request(apply))
 
-    def _wait(self, entry: Input, receipt: Receipt) -> Any:
+    def answer_to(self, entry: Task | Request | SignalIn) -> Any:
+        """Give something to the engine and wait for what it says. Raises that, or `RuntimeShutDownError`."""
+        receipt = entry.receipt
         self.submit(entry)
         while not self.drive.answer(receipt, 1.0):
             if (
                 not self._parts.is_running and not receipt.is_done
             ):  # it may have been answered just before the end
-                raise RuntimeShutDownError("Runtime is shut down")
+                was_begun = receipt.is_taken and not isinstance(entry, Task)
+                doubt = "; it is not known whether this was stored" if was_begun else ""
+                raise RuntimeShutDownError(f"Runtime is shut down{doubt}")
         return receipt.get()
 
 

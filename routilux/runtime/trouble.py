@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from routilux.core.activation import Outcome
-from routilux.errors import PostInDoubt, RuntimeShutDownError
+from routilux.errors import DatabaseUnavailableError, PostInDoubt, RuntimeShutDownError
 from routilux.runtime import adopting, dispatching, inbox, keeping
 from routilux.runtime.batch import Batch
 from routilux.runtime.inputs import Input, PostIn, Request, RunEnded, SignalIn
 from routilux.store.failures import PASSING, classify
+from routilux.store.places import named
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -58,7 +59,7 @@ def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseExcept
                 engine.give_room(run)
             case PostIn() | SignalIn() | Request():
                 if alone:
-                    entry.receipt.fail(cause)
+                    entry.receipt.fail(named(cause, engine.store.database.url))
                 else:
                     again.append(entry)
     log.warning("the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs))
@@ -76,6 +77,15 @@ def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseExcept
     engine.inbox.forget()
 
 
+def _in_doubt(entry: PostIn | SignalIn | Request, cause: BaseException | None) -> BaseException:
+    """What a caller is told whose commit may be in, or go in."""
+    if isinstance(entry, PostIn):
+        return PostInDoubt(entry.posts[0].job_id)
+    error = DatabaseUnavailableError("the commit was broken off: it is not known whether this was stored")
+    error.__cause__ = cause
+    return error
+
+
 def heal(engine: Engine, error: BaseException, failures: int) -> None:
     """Something unexpected: forget all memory, load again; whoever waits for an answer is in doubt."""
     if classify(error) in PASSING:
@@ -87,10 +97,8 @@ def heal(engine: Engine, error: BaseException, failures: int) -> None:
         match entry:
             case RunEnded(run=run):
                 engine.give_room(run)
-            case PostIn(posts=posts, receipt=receipt) if not receipt.is_done:
-                receipt.fail(PostInDoubt(posts[0].job_id))
-            case SignalIn(receipt=receipt) | Request(receipt=receipt) if not receipt.is_done:
-                receipt.fail(error)
+            case PostIn() | SignalIn() | Request() if not entry.receipt.is_done:
+                entry.receipt.fail(_in_doubt(entry, error))
     engine.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
     for worker in list(engine.workers.values()) if inputs else ():
         keeping.reload(engine, worker)
@@ -115,7 +123,7 @@ def refuse_rest(engine: Engine) -> None:
         match entry:
             case Outcome() | RunEnded():
                 continue
-            case PostIn(posts=posts, receipt=receipt) if receipt.is_taken and not receipt.is_done:
-                receipt.fail(PostInDoubt(posts[0].job_id))  # its commit may have been sent
+            case PostIn() | SignalIn() | Request() if entry.receipt.is_taken and not entry.receipt.is_done:
+                entry.receipt.fail(_in_doubt(entry, None))  # its commit may have been sent
             case _ if not entry.receipt.is_done:
                 entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))

@@ -137,11 +137,12 @@ def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | No
     """Until the engine finds, between two commits, that something holds."""
     event = threading.Event()
     watcher = (predicate, event)
-    runtime.call(lambda: runtime.engine.watchers.append(watcher))
+    runtime.engine.watchers.append(watcher)  # not by the engine, which may be waiting for the database
+    runtime.engine.inputs.wake()
     while not runtime.drive.happens(event, PERIOD_S, deadline):
         runtime.engine.inputs.wake()
         if runtime.is_engine_gone or _is_over(runtime, deadline):
-            if watcher in runtime.engine.watchers:
+            with contextlib.suppress(ValueError):  # told just now
                 runtime.engine.watchers.remove(watcher)
             return event.is_set()
     return True

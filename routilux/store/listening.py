@@ -44,9 +44,12 @@ def _may_tell(connection: Connection, *, is_ours: bool) -> bool:
 
 
 def listen(connection: Connection) -> None:
-    """From the end of this transaction on, if it has not been done yet. Only a connection that is kept hears anything."""
+    """From the end of this transaction on, if it has not been done yet. Only a connection that is kept hears anything; the server
+    does not end it because it is silent."""
     if _LISTENS not in connection.info:
         connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        if (connection.dialect.server_version_info or (0,)) >= (14,):
+            connection.exec_driver_sql("SET idle_session_timeout = 0")
         connection.info[_LISTENS] = True
 
 

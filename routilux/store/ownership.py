@@ -84,15 +84,17 @@ def others_alive(connection: Connection, key: int) -> list[Row[Any]]:
 
 
 _GONE_BACKENDS = text(
-    "SELECT r.key FROM routilux_runtimes AS r WHERE r.state = 'alive' AND r.key <> :key AND r.backend_pid IS NOT NULL"
-    " AND NOT EXISTS (SELECT 1 FROM pg_stat_activity AS a WHERE a.pid = r.backend_pid"
-    " AND CAST(extract(epoch FROM a.backend_start) * 1000000 AS bigint) = r.backend_start)"
+    "SELECT r.key, r.backend_pid, r.backend_start FROM routilux_runtimes AS r WHERE r.state = 'alive' AND r.key <> :key AND r.backend_pid IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM pg_stat_activity AS a WHERE a.pid = r.backend_pid AND (a.backend_start IS NULL"
+    " OR CAST(extract(epoch FROM a.backend_start) * 1000000 AS bigint) = r.backend_start))"
 )
 
 
-def gone_backends(connection: Connection, key: int) -> set[int]:
-    """Postgres: runtimes whose lease connection has no backend any more."""
-    return {int(row.key) for row in connection.execute(_GONE_BACKENDS, {"key": key})}
+def gone_backends(connection: Connection, key: int) -> dict[tuple[int, int], int]:
+    """Postgres: backend (pid, start) -> runtime, of leases whose backend is there no more. When one of another role began is hidden from this one:
+    then its pid is enough for it to be there."""
+    gone = connection.execute(_GONE_BACKENDS, {"key": key})
+    return {(row.backend_pid, row.backend_start): row.key for row in gone}
 
 
 def lock(connection: Connection, key: int) -> Row[Any] | None:

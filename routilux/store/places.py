@@ -103,7 +103,16 @@ def named_errors(path: Path) -> Iterator[None]:
         raise DatabaseUnavailableError(f"{path} cannot be opened: {error}") from error
 
 
-def check_named(error: BaseException, url: URL) -> None:
+def named(error: BaseException, url: URL) -> BaseException:
+    """The same as an error to give to somebody else; itself if it is about something less."""
+    try:
+        check_named(error, url)
+    except DatabaseUnavailableError as ours:
+        return ours
+    return error
+
+
+def check_named(error: BaseException, url: URL, *, is_read: bool = False) -> None:
     """Raises an error of the driver that tells what is wrong with the whole database as one of ours."""
     reason = str(getattr(error, "orig", error)).partition("\n")[0]
     match classify(error):
@@ -115,5 +124,7 @@ def check_named(error: BaseException, url: URL) -> None:
         case Failure.LOST | Failure.RETRY if not isinstance(error, DatabaseUnavailableError):
             raise DatabaseUnavailableError(f"{url.render_as_string()} did not answer: {reason}") from error
     if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
+        if is_read:
+            raise DatabaseUnavailableError(f"{url.render_as_string()} refuses this user: {reason}") from error
         message = f"{url.render_as_string()} takes no writes from this user: {reason}"
         raise DatabaseReadOnlyError(message) from error

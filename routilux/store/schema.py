@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url, pool, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from routilux.errors import SchemaForeignError, SchemaMissingError, SchemaTooNewError, SchemaTooOldError
 from routilux.store import postgres_server
+from routilux.store.places import check_named
 from routilux.store.tables import PREFIX, metadata
 
 REVISIONS = (
@@ -244,6 +245,9 @@ def _connect(url: URL) -> Iterator[Connection]:
                 postgres_server.check_encoding(connection, url.render_as_string(hide_password=True))
                 connection.rollback()
             yield connection
+    except SQLAlchemyError as error:
+        check_named(error, url)
+        raise
     finally:
         engine.dispose()
 

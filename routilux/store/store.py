@@ -279,5 +279,5 @@ class Store:
             with self.database.read(is_single=is_single) as connection:
                 yield connection
         except SQLAlchemyError as error:
-            check_named(error, self.database.url)
+            check_named(error, self.database.url, is_read=True)
             raise

@@ -13,9 +13,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, inspect, pool, text
-from sqlalchemy.exc import OperationalError
 
 from routilux.errors import (
+    DatabaseUnavailableError,
     SchemaForeignError,
     SchemaMissingError,
     SchemaTooNewError,
@@ -266,7 +266,7 @@ def test_an_upgrade_goes_on_when_others_let_go_and_gives_up_if_they_do_not(
 
         monkeypatch.setattr("time.sleep", let_go)
         if is_sqlite(empty):
-            with pytest.raises(OperationalError, match="locked"):
+            with pytest.raises(DatabaseUnavailableError, match="locked"):
                 schema.upgrade(empty)
             holder.rollback()
         schema.upgrade(empty)

@@ -41,12 +41,12 @@ def raising_trigger(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def refusing(kind: type, method: str, losses: Losses, times: int = 1000) -> Iterator[None]:
-    """After the first lost answer this raises what does not pass, so many times."""
-    expected, left, works = len(losses.left), [times], getattr(kind, method)
+def refusing(kind: type, method: str, losses: Losses, after: int = 1, times: int = 1000) -> Iterator[None]:
+    """After so many lost answers this raises what does not pass, so many times."""
+    expected, left, works = len(losses.left) - after, [times], getattr(kind, method)
 
     def refuse(*arguments: Any) -> Any:
-        if left[0] and len(losses.left) < expected:
+        if left[0] and len(losses.left) <= expected:
             left[0] -= 1
             raise ProgrammingError(method, None, Exception("no"))
         return works(*arguments)
@@ -125,3 +125,19 @@ def test_where_it_cannot_be_known_the_caller_is_in_doubt(shop: str) -> None:
         assert _post(runtime, JOB) == JOB
         assert runtime.get_job(JOB).wait(30)
     assert checker.faults(shop, {JOB}, orders.PARTS) == []
+
+
+def test_numbers_that_are_used_up_are_not_used_again_though_nobody_knows_it(shop: str) -> None:
+    """The commit that used them up is in, its answer is lost, and it cannot be asked for."""
+    with program.start(shop) as runtime:
+        runtime.exec(orders.FLOW, worker_id="w")
+        with (
+            Losses(runtime, [BEFORE, AFTER]) as losses,
+            refusing(Changes, "write", losses),
+            refusing(Commit, "mark", losses, after=2),
+            pytest.raises(PostInDoubt),
+        ):
+            _post(runtime, JOB)
+        ids = {_post(runtime), _post(runtime, JOB)}
+        assert all(runtime.get_job(job_id).wait(30) for job_id in ids)
+    assert checker.faults(shop, ids, orders.PARTS) == []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine
 
 from routilux import Client, Runtime
-from routilux.errors import DatabaseUnavailableError
+from routilux.errors import DatabaseUnavailableError, StateError
 from routilux.store import schema
 from tests.flows.flows import Step, chain, running
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import eventually
 
 TEXT = "zażółć 日本語 🙂 \u0085 ÿ"
 
@@ -62,3 +65,17 @@ def test_a_database_that_does_not_have_every_text_is_refused_by_name(encoded_oth
     for use in (schema.upgrade, schema.check, Client, lambda url: Runtime(database=url)):
         with pytest.raises(DatabaseUnavailableError, match=r"is encoded in \w+, .* createdb --encoding=UTF8"):
             use(encoded_otherwise)
+
+
+def test_a_connection_of_the_callers_that_lacks_a_character_is_named(postgres_database: str) -> None:
+    theirs = create_engine(postgres_database, connect_args={"client_encoding": "LATIN1"})
+    try:
+        with Client(postgres_database) as client, running(postgres_database, chain(Step(lambda *_: None))):
+            for text, is_there in (("zażółć", False), ("plain", True)):
+                with suppress(StateError), theirs.begin() as connection:
+                    client.post("f", "s0", "input", {"text": text}, "w", job_id=text, transaction=connection)
+                    assert is_there
+            eventually(lambda: client.get_job("plain"))
+            assert client.get_job("zażółć") is None
+    finally:
+        theirs.dispose()
