@@ -28,6 +28,7 @@ def fenced(
         "runtime %s was declared dead by another; it drops its workers and starts again", engine.runtime_key
     )
     lose_identity(engine, batch)
+    _undo_waits(engine, inputs)
     for entry in inputs:
         if isinstance(entry, RunEnded):
             engine.give_room(entry.run)
@@ -40,6 +41,7 @@ def fenced(
 def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
     """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
     engine.store.drop_connection()
+    _undo_waits(engine, inputs)
     if batch.inbox_ids:
         inbox.suspect(engine, batch.inbox_ids, len(inputs), cause)
     alone = len(inputs) == 1 and not batch.inbox_ids
@@ -84,6 +86,12 @@ def _in_doubt(entry: PostIn | SignalIn | Request, cause: BaseException | None) -
     error = DatabaseUnavailableError("the commit was broken off: it is not known whether this was stored")
     error.__cause__ = cause
     return error
+
+
+def _undo_waits(engine: Engine, inputs: Iterable[Input]) -> None:
+    """That posts of a commit which is not in were to wait for room is not so either: they would be there twice."""
+    gone = {id(entry) for entry in inputs}
+    engine.waiting_posts = [post for post in engine.waiting_posts if id(post) not in gone]
 
 
 def heal(engine: Engine, error: BaseException, failures: int) -> None:
