@@ -347,6 +347,11 @@ def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(keeping, "forget", let_run)
 
 
+def refuses_without_using_up_the_number(patch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is told of a refusal while the first try may still be read and go in (found by a review)."""
+    patch.setattr(GroupCommit, "_went_in", lambda self: False)
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
     """`scene` and `faults`: what brings it out soonest; with all faults it takes longer. `start`: the first seed of a usual run,
@@ -388,6 +393,7 @@ BROKEN = {
         BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
         BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1140),
         BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
+        BrokenEngine(refuses_without_using_up_the_number, "narrow", ("refused",)),
         BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",), start=40),
         BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(

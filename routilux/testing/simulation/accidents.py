@@ -167,3 +167,22 @@ class Accidents:
         self._world.counts["lost_answer"] += 1
         self._world.arena.lost_answer = ("not in", "in", "late", "late, and its process is gone")[number % 4]
         self._world.say(f"the answer of the next commit is to be lost; it is {self._world.arena.lost_answer}")
+
+    def unread(self, number: int) -> None:
+        """The next commit that could go whole is read after further transactions, or never; its connection is lost."""
+        world = self._world
+        world.counts["unread"] += 1
+        left, is_gone = (0, 1, 1, 2, 4, 10)[number % 6], number // 6 % 4 == 0
+        world.arena.unread = left, is_gone
+        end = ", and its process is gone" if is_gone else ""
+        world.say(f"the next whole commit is to be read after {left} others{end}")
+
+    def refuse(self, number: int) -> None:
+        """A trigger of somebody's refuses statements of group commits for a while; the first may have been sent before."""
+        world, tables = self._world, ("routilux_messages", "routilux_activations", "routilux_jobs")
+        world.counts["refused"] += 1
+        table, most = tables[number % 3], 1 + number // 3 % 3
+        world.arena.refuses = table, most
+        world.say(f"{most} statements that write {table} are to be refused")
+        if number // 9 % 2:
+            self.unread(number // 18)

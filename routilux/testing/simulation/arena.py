@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, MetaData, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from routilux.store import schema
+from routilux.store.changes import Changes, CommitRow
 from routilux.store.database import Database
 from routilux.store.store import Store
+from routilux.testing.simulation.unread import Statement, Text, Unread, Who
 
 
 class Crash(BaseException):
     """The process is gone at this statement. No handler of the engine may catch it."""
 
 
-Statement = tuple[str, Any]
-Who = tuple[int | None, int]  # the runtime that commits, and when it began to
+class _Sent(Exception):
+    """All statements of a commit are written down."""
 
 
 class Arena:
@@ -70,7 +72,15 @@ class Arena:
         self.lost_answer: str | None = (
             None  # "not in", "in", "late", "late, and …": what becomes of the next group commit
         )
+        self.unread: tuple[int, bool] | None = (
+            None  # of the next whole commit: `Text.left`, and whether its process is gone
+        )
+        self.refuses: tuple[str, int] | None = (
+            None  # a table, and how many statements of commits that write it
+        )
+        self.refused_count = 0
         self.commits = 0
+        self._is_sending = False
         self._pending: tuple[Who, list[Statement]] | None = None
         self._sent: list[Statement] = []
         self._committed: Callable[[Who], None] = lambda who: None
@@ -78,12 +88,14 @@ class Arena:
         for store in self.stores:
             store._writer.before_commit = self._before_commit
             store._writer.after_commit = self._after_commit
+            store.commit_whole = partial(self._commit_whole, store)  # type: ignore[method-assign]
             store.drop_connection()
         self._lander.execute("BEGIN IMMEDIATE")
         for name in self._tables:
             self._lander.execute(f'DELETE FROM "{name}"')
         self._lander.execute("COMMIT")
         self._committed = committed
+        self._unread = Unread(self._lander, committed)
 
     def close(self) -> None:
         event.remove(self._shared._engine, "before_cursor_execute", self._before_statement)
@@ -97,6 +109,8 @@ class Arena:
     def calm(self) -> None:
         """No more accidents."""
         self.fails_in = self.lost_answer = self.read_fails_in = self.read_end_fails_in = None
+        self.unread = self.refuses = None
+        self._unread.read_on(reads_all=True)
 
     # what reads pass
 
@@ -118,6 +132,7 @@ class Arena:
     @contextlib.contextmanager
     def _transaction(self, synchronous: str, timeout_s: float) -> Iterator[Connection]:
         self.land()
+        self._unread.read_on()
         self._sent = []
         with self._begin(synchronous, timeout_s) as connection:
             yield connection
@@ -140,9 +155,41 @@ class Arena:
     def _before_statement(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
     ) -> None:
-        self._count_down()
+        if not self._is_sending:
+            self._count_down()
+            self._refuse(statement)
         if not statement.startswith(("BEGIN", "SELECT", "PRAGMA")):
             self._sent.extend((statement, row) for row in (parameters if many else [parameters]))
+
+    def _refuse(self, statement: str) -> None:
+        """Not where inbox rows are taken: one that is refused twice is deleted, and its post lost with it."""
+        if self.refuses is None or any(
+            sent.startswith("DELETE FROM routilux_inbox") for sent, _ in self._sent
+        ):
+            return
+        table, left = self.refuses
+        if statement.startswith(f"INSERT INTO {table} "):
+            self.refuses = (table, left - 1) if left > 1 else None
+            self.refused_count += 1
+            error = sqlite3.IntegrityError("the database refuses it")
+            error.sqlite_errorcode = sqlite3.SQLITE_CONSTRAINT
+            raise IntegrityError(statement, {}, error)
+
+    def _commit_whole(self, store: Store, changes: Changes, row: CommitRow) -> bool | None:
+        """What Postgres would be sent in one go, if it is to be lost unread; else as on SQLite: nothing is sent."""
+        if self.unread is None or changes.whole(row) is None:
+            return None
+        (left, is_gone), self.unread = self.unread, None
+        self._is_sending = True
+        try:
+            with contextlib.suppress(_Sent), store._writer.transaction() as connection:
+                changes.write(connection, row)
+                raise _Sent
+        finally:
+            self._is_sending = False
+        runtime, n, *_ = row
+        self._unread.keep(Text(self._who(), runtime, n, self._sent, left))
+        raise Crash if is_gone else database_error(sqlite3.SQLITE_CANTOPEN, "the connection is lost")
 
     def _count_down(self) -> None:
         if self.fails_in is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from routilux.errors import PostInDoubt
 from routilux.runtime import control, outbox
 from routilux.runtime.accepting import fingerprint
 from routilux.runtime.door import encode_payload
 from routilux.runtime.inputs import Post, PostIn, Receipt, Request, SignalIn
+from routilux.runtime.keeping import NotMine
+from routilux.store.failures import PASSING, classify
 from routilux.testing.simulation.letters import Letter
 from routilux.testing.simulation.process import Process
 from routilux.testing.simulation.tables import ENDED
@@ -29,6 +32,7 @@ class Clients:
     def __init__(self, world: World) -> None:
         self._world = world
         self._sent_at_last: set[Letter] = set()
+        self._once: dict[str, None] = {}  # jobs that nobody posts again
         self._asked: list[tuple[Process, str, str, Receipt]] = []  # of whom, verb, job or else worker, answer
 
     def post(self, number: int) -> None:
@@ -42,7 +46,22 @@ class Clients:
     def post_again(self, number: int) -> None:
         """Somebody who is not sure posts the same once more."""
         if self._world.model.posted:
-            self._send(f"j{number % len(self._world.model.posted)}", number // 2)
+            job_id = list(self._world.model.posted)[number % len(self._world.model.posted)]
+            if job_id not in self._once:
+                self._send(job_id, number // 2)
+
+    def post_once(self, number: int) -> None:
+        """A new job whose id was not chosen: whoever gets no answer does not know it, and cannot post the same again."""
+        world = self._world
+        count = len(world.model.posted)
+        job_id = f"g{count}"
+        worker_id = self._worker_of(job_id)
+        owners = [p for p in world.running() if not p.is_paused and worker_id in p.engine.by_id]
+        if count < world.scene.most_jobs and owners:
+            world.model.posted[job_id] = world.scene.data(count)
+            self._once[job_id] = None
+            text = encode_payload(None, world.model.posted[job_id], 1 << 20)
+            self._put(owners[number % len(owners)], worker_id, Post(job_id, text), number // 11 % 2 > 0)
 
     def operate(self, number: int) -> None:
         """An operator ends, pauses or resumes a job. What it is refused for is as good as not asked."""
@@ -136,10 +155,10 @@ class Clients:
         return bool(self._asked or is_posting or is_paused)
 
     def refused(self) -> set[str]:
-        """Posts that their worker did not live to take: their clients were told so, or know nothing."""
+        """Posts that nobody makes again, or that their worker did not live to take: their clients were told so, or know nothing."""
         model = self._world.model
-        ended = model.cancels.ids
-        return {id for id in model.posted.keys() - model.acknowledged if self._worker_of(id) in ended}
+        ended, unsure = model.cancels.ids, model.posted.keys() - model.acknowledged
+        return {id for id in unsure if id in self._once or self._worker_of(id) in ended}
 
     def take_answers(self) -> None:
         model = self._world.model
@@ -149,6 +168,7 @@ class Clients:
                 continue
             self._asked.remove(entry)
             if receipt.error is not None:
+                self._take_error(verb, name, receipt.error)
                 continue
             match verb:
                 case "post":
@@ -161,6 +181,15 @@ class Clients:
                     model.pauses.acknowledge(name)
                 case "cancel_worker":
                     model.cancels.acknowledge(name)
+
+    def _take_error(self, verb: str, name: str, error: BaseException) -> None:
+        """Whoever is told that it is not in may rely on that."""
+        if isinstance(error, (PostInDoubt, NotMine)) or classify(error) in PASSING:
+            return
+        if verb == "post" and name in self._once:
+            self._world.model.refusals.told[name] = f"{type(error).__name__}: {error}"
+        elif verb == "signal":
+            self._world.model.signals.refuse(name)
 
     def forget(self, process: Process) -> None:
         """It is dead: nobody waits for its answers any more."""
@@ -176,14 +205,18 @@ class Clients:
         process = world.alive(number)
         when = f", due in {delay_s:g} s" if delay_s else ""
         if process is not None and worker_id in process.engine.by_id and number % 3:
-            receipt = Receipt()
-            deadline = world.clock.monotonic() + PATIENCE_S if number // 11 % 2 else None
-            process.engine.inputs.put(PostIn(flow, worker_id, routine, slot, [post], receipt, deadline))
-            self._asked.append((process, "post", job_id, receipt))
-            world.say(f"process {process.number} posts {job_id} to its worker {worker_id}{when}")
+            self._put(process, worker_id, post, number // 11 % 2 > 0, when)
         elif process is not None:
             world.say(f"process {process.number} posts {job_id} for the owner of {worker_id}{when}")
             world.act(process, lambda: self._post_outside(process, (flow, routine, slot), post, worker_id))
+
+    def _put(self, process: Process, worker_id: str, post: Post, is_patient: bool, when: str = "") -> None:
+        world, receipt = self._world, Receipt()
+        deadline = world.clock.monotonic() + PATIENCE_S if is_patient else None
+        entry = PostIn(world.scene.flow, worker_id, *world.scene.entry, [post], receipt, deadline)
+        process.engine.inputs.put(entry)
+        self._asked.append((process, "post", post.job_id, receipt))
+        world.say(f"process {process.number} posts {post.job_id} to its worker {worker_id}{when}")
 
     def _post_outside(
         self, process: Process, names: tuple[str, str, str], post: Post, worker_id: str

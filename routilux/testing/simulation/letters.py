@@ -25,9 +25,9 @@ class Contents:
 
 
 class DeadLetters:
-    """`dead`: those that are there, as of the last commit."""
+    """`dead`: those that are there, as of the last commit. `asked_to_end`: jobs, and as what, kept by the model."""
 
-    def __init__(self, tables: Tables, attempts: Attempts) -> None:
+    def __init__(self, tables: Tables, attempts: Attempts, asked_to_end: set[tuple[str, str]]) -> None:
         self.dead: dict[Letter, Contents] = {}
         self.asked_to_send: set[Letter] = set()
         self.asked_to_drop: set[Letter] = set()
@@ -35,6 +35,7 @@ class DeadLetters:
         self.ever_reopened: set[str] = set()
         self._tables = tables
         self._attempts = attempts
+        self._asked_to_end = asked_to_end
 
     def look(self) -> None:
         """After a commit."""
@@ -82,7 +83,7 @@ class DeadLetters:
         if row is not None and row[1] is not None and back and letter in self.asked_to_send:
             self._attempts.begin_anew(worker, back)
             self.reopened.update(self._jobs_of(worker, back))
-        elif row is not None or back or not self._may_be_given_up(letter):
+        elif row is not None or back or not self._may_be_given_up(letter, messages):
             raise Violation(
                 "P8", f"dead letter {seq} of worker {worker} is gone, and nobody asked for it: {row}, {back}"
             )
@@ -93,12 +94,13 @@ class DeadLetters:
                 "P8", f"dead letter {seq} of worker {worker} was given up, its messages {messages} were not"
             )
 
-    def _may_be_given_up(self, letter: Letter) -> bool:
-        """It was asked for, or it was sent again and its worker cancelled with the same commit."""
-        if letter in self.asked_to_drop:
-            return True
+    def _may_be_given_up(self, letter: Letter, messages: tuple[int, ...]) -> bool:
+        """It was asked for, or it was sent again and its worker cancelled, or its jobs ended, with the same commit."""
+        if letter in self.asked_to_drop or letter not in self.asked_to_send:
+            return letter in self.asked_to_drop
         status = self._tables.one("SELECT status FROM routilux_workers WHERE key = ?", letter.worker)
-        return letter in self.asked_to_send and status == ("cancelled",)
+        ends = self._jobs_of(letter.worker, messages).items()
+        return status == ("cancelled",) or all(end in self._asked_to_end for end in ends)
 
     def _status(self, worker: int, seq: int) -> str | None:
         row = self._tables.one(
@@ -106,10 +108,11 @@ class DeadLetters:
         )
         return None if row is None else row[0]
 
-    def _jobs_of(self, worker: int, messages: tuple[int, ...]) -> set[str]:
+    def _jobs_of(self, worker: int, messages: tuple[int, ...]) -> dict[str, str]:
+        """job id -> status"""
         rows = self._tables.all(
-            "SELECT j.job_id FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job"
+            "SELECT j.job_id, j.status FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job"
             " WHERE m.worker = ? AND m.seq IN (SELECT value FROM json_each(?))",
             worker, json.dumps(messages),
         )  # fmt: skip
-        return {job_id for (job_id,) in rows}
+        return dict(rows)

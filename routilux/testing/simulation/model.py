@@ -20,6 +20,7 @@ from routilux.testing.simulation.cancels import Cancels
 from routilux.testing.simulation.letters import DeadLetters
 from routilux.testing.simulation.limits import Limits
 from routilux.testing.simulation.pauses import Pauses
+from routilux.testing.simulation.refusals import Refusals
 from routilux.testing.simulation.signals import Signals
 from routilux.testing.simulation.tables import ENDED, Json, Tables, Violation
 from routilux.testing.simulation.wishes import Wish
@@ -52,13 +53,15 @@ class Model:
     limits: Limits = field(init=False)
     cancels: Cancels = field(init=False)
     signals: Signals = field(init=False)
+    refusals: Refusals = field(init=False)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.tables, self.flows, self._ended)
-        self.letters = DeadLetters(self.tables, self.attempts)
+        self.letters = DeadLetters(self.tables, self.attempts, self.asked_to_end)
         self.limits = Limits(self.tables, self.flows, self.clock)
         self.cancels = Cancels(self.tables)
         self.signals = Signals(self.tables)
+        self.refusals = Refusals(self.tables, self.wishes)
 
     # what the world tells
 
@@ -108,6 +111,7 @@ class Model:
         self.limits.look()
         self._check_jobs()
         self.signals.look(self.jobs)
+        self.refusals.look()
         self._check_marks()
 
     def _take_in(
@@ -118,10 +122,10 @@ class Model:
         self.limits.settle(worker, messages)
         self.cancels.check_activation(worker, status, what)
         wish = self.wishes.get((worker, started_at))
+        is_convicted = False
         if wish is None or wish.routine != routine:
-            if status == "completed" or (
-                status != "failed" and not self._was_refused(worker, routine, messages)
-            ):
+            is_convicted = self.refusals.convict(worker, routine, messages, status)
+            if status == "completed" or (status != "failed" and not is_convicted):
                 raise Violation("P2", f"{what} is in the history, and no logic ran")
             wish = None
         elif wish.n is not None:
@@ -147,13 +151,8 @@ class Model:
             self._consume(worker, n, routine, messages, what)
         if status == "failed":
             self.letters.check_buried(worker, messages, what)
-        if status == "failed" and not self.may_fail and not (wish is not None and wish.is_injected):
+        if status == "failed" and not (self.may_fail or is_convicted or (wish and wish.is_injected)):
             raise Violation("flow", f"{what} failed: {error}: {wish and wish.error}")
-
-    def _was_refused(self, worker: int, routine: str, messages: tuple[int, ...]) -> bool:
-        """Its logic ran, and the database refuses what it wrote: then it fails without running again."""
-        ran = (wish for wish in self.wishes.values() if wish.writes and wish.n is None)
-        return any((wish.worker, wish.routine, wish.seqs) == (worker, routine, messages) for wish in ran)
 
     def _count_in(
         self, worker: int, n: int, job: int, wish: Wish, messages: Sequence[int], what: str

@@ -36,6 +36,8 @@ FAULTS: dict[str, dict[str, float]] = {
     "cancel_worker": {"cancel_worker": 0.3},
     "time_limit": {"overrun": 1.5},
     "deploy": {"deploy": 0.2},
+    "unread": {"unread": 0.6, "post_once": 1.0},
+    "refused": {"refuse": 0.6, "post_once": 1.0},
 }
 STEPS = (20, 40, 80)
 

@@ -33,6 +33,7 @@ from routilux.testing.simulation.clock import HostClock
 LEASE_S = 9.0
 LONG_S = 30.0  # beyond this nobody counts heartbeats
 MOST_TRIES = 20  # no accident lasts that long
+MOST_WAITING = 1000  # nor has a world so many inputs at a time
 
 
 class Injected(Exception):
@@ -96,6 +97,8 @@ class Process:
     def turn(self, most: int = MOST_INPUTS) -> None:
         """What the engine's thread does with up to `most` inputs. Raises `Broken`."""
         engine = self.engine
+        if len(engine.inputs) > MOST_WAITING:
+            raise Broken(f"its inputs multiply: {len(engine.inputs)} wait")
         try:
             engine.look()
             engine.step(engine.inputs.take(most))

@@ -16,6 +16,10 @@ class Signals:
         self.told = Counter[str]()
         self._tables = tables
 
+    def refuse(self, job_id: str) -> None:
+        """Whoever sent one was told that it is not in."""
+        self.asked[job_id] -= 1
+
     def look(self, jobs: Collection[str]) -> None:
         """After a commit. `jobs`: those that are there."""
         for job_id, asked in self.asked.items():

@@ -17,13 +17,14 @@ from routilux.runtime.settings import Settings
 from routilux.store.failures import PASSING, classify
 from routilux.testing.simulation import ends
 from routilux.testing.simulation.accidents import Accidents
-from routilux.testing.simulation.arena import Arena, Crash, Who
+from routilux.testing.simulation.arena import Arena, Crash
 from routilux.testing.simulation.clients import Clients
 from routilux.testing.simulation.clock import HostClock
 from routilux.testing.simulation.model import Model
 from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
 from routilux.testing.simulation.scene import Scene, Shape, Step
 from routilux.testing.simulation.tables import Tables, Violation
+from routilux.testing.simulation.unread import Who
 
 MOST_ROUNDS = 300
 NO_POISON = 1000  # accidents kill processes, messages do not
@@ -96,6 +97,7 @@ class World:
         return (None if self._acting is None else self._acting.key), self._began_us
 
     def _committed(self, who: Who) -> None:
+        self.model.refusals.count = self.arena.refused_count
         self.model.look(*who, self.clock.wall_us)
 
     # processes come and go
