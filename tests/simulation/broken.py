@@ -352,6 +352,11 @@ def refuses_without_using_up_the_number(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(GroupCommit, "_went_in", lambda self: False)
 
 
+def gives_up_when_declared_dead_while_it_starts(patch: pytest.MonkeyPatch) -> None:
+    """A runtime that stands still while it starts, and is taken for dead, lets the fence out (found by the torture rig)."""
+    patch.setattr(Engine, "again_if_fenced", lambda self, call: call())
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
     """`scene` and `faults`: what brings it out soonest; with all faults it takes longer. `start`: the first seed of a usual run,
@@ -394,6 +399,7 @@ BROKEN = {
         BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1140),
         BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
         BrokenEngine(refuses_without_using_up_the_number, "narrow", ("refused",)),
+        BrokenEngine(gives_up_when_declared_dead_while_it_starts, faults=("slow_start",)),
         BrokenEngine(strangers.ended_job_is_signalled, "narrow", ("signal",), start=40),
         BrokenEngine(strangers.edited_payload_is_not_written, faults=("dead_letter",)),
         BrokenEngine(

@@ -65,16 +65,21 @@ class Accidents:
             world.counts["mistake"] += 1
             end = "by mistake" if other is process else f"by {other.number}, which is killed"
             world.say(f"process {process.number} is declared dead {end}")
-            world.act(other, lambda: self._declare_dead(other, process))
+            self.declare_dead(other, process)
             if other is not process and other in world.processes:
                 world.bury(other)
 
-    def _declare_dead(self, process: Process, other: Process) -> None:
+    def declare_dead(self, process: Process, other: Process) -> None:
+        """`other` is dead for everybody from now on."""
+
         def bury(commit: Commit) -> None:
             takeover.bury(commit.connection, other.key, self._world.clock.now_us())
 
-        with contextlib.suppress(Fenced):
-            adopting.fenced(process.engine, bury)
+        def declare() -> None:
+            with contextlib.suppress(Fenced):
+                adopting.fenced(process.engine, bury)
+
+        self._world.act(process, declare)
 
     def go_on(self, number: int) -> None:
         paused = [process for process in self._world.running() if process.is_paused]

@@ -37,6 +37,7 @@ FAULTS: dict[str, dict[str, float]] = {
     "time_limit": {"overrun": 1.5},
     "deploy": {"deploy": 0.2},
     "unread": {"unread": 0.6, "post_once": 1.0},
+    "slow_start": {"slow_start": 0.6},
     "refused": {"refuse": 0.6, "post_once": 1.0},
 }
 STEPS = (20, 40, 80)

@@ -75,13 +75,17 @@ class Process:
         engine.reconcile = lambda: reconcile(engine, self.lease, True)
         engine.retention.next_at = math.inf  # the model reads the whole history
 
-    def start(self) -> None:
-        """What a runtime does before its threads run."""
+    def register(self) -> None:
+        """The first that a runtime does before its threads run."""
         register(self.engine, self.lease)
         for name in self._flows.names():
             self._flows.prepare(name)
-        adopting.publish(self.engine)
-        self.engine.must_reconcile = True
+
+    def publish(self) -> None:
+        """The rest of it."""
+        engine = self.engine
+        engine.again_if_fenced(lambda: adopting.publish(engine))
+        engine.must_reconcile = True
 
     @property
     def key(self) -> int:

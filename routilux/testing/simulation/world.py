@@ -1,6 +1,6 @@
 """A world: processes on one database, moved by a plan of steps. The same plan makes the same world.
 
-Here processes start, work, and see time pass; `clients` want something of them, `accidents` befall them.
+Here processes work, and see time pass; `starts` brings them there, `clients` want something of them, `accidents` befall them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ from collections.abc import Callable, Sequence
 from routilux.core.activation import Outcome
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
-from routilux.errors import WorkerEndedError
-from routilux.runtime import adopting
-from routilux.runtime.settings import Settings
-from routilux.store.failures import PASSING, classify
 from routilux.testing.simulation import ends
 from routilux.testing.simulation.accidents import Accidents
 from routilux.testing.simulation.arena import Arena, Crash
@@ -23,16 +19,16 @@ from routilux.testing.simulation.clock import HostClock
 from routilux.testing.simulation.model import Model
 from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
 from routilux.testing.simulation.scene import Scene, Shape, Step
+from routilux.testing.simulation.starts import Starts
 from routilux.testing.simulation.tables import Tables, Violation
 from routilux.testing.simulation.unread import Who
 
 MOST_ROUNDS = 300
-NO_POISON = 1000  # accidents kill processes, messages do not
 COUNTED_S = 2.0  # after so long without work counters are right
 
 
 class World:
-    """Steps are methods, of `Clients` and `Accidents` too; each takes the number that decides what is left open."""
+    """Steps are methods, of `Starts`, `Clients` and `Accidents` too; each takes the number that decides what is left open."""
 
     def __init__(self, scene: Scene, shape: Shape, arena: Arena) -> None:
         self.scene, self.shape, self.arena = scene, shape, arena
@@ -40,7 +36,6 @@ class World:
         self.trace: list[str] = []
         self.counts = Counter[str]()
         self.processes: list[Process | None] = [None] * shape.processes
-        self._release = 0
         self._acting: Process | None = None
         self._began_us = self.clock.wall_us
         compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
@@ -51,13 +46,16 @@ class World:
         self.model = Model(Tables(arena.reader), compiled, self.clock.monotonic, scene.may_fail)
         self.clients = Clients(self)
         self.accidents = Accidents(self)
+        self.starts = Starts(self)
         arena.reset(self._who, self._committed)
-        self.start(0)
+        self.starts.start(0)
 
     def play(self, plan: Sequence[Step]) -> None:
         """Raises `Violation`."""
         for kind, number in plan:
-            actor = next(part for part in (self, self.clients, self.accidents) if hasattr(part, kind))
+            actor = next(
+                part for part in (self, self.starts, self.clients, self.accidents) if hasattr(part, kind)
+            )
             getattr(actor, kind)(number)
         self._finish()
 
@@ -102,46 +100,6 @@ class World:
 
     # processes come and go
 
-    def start(self, number: int) -> None:
-        """A process starts where there is none, with the release of the day."""
-        free = [i for i, process in enumerate(self.processes) if process is None]
-        if not free:
-            return
-        place = free[number % len(free)]
-        settings = Settings(deaths=NO_POISON, death_pause_s=(0.0, 5.0), window=self.shape.window)
-        process = self.processes[place] = Process(
-            place, self.arena.databases[place], self.arena.stores[place], self.clock,
-            self.scene.releases[self._release], threads=self.shape.threads, settings=settings, watch=self._watch,
-        )  # fmt: skip
-        self.say(f"process {place} starts, release {self._release}")
-        self.act(process, lambda: self._begin(process))
-
-    def _begin(self, process: Process) -> None:
-        """A program starts its workers by name. One that cannot reach its database ends, and is started again some day."""
-        try:
-            process.start()
-            for worker_id in self.workers():
-                self._claim(process, worker_id)
-        except Exception as error:
-            if classify(error) not in PASSING:
-                raise
-            raise Crash from error
-
-    def _claim(self, process: Process, worker_id: str) -> None:
-        with process.store.read() as connection:
-            query = "SELECT 1 FROM routilux_workers WHERE worker_id = ?"
-            is_known = connection.exec_driver_sql(query, (worker_id,)).first() is not None
-        if is_known:
-            try:
-                adopting.resume(process.engine, worker_id, is_named=True)
-            except WorkerEndedError:  # its program is told so, and goes on without it
-                return
-            if worker_id in self.model.cancels.ids:
-                raise Violation("cancel", f"worker {worker_id} was cancelled, and is started again")
-        else:
-            adopting.start(process.engine, self.scene.flow, worker_id, is_named=True, state={})
-        process.engine.mine.add(worker_id)
-
     def bury(self, process: Process) -> None:
         """It is dead, and nobody waits for it."""
         process.die()
@@ -151,12 +109,12 @@ class World:
 
     def deploy(self, number: int) -> None:
         """The next release: a process is replaced by one that has it, others follow as they start."""
-        if self._release + 1 < len(self.scene.releases):
+        if self.starts.release + 1 < len(self.scene.releases):
             self.counts["deploy"] += 1
-            self._release += 1
-            self.say(f"release {self._release} is out")
+            self.starts.release += 1
+            self.say(f"release {self.starts.release} is out")
             self.accidents.crash(number)
-            self.start(number)
+            self.starts.start(number)
 
     # work
 
@@ -189,7 +147,7 @@ class World:
                 process, lambda: self.say(f"process {process.number} runs {process.perform(number // 3)}")
             )
 
-    def _watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
+    def watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
         worker = run.cell.worker.key
         if outcome is None:
             self.model.before_logic(activation, worker)
@@ -227,7 +185,7 @@ class World:
         self.arena.land()
         for process in self.running():
             process.is_paused = process.fails_next = process.dies_next = False
-        self.start(0)
+        self.starts.start(0)
         for _ in range(3):  # a lease and more: whoever is dead is found out
             for process in self.running():
                 self._run_out(process)
