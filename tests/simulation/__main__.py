@@ -22,7 +22,9 @@ def main() -> None:
     for name in scenes:
         seeds = range(first, first + max(1, chosen.seeds // len(scenes)))
         print(f"{name}: seeds {seeds.start} to {seeds.stop - 1}", flush=True)
-        print(f"  {simulate(**SCENES[name], seeds=seeds, processes=chosen.processes)}", flush=True)
+        print(
+            f"  {simulate(**SCENES[name], seeds=seeds, runtimes=4, processes=chosen.processes)}", flush=True
+        )
 
 
 if __name__ == "__main__":

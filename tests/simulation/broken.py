@@ -372,7 +372,7 @@ class BrokenEngine:
 BROKEN = {
     engine.breaks.__name__: engine
     for engine in (
-        BrokenEngine(no_fence, faults=("pause",)),
+        BrokenEngine(no_fence, faults=("pause",), start=20),
         BrokenEngine(inbox_by_watermark, faults=()),
         BrokenEngine(decides_before_own_statements, faults=()),
         BrokenEngine(retries_every_error_as_it_is, faults=()),
@@ -389,14 +389,14 @@ BROKEN = {
         BrokenEngine(resumes_twice_in_one_commit, faults=("operate",)),
         BrokenEngine(keeps_savepoints_that_fail, faults=("busy",)),
         BrokenEngine(counts_only_who_is_busy, faults=()),
-        BrokenEngine(keeps_rows_behind_a_silent_discard, "gathering", ("operate",), start=400),
-        BrokenEngine(sets_data_of_another_job, "narrow", ("operate",), start=200),
+        BrokenEngine(keeps_rows_behind_a_silent_discard, "gathering", ("operate",), start=404),
+        BrokenEngine(sets_data_of_another_job, "narrow", ("operate",), start=228),
         BrokenEngine(
-            keeps_what_it_found_for_a_worker_loaded_again, faults=("mistake", "logic_error"), start=240
+            keeps_what_it_found_for_a_worker_loaded_again, faults=("mistake", "logic_error"), start=260
         ),
         BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
         BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
-        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1140),
+        BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1148),
         BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
         BrokenEngine(refuses_without_using_up_the_number, "narrow", ("refused",)),
         BrokenEngine(gives_up_when_declared_dead_while_it_starts, faults=("slow_start",)),
@@ -405,9 +405,9 @@ BROKEN = {
         BrokenEngine(
             strangers.retry_that_comes_due_in_a_pause_starts_afresh, faults=("logic_error", "operate")
         ),
-        BrokenEngine(strangers.idle_workers_survive_the_loss_of_identity, faults=("pause",), start=200),
+        BrokenEngine(strangers.idle_workers_survive_the_loss_of_identity, faults=("pause",), start=224),
         BrokenEngine(strangers.first_replaced_state_is_not_undone, faults=("logic_error",), start=40),
-        BrokenEngine(strangers.batch_is_discarded_with_its_newest_job, "narrow", ("operate",), start=200),
+        BrokenEngine(strangers.batch_is_discarded_with_its_newest_job, "narrow", ("operate",), start=228),
         BrokenEngine(strangers.low_water_mark_forgets_what_runs, faults=("crash",)),
         BrokenEngine(
             strangers.keyed_post_that_waits_for_room_is_taken_for_its_own_repeat, "narrow", ("pause",)

@@ -28,7 +28,7 @@ PIECE = 40
 def test_every_promise_holds_whatever_happens_on_the_way(
     scene: str, record_property: pytest.RecordProperty
 ) -> None:
-    report = simulate(**SCENES[scene], seeds=SEEDS // len(SCENES) + 1, processes=2)
+    report = simulate(**SCENES[scene], seeds=SEEDS // len(SCENES) + 1, runtimes=4, processes=2)
     record_property("simulated", f"{scene}: {report}")
     assert report.jobs > report.seeds
     assert all(report.accidents[kind] for kind in ("crash", "lost_answer", "disk_full", "pause", "operate"))
