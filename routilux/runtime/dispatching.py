@@ -122,9 +122,9 @@ def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick)
     if not chosen.activations or not (chosen.is_alone or engine.verdicts):
         return False
     first = chosen.activations[0]
-    cause = engine.verdicts.pop((cell.worker.key, first.seqs[0]), None)
-    if cause is not None:
-        failing.fail_unrun(engine, batch, cell, first, cause)
+    verdict = engine.verdicts.pop((cell.worker.key, first.seqs[0]), None)
+    if verdict is not None:
+        failing.fail_unrun(engine, batch, cell, first, verdict[0])
         return True
     deaths = first.rerun.deaths if first.rerun is not None else max(m.deaths or 0 for m in first.messages)
     if deaths >= engine.settings.deaths:

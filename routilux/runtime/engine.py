@@ -115,9 +115,8 @@ class Engine:
         self.low: dict[tuple[RoutineCell, SlotQueue], None] = {}
         self.waiting_posts: list[PostIn] = []
         self.convicted: dict[int, BaseException] = {}
-        self.verdicts: dict[
-            tuple[int, int], BaseException
-        ] = {}  # (worker, first seq) -> why its commit is refused
+        # (worker, first seq) -> why its commit is refused, and when that was found
+        self.verdicts: dict[tuple[int, int], tuple[BaseException, float]] = {}
         self.careful = 0  # so many outcomes go one per commit, to find out which of them is refused
         self.newest: dict[str, WorkerCell] = {}
         self.mine: set[str] = set()  # workers that this Runtime object started: they stay while it lives

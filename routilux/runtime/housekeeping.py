@@ -1,4 +1,4 @@
-"""Small chores of a living runtime, each bounded: old commit rows, old history, the WAL of SQLite."""
+"""Small chores of a living runtime, each bounded: old commit rows, old history, verdicts that nobody came for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 KEEP_COMMITS = 100
 PRUNE_COMMITS_EVERY = 1000
 PRUNE_EVERY_S = 60.0
+VERDICT_S = 60.0  # messages that have not come up again by then may never do so: their job has ended
 REST_WHILE_BUSY = 2.0  # after a batch of the walk, in times of its length
 
 
@@ -29,6 +30,8 @@ def run_once(engine: Engine) -> None:
     """One bounded batch of each chore."""
     _prune_commits(engine)
     _prune_history(engine)
+    since = engine.clock.monotonic() - VERDICT_S
+    engine.verdicts = {key: verdict for key, verdict in engine.verdicts.items() if verdict[1] >= since}
 
 
 def go_on(engine: Engine) -> None:

@@ -3,6 +3,8 @@
 `look` finds rows (it reads only); the next group commit deletes and applies them. A row that cannot be applied is
 logged and, when it is a post, kept as a failed job: nothing is dropped silently. When the database refuses a commit
 with rows in it, they go one by one and by themselves, until it is known which of them is to blame: that one is refused.
+One that cannot even be refused, as the database takes no dead letter for it either, stays where it is and is tried again
+later: its post was acknowledged.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from routilux.errors import RoutiluxError
-from routilux.runtime import accepting, adopting, control
+from routilux.runtime import accepting, control
 from routilux.runtime.batch import Batch
 from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post, PostIn, Receipt
@@ -29,6 +31,7 @@ MOST = 1000
 LOOK_S = 0.02  # not before each commit
 LOOK_WHILE_CALLED_S = 0.1  # nor before one that somebody here waits for
 HOT_S, LOOK_WHILE_HOT_S = 5.0, 0.05  # Postgres: who has just posted may post again
+PAUSES_S = (1.0, 300.0)  # the first and the longest, before a row that could not be refused is tried again
 AGAIN_S = 0.3  # more than `listening.TELL_EVERY_S` and the time a commit takes
 
 _LOOK = text(
@@ -52,6 +55,7 @@ class Seen:
         self.hot_until = 0.0
         self.suspects = 0  # so many rows go alone
         self.condemned: dict[int, BaseException] = {}  # id -> why the commit of this row alone was refused
+        self.postponed: dict[int, tuple[float, float]] = {}  # id -> until when, and the pause that this is
 
     def forget(self) -> None:
         """Look again before anything is taken."""
@@ -96,7 +100,11 @@ def look(engine: Engine) -> None:
 def _find(engine: Engine, connection: Connection) -> None:
     """Rows for my workers; a worker that nobody runs is asked for."""
     found: dict[int, tuple[str, str | None]] = {}
-    for row in connection.execute(_LOOK, {"most": MOST}):
+    seen, there, now = engine.inbox, set[int](), engine.clock.monotonic()
+    for row in connection.execute(_LOOK, {"most": MOST + len(seen.postponed)}):
+        there.add(row.id)
+        if row.id in seen.postponed and seen.postponed[row.id][0] > now:
+            continue
         if row.worker_id is None:
             if not engine.flows.has(row.flow):
                 continue
@@ -112,7 +120,8 @@ def _find(engine: Engine, connection: Connection) -> None:
             and (row.owner is None or row.owner_state == "dead")
         ):
             engine.wanted_workers.add(row.worker_id)
-    engine.inbox.ids, engine.inbox.workers = list(found), found
+    seen.ids, seen.workers = list(found), found
+    seen.postponed = {id: again for id, again in seen.postponed.items() if id in there}
 
 
 def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseException) -> None:
@@ -123,8 +132,13 @@ def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseExcept
     elif ids[0] not in seen.condemned:
         seen.condemned[ids[0]] = cause
     else:
-        log.error("inbox row %d cannot even be refused (%s); it is deleted", ids[0], cause)
-        adopting.fenced(engine, lambda commit: commit.take_inbox(ids))
+        first, longest = PAUSES_S
+        pause = min(longest, 2 * seen.postponed.get(ids[0], (0.0, first / 2))[1])
+        seen.postponed[ids[0]] = (engine.clock.monotonic() + pause, pause)
+        log.error(
+            "inbox row %d can neither be taken nor be refused (%s); it stays, the next try is in %g s",
+            ids[0], cause, pause,
+        )  # fmt: skip
         seen.acquit(ids[0])
     seen.forget()
 

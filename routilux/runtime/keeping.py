@@ -263,7 +263,8 @@ def reload(engine: Engine, worker: WorkerCell) -> None:
 
 def convict(engine: Engine, outcome: Outcome, cause: BaseException) -> None:
     """The commit of this outcome alone was refused: when its messages come up again, they fail with the cause."""
-    engine.verdicts[outcome.run.cell.worker.key, outcome.activation.seqs[0]] = cause
+    key = outcome.run.cell.worker.key, outcome.activation.seqs[0]
+    engine.verdicts[key] = cause, engine.clock.monotonic()
 
 
 def gone_from(cell: WorkerCell, routine: str, slot: str) -> RoutiluxError:

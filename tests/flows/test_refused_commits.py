@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
-from routilux import Flow, FlowRegistry, Routine, Runtime
+from routilux import Client, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import immediate_policy
+from routilux.runtime import inbox
 from routilux.store.changes import Changes
+from tests.support.waiting import eventually
 
 TARGET = ("f", "first", "in")
 
@@ -27,6 +29,32 @@ def narrow() -> FlowRegistry:
     registry = FlowRegistry()
     registry.register_by_name("f", flow)
     return registry
+
+
+def test_an_acknowledged_post_that_can_neither_be_taken_nor_be_refused_stays_until_it_can(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database takes no message for a while, nor a dead letter for it: a trigger, a right that is missing."""
+    write, is_bad = Changes.write, [True]
+
+    def refuse(changes: Changes, *rest: Any) -> None:
+        if is_bad[0] and (changes.waiting or changes.messages):
+            raise ProgrammingError("a statement", None, Exception("no"))
+        write(changes, *rest)
+
+    monkeypatch.setattr(Changes, "write", refuse)
+    monkeypatch.setattr(inbox, "PAUSES_S", (0.02, 0.1))
+    with Runtime(2, database=database, registry=narrow()) as runtime, Client(database) as client:
+        runtime.exec("f", worker_id="w")
+        job = client.post(*TARGET, {}, "w").job
+        eventually(lambda: runtime.engine.inbox.postponed)
+        eventually(lambda: [pause for _, pause in runtime.engine.inbox.postponed.values()] == [0.1])
+        assert job.status == "pending"
+        is_bad[0] = False
+        assert job.wait(20)
+        assert job.status == "completed"
+        assert not runtime.engine.inbox.postponed
+    assert "can neither be taken nor be refused" in caplog.text
 
 
 def test_a_post_that_waits_for_room_is_there_once_after_a_commit_beside_it_was_refused(
