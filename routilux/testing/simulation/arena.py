@@ -162,7 +162,7 @@ class Arena:
             self._sent.extend((statement, row) for row in (parameters if many else [parameters]))
 
     def _refuse(self, statement: str) -> None:
-        """Not where inbox rows are taken: one that is refused twice is deleted, and its post lost with it."""
+        """Not where inbox rows are taken: a post of them that is refused becomes a dead letter."""
         if self.refuses is None or any(
             sent.startswith("DELETE FROM routilux_inbox") for sent, _ in self._sent
         ):
