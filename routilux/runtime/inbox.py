@@ -4,7 +4,7 @@
 logged and, when it is a post, kept as a failed job: nothing is dropped silently. When the database refuses a commit
 with rows in it, they go one by one and by themselves, until it is known which of them is to blame: that one is refused.
 One that cannot even be refused, as the database takes no dead letter for it either, stays where it is and is tried again
-later: its post was acknowledged.
+later: its post was acknowledged. One that nobody can read is deleted.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from routilux.errors import RoutiluxError
-from routilux.runtime import accepting, control
+from routilux.runtime import accepting, adopting, control
 from routilux.runtime.batch import Batch
 from routilux.runtime.ids import new_id
 from routilux.runtime.inputs import Post, PostIn, Receipt
@@ -54,7 +55,9 @@ class Seen:
         self.looked_at = 0.0
         self.hot_until = 0.0
         self.suspects = 0  # so many rows go alone
-        self.condemned: dict[int, BaseException] = {}  # id -> why the commit of this row alone was refused
+        self.jobs: dict[int, str | None] = {}  # id -> job id
+        # id -> why the commit of this row alone was refused, and its job: SQLite may give the id to another row
+        self.condemned: dict[int, tuple[BaseException, str | None]] = {}
         self.postponed: dict[int, tuple[float, float]] = {}  # id -> until when, and the pause that this is
 
     def forget(self) -> None:
@@ -63,7 +66,7 @@ class Seen:
         self.must_look = True
 
     def acquit(self, row_id: int) -> None:
-        """The row is gone; SQLite may give its id to another."""
+        """The row is gone, or tried again."""
         self.condemned.pop(row_id, None)
 
 
@@ -100,9 +103,10 @@ def look(engine: Engine) -> None:
 def _find(engine: Engine, connection: Connection) -> None:
     """Rows for my workers; a worker that nobody runs is asked for."""
     found: dict[int, tuple[str, str | None]] = {}
-    seen, there, now = engine.inbox, set[int](), engine.clock.monotonic()
+    jobs: dict[int, str | None] = {}
+    seen, now = engine.inbox, engine.clock.monotonic()
     for row in connection.execute(_LOOK, {"most": MOST + len(seen.postponed)}):
-        there.add(row.id)
+        jobs[row.id] = row.job_id
         if row.id in seen.postponed and seen.postponed[row.id][0] > now:
             continue
         if row.worker_id is None:
@@ -120,8 +124,9 @@ def _find(engine: Engine, connection: Connection) -> None:
             and (row.owner is None or row.owner_state == "dead")
         ):
             engine.wanted_workers.add(row.worker_id)
-    seen.ids, seen.workers = list(found), found
-    seen.postponed = {id: again for id, again in seen.postponed.items() if id in there}
+    seen.ids, seen.workers, seen.jobs = list(found), found, jobs
+    seen.postponed = {id: again for id, again in seen.postponed.items() if id in jobs}
+    seen.condemned = {id: verdict for id, verdict in seen.condemned.items() if id in jobs}
 
 
 def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseException) -> None:
@@ -130,7 +135,11 @@ def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseExcept
     if len(ids) > 1 or inputs:
         seen.suspects = len(ids)
     elif ids[0] not in seen.condemned:
-        seen.condemned[ids[0]] = cause
+        seen.condemned[ids[0]] = cause, seen.jobs.get(ids[0])
+    elif not isinstance(cause, SQLAlchemyError):
+        log.error("inbox row %d is none that can be understood (%s); it is deleted", ids[0], cause)
+        adopting.fenced(engine, lambda commit: commit.take_inbox(ids))
+        seen.acquit(ids[0])
     else:
         first, longest = PAUSES_S
         pause = min(longest, 2 * seen.postponed.get(ids[0], (0.0, first / 2))[1])
@@ -196,10 +205,10 @@ def apply(
 
 
 def _apply_one(engine: Engine, batch: Batch, row: InboxRow, taken: dict[str, Any]) -> None:
-    condemned = engine.inbox.condemned.get(row.id)
-    if condemned is not None:
+    cause, job_id = engine.inbox.condemned.get(row.id, (None, None))
+    if cause is not None and job_id == row.job_id:
         batch.after.append(lambda: engine.inbox.acquit(row.id))
-        _refuse_condemned(batch, row, condemned)
+        _refuse_condemned(batch, row, cause)
     elif row.kind == "post":
         _accept(engine, batch, row, taken)
     else:

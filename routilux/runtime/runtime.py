@@ -351,13 +351,21 @@ class Runtime:
         timeout = door.seconds(timeout, "timeout")
         deadline = time.monotonic() + timeout
         finished = not wait or self._is_shut_down or self._finishes(timeout)
-        with self._stopping:
-            if (
-                self._is_shut_down
-            ):  # by another thread, or by a signal handler, which need not wait for this one
-                return True
-            self._is_shut_down = True
-            return self._parts.stop(max(0.5, deadline - time.monotonic())) and finished
+        if not self._stopping.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False  # another thread is at it
+        try:
+            # by another thread, or by a signal handler, which need not wait for this one
+            return self._is_shut_down or (self._stop(deadline) and finished)
+        finally:
+            self._stopping.release()
+
+    def _stop(self, deadline: float) -> bool:
+        self._is_shut_down = True
+        try:
+            return self._parts.stop(max(0.5, deadline - time.monotonic()))
+        except BaseException:  # broken off: it can be made again
+            self._is_shut_down = False
+            raise
 
     def _finishes(self, timeout: float) -> bool:
         try:

@@ -74,3 +74,43 @@ def test_another_thread_stops_a_runtime_whose_jobs_are_waited_for(database: str)
     assert runtime.shutdown(wait=False)
     waiting.join(60)
     assert not waiting.is_alive()
+
+
+def test_a_stop_that_is_broken_off_can_be_made_again(database: str) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    go = threading.Event()
+    runtime = Runtime(2, database=database, registry=chain(Step(lambda *_: go.wait(30))))
+    runtime.exec("f", worker_id="w")
+    post(runtime, {"n": 0})
+    eventually(lambda: runtime.engine.runs)
+
+    def strike() -> None:
+        eventually(lambda: runtime.engine.is_stopping)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    with on_signal(interrupt):
+        striking = threading.Thread(target=strike)
+        striking.start()
+        with pytest.raises(KeyboardInterrupt):
+            runtime.shutdown(wait=False, timeout=600)
+        striking.join()
+    go.set()
+    assert runtime.shutdown(wait=False)
+    assert runtime.is_engine_gone
+
+
+def test_a_second_stop_keeps_to_its_timeout(database: str) -> None:
+    go = threading.Event()
+    runtime = Runtime(2, database=database, registry=chain(Step(lambda *_: go.wait(30))))
+    runtime.exec("f", worker_id="w")
+    post(runtime, {"n": 0})
+    eventually(lambda: runtime.engine.runs)
+    first = threading.Thread(target=runtime.shutdown, kwargs={"wait": False, "timeout": 600})
+    first.start()
+    eventually(lambda: runtime.engine.is_stopping)
+    assert not runtime.shutdown(wait=False, timeout=0.1)
+    go.set()
+    first.join(60)
+    assert runtime.is_engine_gone
