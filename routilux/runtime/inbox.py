@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from routilux.errors import RoutiluxError
@@ -33,6 +33,7 @@ LOOK_S = 0.02  # not before each commit
 LOOK_WHILE_CALLED_S = 0.1  # nor before one that somebody here waits for
 HOT_S, LOOK_WHILE_HOT_S = 5.0, 0.05  # Postgres: who has just posted may post again
 PAUSES_S = (1.0, 300.0)  # the first and the longest, before a row that could not be refused is tried again
+RETRY_S = 0.5  # after one of them was refused once more, for the others to come
 AGAIN_S = 0.3  # more than `listening.TELL_EVERY_S` and the time a commit takes
 
 _LOOK = text(
@@ -40,6 +41,14 @@ _LOOK = text(
     " LEFT JOIN routilux_workers AS w ON w.worker_id = i.worker_id LEFT JOIN routilux_runtimes AS r ON r.key = w.owner"
     " ORDER BY i.id LIMIT :most"
 )
+
+
+class Again(NamedTuple):
+    """When a row that could not be refused is tried again: until when it rests, the pause that this is, the job of the row."""
+
+    until: float
+    pause: float
+    job_id: str | None
 
 
 class Seen:
@@ -58,7 +67,8 @@ class Seen:
         self.jobs: dict[int, str | None] = {}  # id -> job id
         # id -> why the commit of this row alone was refused, and its job: SQLite may give the id to another row
         self.condemned: dict[int, tuple[BaseException, str | None]] = {}
-        self.postponed: dict[int, tuple[float, float]] = {}  # id -> until when, and the pause that this is
+        self.postponed: dict[int, Again] = {}
+        self.retry_at = 0.0  # not before is one of them tried: others have come meanwhile
 
     def forget(self) -> None:
         """Look again before anything is taken."""
@@ -101,32 +111,44 @@ def look(engine: Engine) -> None:
 
 
 def _find(engine: Engine, connection: Connection) -> None:
-    """Rows for my workers; a worker that nobody runs is asked for."""
+    """Rows for my workers; or one that was postponed, by itself."""
     found: dict[int, tuple[str, str | None]] = {}
+    due: dict[int, tuple[str, str | None]] = {}
     jobs: dict[int, str | None] = {}
     seen, now = engine.inbox, engine.clock.monotonic()
     for row in connection.execute(_LOOK, {"most": MOST + len(seen.postponed)}):
         jobs[row.id] = row.job_id
-        if row.id in seen.postponed and seen.postponed[row.id][0] > now:
-            continue
-        if row.worker_id is None:
-            if not engine.flows.has(row.flow):
-                continue
-            if engine.newest_worker(row.flow) is None:
-                engine.wanted_flows.add(row.flow)
-                continue
-            found[row.id] = (row.flow, None)
-        elif row.worker_id in engine.by_id:
-            found[row.id] = (row.flow, row.worker_id)
-        elif (
-            engine.flows.has(row.flow)
-            and row.key is not None
-            and (row.owner is None or row.owner_state == "dead")
-        ):
-            engine.wanted_workers.add(row.worker_id)
+        again = seen.postponed.get(row.id)
+        if again is None or again.job_id != row.job_id:  # SQLite may have given the id to another
+            seen.postponed.pop(row.id, None)
+            _note(engine, row, found)
+        elif again.until <= now >= seen.retry_at:
+            _note(engine, row, due)
+    if due:
+        found = dict([next(iter(due.items()))])
+        seen.suspects = 1
     seen.ids, seen.workers, seen.jobs = list(found), found, jobs
     seen.postponed = {id: again for id, again in seen.postponed.items() if id in jobs}
     seen.condemned = {id: verdict for id, verdict in seen.condemned.items() if id in jobs}
+
+
+def _note(engine: Engine, row: Row[Any], found: dict[int, tuple[str, str | None]]) -> None:
+    """One more row, if it is for a worker of mine; a worker that nobody runs is asked for."""
+    if row.worker_id is None:
+        if not engine.flows.has(row.flow):
+            return
+        if engine.newest_worker(row.flow) is None:
+            engine.wanted_flows.add(row.flow)
+            return
+        found[row.id] = (row.flow, None)
+    elif row.worker_id in engine.by_id:
+        found[row.id] = (row.flow, row.worker_id)
+    elif (
+        engine.flows.has(row.flow)
+        and row.key is not None
+        and (row.owner is None or row.owner_state == "dead")
+    ):
+        engine.wanted_workers.add(row.worker_id)
 
 
 def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseException) -> None:
@@ -141,9 +163,10 @@ def suspect(engine: Engine, ids: tuple[int, ...], inputs: int, cause: BaseExcept
         adopting.fenced(engine, lambda commit: commit.take_inbox(ids))
         seen.acquit(ids[0])
     else:
-        first, longest = PAUSES_S
-        pause = min(longest, 2 * seen.postponed.get(ids[0], (0.0, first / 2))[1])
-        seen.postponed[ids[0]] = (engine.clock.monotonic() + pause, pause)
+        known, now = seen.postponed.get(ids[0]), engine.clock.monotonic()
+        pause = PAUSES_S[0] if known is None else min(PAUSES_S[1], 2 * known.pause)
+        seen.postponed[ids[0]] = Again(now + pause, pause, seen.jobs.get(ids[0]))
+        seen.retry_at = now + RETRY_S
         log.error(
             "inbox row %d can neither be taken nor be refused (%s); it stays, the next try is in %g s",
             ids[0], cause, pause,

@@ -85,14 +85,16 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name="routilux-heartbeat", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop renewing; idempotent."""
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Stop renewing; idempotent. False: a heartbeat was still under way after this time, by default a lease."""
         self._stop.set()
         bell, self._bell = self._bell, None
         if bell is not None:
             bell[1].close()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(self._lease_s)
+        if self._thread is None or self._thread is threading.current_thread():
+            return True
+        self._thread.join(self._lease_s if timeout_s is None else min(timeout_s, self._lease_s))
+        return not self._thread.is_alive()
 
     def retire(self) -> None:
         """A clean end: workers and lease are given back at once."""

@@ -27,8 +27,7 @@ def stop(parts: Parts, timeout_s: float) -> bool:
     engine.stop()
     parts.drive.join(max(0.1, deadline - time.monotonic()))
     trouble.refuse_rest(engine)
-    parts.lease.stop()
-    if released:
+    if parts.lease.stop(max(0.1, deadline - time.monotonic())) and released:
         _retire(parts)
     else:
         parts.lease.drop_sign()

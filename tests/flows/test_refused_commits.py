@@ -14,9 +14,11 @@ from routilux import Client, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.runtime import inbox
 from routilux.store.changes import Changes
+from tests.flows.flows import Step, chain
 from tests.support.waiting import eventually
 
 TARGET = ("f", "first", "in")
+STEP = ("f", "s0", "input")
 
 
 def narrow() -> FlowRegistry:
@@ -44,17 +46,75 @@ def test_an_acknowledged_post_that_can_neither_be_taken_nor_be_refused_stays_unt
 
     monkeypatch.setattr(Changes, "write", refuse)
     monkeypatch.setattr(inbox, "PAUSES_S", (0.02, 0.1))
+    monkeypatch.setattr(inbox, "RETRY_S", 0.02)
     with Runtime(2, database=database, registry=narrow()) as runtime, Client(database) as client:
         runtime.exec("f", worker_id="w")
         job = client.post(*TARGET, {}, "w").job
         eventually(lambda: runtime.engine.inbox.postponed)
-        eventually(lambda: [pause for _, pause in runtime.engine.inbox.postponed.values()] == [0.1])
+        eventually(lambda: [again.pause for again in runtime.engine.inbox.postponed.values()] == [0.1])
         assert job.status == "pending"
         is_bad[0] = False
         assert job.wait(20)
         assert job.status == "completed"
         assert not runtime.engine.inbox.postponed
     assert "can neither be taken nor be refused" in caplog.text
+
+
+def _refusing_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a trigger that looks at the payload; a dead letter for it is refused as well."""
+    write = Changes.write
+
+    def refuse(changes: Changes, *rest: Any) -> None:
+        if any('"bad"' in str(row) for row in (*changes.waiting, *changes.messages)):
+            raise ProgrammingError("a statement", None, Exception("no"))
+        write(changes, *rest)
+
+    monkeypatch.setattr(Changes, "write", refuse)
+
+
+def test_many_that_can_neither_be_taken_nor_be_refused_do_not_stop_those_behind_them(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _refusing_bad_ones(monkeypatch)
+    monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))  # they are always due again
+    with (
+        Runtime(2, database=database, registry=chain(Step(lambda *_: None))) as runtime,
+        Client(database) as client,
+    ):
+        runtime.exec("f", worker_id="w")
+        client.post_many(*STEP, [{"bad": n} for n in range(30)], worker_id="w")
+        eventually(lambda: len(runtime.engine.inbox.postponed) == 30, timeout=60)
+        for n in range(5):
+            assert client.post(*STEP, {"n": n}, "w").job.wait(20)
+        assert len(runtime.engine.inbox.postponed) == 30
+        runtime.shutdown(wait=False)
+
+
+def test_a_verdict_on_a_row_is_not_for_the_next_one_of_its_id(
+    sqlite_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another runtime took the row; SQLite gives its id to the next post."""
+    _refusing_bad_ones(monkeypatch)
+    suspect, jobs = inbox.suspect, list[Any]()
+    with (
+        Runtime(2, database=sqlite_database, registry=chain(Step(lambda *_: None))) as runtime,
+        Client(sqlite_database) as client,
+    ):
+
+        def then_swap(engine: Any, ids: tuple[int, ...], *rest: Any) -> None:
+            suspect(engine, ids, *rest)
+            if ids[0] in engine.inbox.condemned and not jobs:
+                with runtime.store.database.write() as connection:
+                    connection.exec_driver_sql("DELETE FROM routilux_inbox")
+                jobs.append(client.post(*STEP, {"n": 1}, "w").job)
+
+        monkeypatch.setattr(inbox, "suspect", then_swap)
+        runtime.exec("f", worker_id="w")
+        client.post(*STEP, {"bad": 1}, "w")
+        eventually(lambda: jobs)
+        assert jobs[0].wait(20)
+        assert jobs[0].status == "completed"
+        runtime.shutdown(wait=False)
 
 
 def test_a_post_that_waits_for_room_is_there_once_after_a_commit_beside_it_was_refused(
