@@ -18,9 +18,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
 
 from routilux.errors import DatabaseUnavailableError, ForkedRuntimeError
 from routilux.store import postgres_server, sqlite_file
@@ -85,6 +85,7 @@ class Database:
             case "postgresql":
                 self = cls(postgres_server.with_psycopg(url), durability)
                 self._engine = postgres_server.pooled_engine(self.url, application_name)
+                event.listen(self._engine, "checkin", self._given_back)
                 must_fsync = durability == "power_loss" and not allow_fsync_off
                 try:
                     postgres_server.check(self._engine, self.url, must_fsync=must_fsync)
@@ -109,6 +110,11 @@ class Database:
         self._engine.dispose()
         if self._shared is not None:
             self._shared.leave()
+
+    def _given_back(self, driver: Any, record: object) -> None:
+        """By a thread that was still at it when this was closed: nobody else would close it."""
+        if self._is_closed and driver is not None:
+            driver.close()
 
     @contextlib.contextmanager
     def write(self, timeout_s: float | None = None) -> Iterator[Connection]:

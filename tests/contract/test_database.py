@@ -653,3 +653,12 @@ def test_statements_are_prepared_unless_a_pooler_stands_between(on_postgres: Dat
     pooled = Pooled()
     postgres_server.prepare_if_direct(pooled)
     assert pooled.prepare_threshold is None
+
+
+def test_a_connection_that_is_given_back_after_the_close_is_closed(empty_postgres_database: str) -> None:
+    """A thread may be at it while another stops the runtime."""
+    database = Database.open(empty_postgres_database)
+    with database.read() as connection:
+        driver: Any = connection.connection.driver_connection
+        database.close()
+    assert driver.closed
