@@ -83,30 +83,25 @@ class GroupCommit:
         key, n, now = engine.runtime_key, engine.commit_n, self._batch.now
         running = as_json([run.in_flight() for run in engine.runs])
         engine.commit_n = n + 1  # whatever becomes of it here: its row may be in though its answer is lost
-        attempt = 0
-        while True:
-            try:
-                with interpreter.in_commit(), engine.store.commit(key) as current:
-                    try:
-                        current.fence()
-                        current.mark(key, n, running, now)
-                        current.mark(key, n + 1, running, now)
-                    except (
-                        AlreadyIn
-                    ):  # the number was used up by the commit or, if the next is, too, right here
-                        if not current.went_in(key, n + 1):
-                            return True
-                    except Fenced:
-                        was_in = current.went_in(key, n) and not current.went_in(key, n + 1)
-                        raise Fenced(was_in=was_in) from None
-                return False
-            except Fenced:
-                raise
-            except Exception as error:
-                if classify(error) not in PASSING:
-                    raise  # it cannot be known: the engine tells whoever waits so
-                attempt += 1
-                self._wait(error, attempt)
+
+        def use_up() -> bool:
+            with interpreter.in_commit(), engine.store.commit(key) as current:
+                try:
+                    current.fence()
+                    current.mark(key, n, running, now)
+                    current.mark(key, n + 1, running, now)
+                except (
+                    AlreadyIn
+                ):  # by the commit itself or, if the next number is used up, too, by a try of this
+                    return not current.went_in(key, n + 1)
+                except Fenced:
+                    was_in = current.went_in(key, n) and not current.went_in(key, n + 1)
+                    raise Fenced(was_in=was_in) from None
+            return False
+
+        return engine.patiently(
+            use_up
+        )  # an error that does not pass: nobody can know, whoever waits is told so
 
     def _try(self) -> None:
         if self._prepare is None and not self._is_decided:

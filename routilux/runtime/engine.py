@@ -273,8 +273,8 @@ class Engine:
         live = [w for w in self.workers.values() if w.flow_name == flow and w.status not in ENDED_WORKER]
         return max(live, key=lambda w: w.key, default=None)
 
-    def patiently(self, call: Callable[[], object]) -> None:
-        adopting.patiently(self, call)
+    def patiently(self, call: Callable[[], T]) -> T:
+        return adopting.patiently(self, call)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """What a decision must know from the database. Repeated while its errors pass, as nothing is decided twice: `work`

@@ -406,9 +406,8 @@ class Runtime:
         receipt = entry.receipt
         self.submit(entry)
         while not self.drive.answer(receipt, 1.0):
-            if (
-                not self._parts.is_running and not receipt.is_done
-            ):  # it may have been answered just before the end
+            # it may have been answered just before the end
+            if not self._parts.is_running and not receipt.is_done:
                 was_begun = receipt.is_taken and not isinstance(entry, Task)
                 doubt = "; it is not known whether this was stored" if was_begun else ""
                 raise RuntimeShutDownError(f"Runtime is shut down{doubt}")
