@@ -1,12 +1,11 @@
-"""One run of logic: what it is given, and the outcome it leaves.
+"""One run of logic: what it is given, and what the calls that it makes reach.
 
 Logic touches no connection and no shared object. `emit`, state, job data, traces and own statements only collect
-here; the engine turns the outcome into rows, in one transaction, and only then does anybody else see it.
+in the outcome; the engine turns that into rows, in one transaction, and only then does anybody else see it.
 """
 
 from __future__ import annotations
 
-import traceback as tracebacks
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,135 +13,22 @@ from typing import TYPE_CHECKING, Any
 from routilux.core import payload
 from routilux.core.compiled import CompiledRoutine
 from routilux.core.job_context import JobContext, JobSnapshot, instant
-from routilux.core.message import Activation, Job
+from routilux.core.message import Activation
+from routilux.core.outcome import (
+    Increment,
+    JobEnd,
+    JobIncrement,
+    JobSet,
+    Outcome,
+    Replace,
+    Trace,
+)
 from routilux.core.overlay import Overlay
 from routilux.core.worker_state import WorkerState, added
 from routilux.errors import CalledInLogicError, EventNotFoundError, JobEndedError, StateError, WriteError
 
 if TYPE_CHECKING:
     from routilux.core.routine import Routine
-
-MAX_ERROR_TEXT = 32_768
-
-
-# Made once or more in most activations: frozen ones, which cost three times as much, are only what is rarer.
-@dataclass(slots=True)
-class Replace:
-    """Routine state is now exactly this; the texts are shared, so nobody changes them."""
-
-    routine: str
-    texts: dict[str, str]
-
-
-@dataclass(slots=True)
-class Increment:
-    """A number in routine state grows."""
-
-    routine: str
-    key: str
-    by: float
-
-
-@dataclass(frozen=True, slots=True)
-class JobSet:
-    key: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobIncrement:
-    key: str
-    by: float
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    status: str
-    error: str | None
-    result: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    kind: str
-    routine: str
-    action: str
-    details: str | None
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A user exception, stored as data."""
-
-    error: BaseException
-    type: str
-    text: str
-    traceback: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        return cls(
-            error,
-            type(error).__name__,
-            payload.escape_text(text_of(error), MAX_ERROR_TEXT),
-            payload.escape_text(_traceback_of(error), MAX_ERROR_TEXT),
-        )
-
-
-def _traceback_of(error: BaseException) -> str:
-    """As Python prints it, without the carets below the lines.
-
-    Carets are placed with `ast.parse`, and CPython up to 3.12 counts the depth of that in one place for all threads
-    (python/cpython#106905): logic that parses code in another thread would see a `SystemError` that is ours.
-    """
-    formatted = tracebacks.TracebackException.from_exception(error)
-    chain = [formatted]
-    while chain:
-        link = chain.pop()
-        for frame in link.stack:
-            frame.colno = frame.end_colno = None
-        chain += [each for each in (link.__cause__, link.__context__, *(link.exceptions or ())) if each]
-    return "".join(formatted.format())
-
-
-def text_of(error: BaseException) -> str:
-    """What it says, or that it cannot."""
-    try:
-        return str(error)
-    except Exception as broken:  # a user's __str__ may itself raise
-        return f"<{type(error).__name__} whose text cannot be made: {type(broken).__name__}>"
-
-
-# Most activations leave most of their lists empty, and a list costs more than the activation's row.
-_NOTHING: Any = ()
-
-
-class Outcome:
-    """Everything one activation wants to write."""
-
-    __slots__ = (
-        "activation", "emits", "ended_at", "failure", "job", "job_end", "run", "started_at", "state", "traces", "writes",
-    )  # fmt: skip
-
-    def __init__(self, activation: Activation, started_at: int, ended_at: int = 0, run: Any = None) -> None:
-        self.activation = activation
-        self.started_at = started_at
-        self.ended_at = ended_at
-        self.run = run  # a `Run`; None: it failed without running
-        self.failure: Failure | None = None
-        self.emits: list[tuple[str, str, str]] = _NOTHING  # target routine, slot, JSON text
-        self.state: list[Replace | Increment] = _NOTHING
-        self.job: list[JobSet | JobIncrement] = _NOTHING
-        self.job_end: JobEnd | None = None
-        self.writes: list[tuple[Any, Any]] = _NOTHING
-        self.traces: list[Trace] = _NOTHING
-
-    def fail(self, error: BaseException) -> None:
-        """Throw away what it wanted to write; its traces stay."""
-        self.failure = Failure.of(error)
-        self.emits = self.state = self.job = self.writes = _NOTHING
-        self.job_end = None
 
 
 class ActivationContext:
@@ -249,16 +135,7 @@ class ActivationContext:
         )  # fmt: skip
 
     def job_traces(self, job_id: str) -> list[dict[str, Any]]:
-        mine = [
-            {
-                "timestamp": trace.at / 1e6,
-                "routine_id": trace.routine,
-                "action": trace.action,
-                "details": None if trace.details is None else payload.decode(trace.details),
-            }
-            for trace in self.outcome.traces
-            if trace.kind == "trace"
-        ]
+        mine = [trace.shown() for trace in self.outcome.traces if trace.kind == "trace"]
         return self._readers.job_traces(job_id) + mine
 
     def set_job_data(self, job_id: str, key: str, text: str) -> None:
@@ -320,10 +197,3 @@ def slot_data(routine: CompiledRoutine, activation: Activation) -> dict[str, lis
     for message in activation.messages:
         data[message.slot].append(payload.decode(message.payload))
     return data
-
-
-def jobs_of(activation: Activation) -> list[Job]:
-    """The jobs among its messages, each once."""
-    if len(activation.messages) == 1:
-        return [activation.messages[0].job]
-    return list({message.job.no: message.job for message in activation.messages}.values())

@@ -127,3 +127,10 @@ class Activation:
     @property
     def seqs(self) -> list[int]:
         return [message.seq for message in self.messages]
+
+
+def jobs_of(activation: Activation) -> list[Job]:
+    """The jobs among its messages, each once."""
+    if len(activation.messages) == 1:
+        return [activation.messages[0].job]
+    return list({message.job.no: message.job for message in activation.messages}.values())

@@ -10,9 +10,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from routilux.core import payload
-from routilux.core.activation import Failure
 from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Job, Message
+from routilux.core.outcome import Failure
 from routilux.core.slot import Slot
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason
 from routilux.core.worker_state import added

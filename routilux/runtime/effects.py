@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from routilux.core import payload
-from routilux.core.activation import JobIncrement, JobSet, Outcome, Replace, jobs_of
 from routilux.core.choosing import IMMEDIATE
 from routilux.core.mailbox import RoutineCell, WorkerCell
-from routilux.core.message import Activation, Job, Message
+from routilux.core.message import Activation, Job, Message, jobs_of
+from routilux.core.outcome import JobIncrement, JobSet, Outcome, Replace
 from routilux.core.states import ActivationStatus, JobStatus
 from routilux.core.worker_state import added
 from routilux.runtime.batch import Batch, Fact

@@ -22,8 +22,8 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from routilux.core.activation import Outcome
 from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
+from routilux.core.outcome import Outcome
 from routilux.core.states import ENDED_WORKER
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.runtime import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from routilux.core.activation import Failure, Outcome
 from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
+from routilux.core.outcome import Failure, Outcome
 from routilux.core.retry import Decision, DecisionKind, decide
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus, ParkedReason
 from routilux.runtime.batch import Batch

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from routilux.core.activation import Outcome
 from routilux.core.message import Job
+from routilux.core.outcome import Outcome
 from routilux.errors import RuntimeShutDownError
 from routilux.runtime import (
     accepting,

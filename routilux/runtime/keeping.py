@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from sqlalchemy import Connection, Row
 
-from routilux.core.activation import Failure, Outcome
 from routilux.core.compiled import CompiledFlow
 from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message, Rerun
+from routilux.core.outcome import Failure, Outcome
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import RoutiluxError, RoutineNotFoundError, SlotNotFoundError
 from routilux.runtime.batch import Batch

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Delete, Insert, Update
 
-from routilux.core.activation import Outcome, jobs_of
-from routilux.core.message import Activation
+from routilux.core.message import Activation, jobs_of
+from routilux.core.outcome import Outcome
 from routilux.errors import WriteError
 from routilux.runtime.batch import Batch
 from routilux.store.store import Commit, TransactionEnded

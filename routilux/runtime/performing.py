@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, Iterator
 
 from routilux.core import context, payload
-from routilux.core.activation import ActivationContext, Outcome, Readers, slot_data, text_of
+from routilux.core.activation import ActivationContext, Readers, slot_data
 from routilux.core.choosing import may_run, newest
 from routilux.core.mailbox import Run
 from routilux.core.message import Activation
+from routilux.core.outcome import Outcome, text_of
 from routilux.core.overlay import Overlay, Scope
 from routilux.core.policies import evaluate
 from routilux.core.slot import SlotDataPoint

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from routilux.core.activation import jobs_of
 from routilux.core.mailbox import Run, WorkerCell
-from routilux.core.message import Activation, Job
+from routilux.core.message import Activation, Job, jobs_of
 from routilux.core.states import JobStatus, WorkerStatus
 from routilux.runtime.batch import Batch
 from routilux.runtime.clock import Clock

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from routilux.core.activation import Outcome
+from routilux.core.outcome import Outcome
 from routilux.errors import DatabaseUnavailableError, PostInDoubt, RuntimeShutDownError
 from routilux.runtime import adopting, dispatching, inbox, keeping
 from routilux.runtime.batch import Batch

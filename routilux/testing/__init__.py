@@ -8,9 +8,10 @@ Nothing here is imported by the rest of the package, and nothing here imports py
 `routilux.testing.pytest_plugin`.
 """
 
+from routilux.testing.captured import CapturedEvent, CapturedEvents
 from routilux.testing.clock import START, TestClock
 from routilux.testing.manual_runtime import ManualRuntime, runtime
-from routilux.testing.routine_tester import CapturedEvent, CapturedEvents, RoutineTester
+from routilux.testing.routine_tester import RoutineTester
 from routilux.testing.simulation import End, Report, SimulationError, simulate
 
 __all__ = [

@@ -17,9 +17,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from routilux.core.activation import Outcome
 from routilux.core.context import current_activation
 from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.outcome import Outcome
 from routilux.errors import StateError
 from routilux.runtime import timeouts, trouble
 from routilux.runtime.alarm import Alarm

@@ -7,78 +7,29 @@ kept for the next call, what a failed activation throws away is thrown away.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, SupportsIndex, overload
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from routilux.core import context, payload
-from routilux.core.activation import (
-    ActivationContext,
-    JobEnd,
-    JobIncrement,
-    JobSet,
-    Outcome,
-    Readers,
-    Replace,
-    Trace,
-)
+from routilux.core.activation import ActivationContext, Readers
 from routilux.core.compiled import CompiledRoutine
 from routilux.core.flow import Flow
-from routilux.core.job_context import JobContext, JobSnapshot, instant
+from routilux.core.job_context import JobContext
 from routilux.core.message import Activation, Job, Message
+from routilux.core.outcome import Outcome, Replace
 from routilux.core.overlay import Overlay, Scope
 from routilux.core.routine import Routine
 from routilux.core.states import JobStatus
-from routilux.core.worker_state import DetachedState, WorkerState, added
-from routilux.errors import DefinitionError, EventNotFoundError, JobEndedError
+from routilux.core.worker_state import WorkerState
+from routilux.errors import DefinitionError, EventNotFoundError
 from routilux.runtime.door import encode_metadata, encode_payload
 from routilux.runtime.owning import refusal
 from routilux.runtime.settings import Settings
+from routilux.testing.captured import CapturedEvent, CapturedEvents, listed
 from routilux.testing.coroutines import PrivateLoop
+from routilux.testing.kept import Kept, now_us
 
 FLOW_ID, WORKER_ID = "test_flow", "test_worker"
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedEvent:
-    """What was emitted: the event's name, and its data as the next routine would see it."""
-
-    name: str
-    data: dict[str, Any]
-
-
-class CapturedEvents(list[CapturedEvent]):
-    """Captured events in the order of the calls; `events["name"]` is the data of those of one name."""
-
-    def __init__(self, names: Collection[str]) -> None:
-        super().__init__()
-        self._names = names
-
-    @overload
-    def __getitem__(self, key: str) -> list[dict[str, Any]]: ...
-    @overload
-    def __getitem__(self, key: SupportsIndex) -> CapturedEvent: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[CapturedEvent]: ...
-
-    def __getitem__(self, key: str | SupportsIndex | slice) -> Any:
-        """Raises `KeyError` for an event that the routine does not have."""
-        if not isinstance(key, str):
-            return super().__getitem__(key)
-        if key not in self._names:
-            raise KeyError(f"no event {key!r}; the routine has {_listed(self._names)}")
-        return [event.data for event in self if event.name == key]
-
-    def __contains__(self, item: object) -> bool:
-        """Whether such an event was captured; a string: any of that name."""
-        if isinstance(item, str):
-            return any(event.name == item for event in self)
-        return super().__contains__(item)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The data of the events of one name, or `default` if there is none."""
-        return [event.data for event in self if event.name == name] or default
 
 
 class RoutineTester:
@@ -101,7 +52,6 @@ class RoutineTester:
         self._flow = flow
         self._metadata = encode_metadata(metadata, Settings().max_payload_bytes)
         self._jobs = 0
-        self._job: Job
         flow.compiled()
         self.cleanup()
 
@@ -134,8 +84,8 @@ class RoutineTester:
             for slot, items in slot_data.items()
             for index, item in enumerate(items)
         ]
-        if self._job.has_ended:
-            self._job = self._new_job()
+        if self._kept.job.has_ended:
+            self._kept.job = self._new_job()
         self._run(
             compiled,
             {
@@ -157,11 +107,11 @@ class RoutineTester:
     def _message(self, compiled: CompiledRoutine, slot_name: str, index: int, item: Any) -> Message:
         if slot_name not in compiled.slots:
             raise ValueError(
-                f"Slot {slot_name!r} not found in routine {self.routine_id!r}; it has {_listed(compiled.slots)}"
+                f"Slot {slot_name!r} not found in routine {self.routine_id!r}; it has {listed(compiled.slots)}"
             )
         root = "data" if index == 0 else f"data[{index}]"
         text = encode_payload(compiled.slots[slot_name], item, Settings().max_payload_bytes, root)
-        return Message(index + 1, self._job, slot_name, text, _now_us())
+        return Message(index + 1, self._kept.job, slot_name, text, now_us())
 
     def _run(
         self,
@@ -174,7 +124,7 @@ class RoutineTester:
             compiled,
             FLOW_ID,
             WORKER_ID,
-            Outcome(Activation(messages, self._job), _now_us()),
+            Outcome(Activation(messages, self._kept.job), now_us()),
             Overlay(self._committed),
             self._readers(),
         )
@@ -194,7 +144,7 @@ class RoutineTester:
 
     def _readers(self) -> Readers:
         return Readers(
-            now_us=_now_us,
+            now_us=now_us,
             state_routines=lambda: list(self._kept.states),
             execution_history=lambda routine: [],
             job_traces=self._kept.job_traces,
@@ -204,7 +154,7 @@ class RoutineTester:
 
     def _committed(self, scope: Scope) -> dict[str, str] | None:
         kind, name = scope
-        return self._kept.states.get(str(name)) if kind == "state" else self._job.data
+        return self._kept.states.get(str(name)) if kind == "state" else self._kept.job.data
 
     def _commit(self, around: _Capturing) -> None:
         """What a commit would keep."""
@@ -219,8 +169,8 @@ class RoutineTester:
         kept.add_traces(outcome.traces)
         if outcome.job_end is not None:
             kept.end_job(outcome.job_end)
-        elif self._job.started_at is None:
-            self._job.status, self._job.started_at = JobStatus.RUNNING, outcome.started_at
+        elif self._kept.job.started_at is None:
+            self._kept.job.status, self._kept.job.started_at = JobStatus.RUNNING, outcome.started_at
         self.writes.extend(outcome.writes)
         self._events.extend(around.captured)
 
@@ -239,7 +189,7 @@ class RoutineTester:
     @property
     def job(self) -> JobContext:
         """The job that logic sees as `get_current_job()`; a new one after it was completed."""
-        return JobContext(self._job.job_id, FLOW_ID, WORKER_ID, self._kept)
+        return JobContext(self._kept.job.job_id, FLOW_ID, WORKER_ID, self._kept)
 
     def capture_events(self) -> CapturedEvents:
         """Begin anew: returns the list that fills with what is emitted from now on."""
@@ -257,13 +207,12 @@ class RoutineTester:
     def cleanup(self) -> None:
         """Forget everything: events, state, job, writes. The tester can be used again."""
         self.writes: list[tuple[Any, Any]] = []
-        self._job = self._new_job()
-        self._kept = _Kept(self)
+        self._kept = Kept(self._new_job())
         self.capture_events()
 
     def _new_job(self) -> Job:
         self._jobs += 1
-        return Job(self._jobs, f"test_job_{self._jobs}", WORKER_ID, FLOW_ID, _now_us(), self._metadata)
+        return Job(self._jobs, f"test_job_{self._jobs}", WORKER_ID, FLOW_ID, now_us(), self._metadata)
 
 
 class _Capturing(ActivationContext):
@@ -280,93 +229,3 @@ class _Capturing(ActivationContext):
             raise EventNotFoundError(event_name, self.routine_id)
         text = payload.encode(data, root=f"emit({event_name!r})", limit=self._readers.max_payload_bytes)
         self.captured.append(CapturedEvent(event_name, payload.decode(text)))
-
-
-class _Kept(DetachedState):
-    """What the commits of a tester have left; the state port and the job port of what it shows."""
-
-    def __init__(self, tester: RoutineTester) -> None:
-        super().__init__()
-        self._tester = tester
-        self._traces: list[Trace] = []
-
-    # StatePort
-
-    def status(self) -> str:
-        return "idle"
-
-    # JobPort
-
-    @property
-    def _job(self) -> Job:
-        return self._tester._job
-
-    def job_snapshot(self, job_id: str) -> JobSnapshot | None:
-        job = self._job
-        if job.job_id != job_id:
-            return None
-        return JobSnapshot(
-            job.job_id, WORKER_ID, FLOW_ID, job.status, instant(job.created_at), instant(job.started_at),
-            instant(job.ended_at), job.metadata, job.data, job.error, job.result,
-        )  # fmt: skip
-
-    def add_traces(self, traces: Sequence[Trace]) -> None:
-        self._traces.extend(traces)
-
-    def job_traces(self, job_id: str) -> list[dict[str, Any]]:
-        return [
-            {
-                "timestamp": trace.at / 1e6,
-                "routine_id": trace.routine,
-                "action": trace.action,
-                "details": None if trace.details is None else payload.decode(trace.details),
-            }
-            for trace in self._traces
-        ]
-
-    def set_job_data(self, job_id: str, key: str, text: str) -> None:
-        self.edit_job(JobSet(key, text))
-
-    def increment_job_data(self, job_id: str, key: str, by: float) -> None:
-        self.edit_job(JobIncrement(key, by))
-
-    def edit_job(self, edit: JobSet | JobIncrement) -> None:
-        before = self._job.data
-        text = edit.text if isinstance(edit, JobSet) else added(before.get(edit.key), edit.by)
-        self._job.data = {**before, edit.key: text}
-
-    def trace_job(self, job_id: str, routine_id: str, action: str, details: Any) -> None:
-        text = None if details is None else payload.encode(details, root="trace.details")
-        self._traces.append(Trace("trace", routine_id, action, text, _now_us()))
-
-    def complete_job(self, job_id: str, status: str, error: str | None, result: str | None) -> None:
-        if self._job.has_ended:
-            raise JobEndedError(job_id, str(self._job.status))
-        self.end_job(JobEnd(status, error, result))
-
-    def end_job(self, end: JobEnd) -> None:
-        job = self._job
-        job.status, job.error, job.result, job.ended_at = (
-            JobStatus(end.status),
-            end.error,
-            end.result,
-            _now_us(),
-        )
-
-    def cancel_job(self, job_id: str, reason: str) -> None:
-        self.complete_job(job_id, "cancelled", reason or None, None)
-
-    def wait_for_job(self, job_id: str, timeout: float | None) -> bool:
-        """Nothing runs between two calls."""
-        return self._job.has_ended
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
-
-
-__all__ = ["CapturedEvent", "CapturedEvents", "RoutineTester"]

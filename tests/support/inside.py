@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from routilux.core import context
-from routilux.core.activation import ActivationContext, Outcome, Readers
+from routilux.core.activation import ActivationContext, Readers
 from routilux.core.flow import Flow
 from routilux.core.message import Activation, Job, Message
+from routilux.core.outcome import Outcome
 from routilux.core.overlay import Overlay
 
 

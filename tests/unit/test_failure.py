@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routilux.core.activation import Failure
+from routilux.core.outcome import Failure
 
 
 def _raised() -> BaseException:

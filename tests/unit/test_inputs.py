@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routilux.core.activation import Outcome
+from routilux.core.outcome import Outcome
 from routilux.runtime.inputs import (
     Bell,
     Input,

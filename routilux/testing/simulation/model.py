@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from routilux.core.activation import JobSet, Outcome, Replace
 from routilux.core.compiled import CompiledFlow
 from routilux.core.message import Activation
+from routilux.core.outcome import JobSet, Outcome, Replace
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy
 from routilux.testing.simulation.attempts import Attempts
 from routilux.testing.simulation.cancels import Cancels

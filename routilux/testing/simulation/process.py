@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from routilux.core.activation import Outcome, Readers
+from routilux.core.activation import Readers
 from routilux.core.error_handler import ErrorStrategy
 from routilux.core.mailbox import RoutineCell, Run
 from routilux.core.message import Activation
+from routilux.core.outcome import Outcome
 from routilux.core.overlay import Overlay
 from routilux.core.registry import FlowRegistry
 from routilux.errors import LeaseLostError, RuntimeShutDownError

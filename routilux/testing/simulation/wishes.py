@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from routilux.core.activation import Increment, JobIncrement, JobSet, Outcome, Replace
 from routilux.core.message import Activation
+from routilux.core.outcome import Increment, JobIncrement, JobSet, Outcome, Replace
 from routilux.testing.simulation.process import Injected
 
 
