@@ -1,8 +1,8 @@
 """The alarm clock of a process: the only file that knows APScheduler.
 
-Rows are the truth; alarms only say when to look, and a lost alarm costs at most one reconcile period. Its job
-store is in memory and holds three jobs. Callbacks put a mark on the engine and never raise. An exception inside
-its job store kills its thread while it still says that it runs, so the thread is watched and rebuilt.
+It reminds the engine of what must be looked at now and then; a lost alarm costs a delay and nothing else. Its job store is in
+memory. Callbacks put a mark on the engine and never raise. An exception inside its job store kills its thread while it still
+says that it runs, so the thread is watched and rebuilt.
 """
 
 from __future__ import annotations
@@ -10,33 +10,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from routilux.runtime.clock import SystemClock
-
 log = logging.getLogger("routilux")
-_REDELIVERY = "redelivery"
-HOST_CLOCK = SystemClock()
 STOP_S = 2.0
-LATEST_US = 253_402_214_400_000_000  # the last day of the year 9999: later is no date in every time zone
 
 
 class Alarm:
-    """One moving alarm for the next due row, and interval alarms for the duties. `now_us`: the clock that rows are due by."""
+    """Interval alarms: name -> seconds, and what to call."""
 
-    def __init__(
-        self,
-        ring: Callable[[], None],
-        duties: dict[str, tuple[float, Callable[[], None]]],
-        now_us: Callable[[], int] = HOST_CLOCK.now_us,
-    ) -> None:
-        self._ring = ring
-        self._now_us = now_us
+    def __init__(self, duties: dict[str, tuple[float, Callable[[], None]]]) -> None:
         self._duties = duties
-        self._due_at: int | None = None
         self._scheduler: Any = None
 
     def start(self) -> None:
@@ -52,26 +39,7 @@ class Alarm:
         for name, (seconds, duty) in self._duties.items():
             scheduler.add_job(duty, "interval", seconds=seconds, id=name)
         scheduler.start()
-        if self._due_at is not None:
-            self._arm(scheduler, self._due_at)
         return scheduler
-
-    def set(self, due_at: int | None) -> None:
-        """Ring at this instant (µs since 1970 by the clock of the rows); None: nothing is due."""
-        if due_at is None or due_at == self._due_at or self._scheduler is None:
-            self._due_at = due_at
-            return
-        self._due_at = due_at
-        try:
-            self._arm(self._scheduler, due_at)
-        except Exception as error:  # the reconcile period finds what is due without it
-            log.warning("alarm clock: %s; it is rebuilt", error)
-            self.rebuild()
-
-    def _arm(self, scheduler: Any, due_at: int) -> None:
-        host_is_behind_us = self._now_us() - HOST_CLOCK.now_us()
-        when = datetime.fromtimestamp(min(due_at - host_is_behind_us, LATEST_US) / 1e6, UTC)
-        scheduler.add_job(self._ring, "date", run_date=when, id=_REDELIVERY, replace_existing=True)
 
     @property
     def is_alive(self) -> bool:

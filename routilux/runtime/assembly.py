@@ -93,8 +93,7 @@ def assemble(
         engine.reidentify = lambda: register(engine, lease)
         engine.reconcile = lambda: reconcile(engine, lease, is_recovering)
         lease.on_call = lambda: _called(engine)
-        alarm = Alarm(engine.inputs.wake, _duties(engine, settings), clock.now_us)
-        engine.due.on_change = lambda: alarm.set(engine.due.next_at)
+        alarm = Alarm(_duties(engine, settings))
         register(engine, lease)
         engine.again_if_fenced(lambda: adopting.publish(engine))
     except BaseException as error:

@@ -190,6 +190,8 @@ class Engine:
         pause = self.pace.poll_s(is_running=bool(self.runs))
         if self.wakes:
             pause = min(pause, max(0.0, (self.wakes[0][0] - self.clock.now_us()) / 1e6))
+        if (due_in_s := self.due.in_s(self.clock.now_us())) is not None:
+            pause = min(pause, due_in_s)
         if self.inbox.again_at is not None:
             pause = min(pause, max(0.0, self.inbox.again_at - self.clock.monotonic()))
         if self.retention.is_walking:

@@ -2,12 +2,12 @@
 
 Rows are the truth: whoever owns the worker reads what is due, in bounded batches, and gives it a place at the end
 of the line. A delayed message moves there; a batch that is retried keeps its messages and gets a line number.
-Alarms only say when to look.
+The engine's sleep ends when the next is due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -37,13 +37,15 @@ class Due:
         self.found: list[Found] = []  # for the next commit
         self.full: list[int] = []  # workers that hold enough in memory: their rows wait
         self.must_look = False
-        self.on_change: Callable[[], None] = lambda: None  # the alarm clock sets itself
 
     def expect(self, due_at: int) -> None:
         """Something comes due at this time."""
         if self.next_at is None or due_at < self.next_at:
             self.next_at = due_at
-            self.on_change()
+
+    def in_s(self, now: int) -> float | None:
+        """Seconds until there is something to look at; None: it is not known, or it is to be looked at as soon as can be."""
+        return None if self.must_look or self.next_at is None else max(0.0, (self.next_at - now) / 1e6)
 
     def expect_soon(self) -> None:
         self.must_look = True
@@ -68,8 +70,8 @@ def look(engine: Engine) -> None:
         due.next_at = parking.next_due_at(connection, engine.runtime_key, due.full)
     # more than a batch, or what was just read
     due.must_look = due.next_at is not None and due.next_at <= clock
-    if due.next_at is not None:
-        due.on_change()
+    if due.next_at is not None and not due.must_look:  # the engine's clock is a little ahead of the server's
+        due.next_at += engine.clock.now_us() - clock
 
 
 def _with_messages(engine: Engine, connection: Connection, rows: Sequence[Row[Any]]) -> list[Found]:

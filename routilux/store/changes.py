@@ -48,7 +48,7 @@ PARKED = (
 )  # fmt: skip
 CommitRow = tuple[int, int, str, int]  # runtime, number, what is in flight as JSON, sent at
 Step = tuple[Bulk, Sequence[Row]]  # a statement and what it is for
-WHOLE_ROWS = 32  # more rows than this are not a small commit
+WHOLE_ROWS = 96  # more rows than this are not a small commit
 RANGE_PAYS = 16  # a statement of its own for so many rows
 SLOT = ("worker", "routine", "slot", "waiting", "low_seq", "last_fired_at", "refreshed_at")
 WORKER_CHANGE = ("key", "status", "next_seq", "next_n", "deaths", "reason", "started_at", "ended_at")

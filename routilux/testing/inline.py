@@ -95,7 +95,7 @@ class InlineDrive:
         return self._pool
 
     def start(self, engine: Engine, lease: Lease, alarm: Alarm) -> None:
-        """The alarm stays off, as `next_due` knows what it would ring for, and so does the heartbeat."""
+        """The alarm and the heartbeat stay off."""
         engine.clock_is_real = False
         engine.lease_is_good = lambda: self._is_dispatching
         engine.timeouts.most_s = math.inf

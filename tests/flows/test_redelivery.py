@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from routilux import Client, ErrorHandler, FlowRegistry, Post, get_current_job_id, testing
 from routilux.activation_policies import batch_size_policy
+from routilux.runtime import redelivery
 from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
@@ -120,6 +121,37 @@ def test_on_postgres_a_retry_is_due_by_the_servers_clock_though_the_hosts_is_wro
         abs(column(postgres_database, "SELECT max(created_at) FROM routilux_jobs")[0] - right() // 1000)
         < 60e6
     )
+
+
+def test_the_engine_sleeps_until_what_is_due_next(database: str) -> None:
+    with running(database, retrying(FailsFirst(), 1.0)) as runtime:
+        engine = runtime.engine
+
+        def pause() -> float:
+            engine.due.expect(engine.clock.now_us() + 7_000)
+            return engine.pause_s()
+
+        assert runtime.call(pause) <= 0.007
+
+
+def test_on_postgres_a_look_before_the_server_is_there_is_made_again_when_it_is(
+    postgres_database: str,
+) -> None:
+    with running(postgres_database, retrying(FailsFirst(), 1.0)) as runtime:
+        engine = runtime.engine
+        job = runtime.post("f", "s0", "input", {}, "w", delay=HOUR).job
+
+        def early() -> tuple[float | None, float | None]:
+            engine.clock._ahead_us += 2 * HOUR // timedelta(microseconds=1)
+            ahead = engine.due.in_s(engine.clock.now_us())
+            redelivery.look(engine)
+            return ahead, engine.due.in_s(engine.clock.now_us())
+
+        ahead, left = runtime.call(early)
+        assert ahead == 0.0
+        assert left is not None
+        assert 3540 < left <= 3600
+        assert job.status == "pending"
 
 
 def test_a_retry_that_came_due_while_nothing_ran_fires_at_the_start(database: str) -> None:

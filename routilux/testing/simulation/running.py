@@ -96,7 +96,7 @@ def simulate(
     data: Callable[[int], Mapping[str, Any]] = lambda number: {"id": number},
     seeds: Seeds = 100,
     faults: Collection[str] = tuple(FAULTS),
-    runtimes: int = 3,
+    runtimes: int = 4,
     most_jobs: int = 8,
     signals: tuple[str, str] | None = None,
     may_fail: bool = False,
