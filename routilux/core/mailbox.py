@@ -1,7 +1,8 @@
 """The slots of one worker in memory, and what of it is running. Owned by the engine's thread; no locks.
 
 A slot keeps a *window*: the first waiting messages by seq, as many as fit. The rest stays on disk and is read
-when the window runs low, so ten million waiting messages cost disk, not memory. `waiting` counts all of them.
+a quarter of the window at a time when that runs low, so ten million waiting messages cost disk, not memory. `waiting` counts
+all of them.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ class SlotQueue:
         "spec",
         "waiting",
         "window",
+        "window_bytes",
     )
 
     def __init__(self, spec: Slot, window: int = WINDOW) -> None:
         self.name = spec.name
         self.spec = spec
         self.window = window
+        self.window_bytes = WINDOW_BYTES
         self.items: deque[Message] = deque()
         self.held_bytes = 0
         self.waiting = 0  # in the window, on disk and in runs: everything not yet consumed
@@ -53,7 +56,7 @@ class SlotQueue:
     def push(self, seq: int, job: Job, text: str, now: int, produced_by: int | None) -> None:
         """A message joins the line. One that does not fit into the window stays on disk."""
         self.waiting += 1
-        if self.has_more or len(self.items) >= self.window or self.held_bytes > WINDOW_BYTES:
+        if self.has_more or len(self.items) >= self.window or self.held_bytes > self.window_bytes:
             self.has_more = True
             return
         self.items.append(Message(seq, job, self.name, text, now, produced_by))
@@ -88,12 +91,19 @@ class SlotQueue:
 
     @property
     def wants_more(self) -> bool:
-        return self.has_more and len(self.items) <= self.window // 4 and self._has_bytes
+        is_low = len(self.items) <= self.window // 4 and self.held_bytes <= self.window_bytes // 4
+        return self.has_more and is_low
 
     @property
-    def _has_bytes(self) -> bool:
-        # a window that was widened (a join looks for a partner) may hold more bytes, too
-        return self.held_bytes <= WINDOW_BYTES // 4 * max(1, self.window // WINDOW)
+    def room(self) -> tuple[int, int]:
+        """So many messages and bytes are read on at once."""
+        return max(1, self.window // 4), max(1, self.window_bytes - self.held_bytes)
+
+    def widen(self, by: int) -> None:
+        """What is held does not do, so more is read until it does: a join looks for a partner, a batch is large."""
+        if self.has_more:
+            self.window = 4 * len(self.items) + by
+            self.window_bytes = 4 * self.held_bytes + WINDOW_BYTES
 
     @property
     def is_full(self) -> bool:

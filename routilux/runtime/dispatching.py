@@ -10,9 +10,9 @@ import heapq
 from typing import TYPE_CHECKING
 
 from routilux.core.choosing import Pick, give_back, pick
-from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.mailbox import RoutineCell, Run, SlotQueue
 from routilux.core.message import Activation, Message
-from routilux.core.policies import AllSlotsReadyPolicy, TimeIntervalPolicy
+from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, TimeIntervalPolicy
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import ProcessDiedError
 from routilux.runtime import counting, failing, waking
@@ -93,13 +93,9 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
     if cell.wake_at is not None:
         engine.wake_n += 1
         heapq.heappush(engine.wakes, (cell.wake_at, engine.wake_n, cell))
-    if (
-        not chosen.activations
-        and isinstance(cell.compiled.policy, AllSlotsReadyPolicy)
-        and cell.compiled.policy.by_job
-    ):
-        _widen(cell, engine.settings.window)
     for queue in cell.slots.values():
+        if not chosen.activations and _wants_wider(cell, queue):
+            queue.widen(engine.settings.window)
         if queue.wants_more:
             engine.low[cell, queue] = None
     if _is_condemned(engine, batch, cell, chosen):
@@ -110,11 +106,14 @@ def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
         _start(engine, batch, cell, chosen)
 
 
-def _widen(cell: RoutineCell, by: int) -> None:
-    """No job of the windows has all its partners: they may be further back, so the windows grow until one is found."""
-    for queue in cell.slots.values():
-        if queue.has_more:
-            queue.window = 4 * len(queue.items) + by
+def _wants_wider(cell: RoutineCell, queue: SlotQueue) -> bool:
+    """What it needs may be further back: a partner of the same job, or the rest of a large batch."""
+    match cell.compiled.policy:
+        case AllSlotsReadyPolicy(by_job=by_job):
+            return by_job
+        case BatchSizePolicy(size=int(size)):
+            return len(queue.items) < size
+    return False
 
 
 def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> bool:

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection, Row
 
 from routilux.core.compiled import CompiledFlow
-from routilux.core.mailbox import WINDOW_BYTES, RoutineCell, SlotQueue, WorkerCell
+from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message, Rerun
 from routilux.core.outcome import Failure, Outcome
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason, WorkerStatus
@@ -122,9 +122,8 @@ def _load_slots(engine: Engine, connection: Connection, cell: WorkerCell) -> Non
 
 
 def _fill(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> None:
-    """Read the next window of a slot. Memory and database agree when this is called: between two commits."""
-    most = queue.window - len(queue.items)
-    room = max(1, WINDOW_BYTES - queue.held_bytes)
+    """Read on in a slot. Memory and database agree when this is called: between two commits."""
+    most, room = queue.room
     rows = loading.window(
         connection, routine.worker.key, routine.routine_id, queue.name, queue.loaded_to, most, room
     )

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
-from routilux import Flow, FlowRegistry, Routine, Runtime, WorkerState, immediate_policy
+import pytest
+
+from routilux import Flow, FlowRegistry, Routine, Runtime, WorkerState, immediate_policy, testing
+from routilux.activation_policies import all_slots_ready_policy, batch_size_policy
+from routilux.core import mailbox
 from routilux.core.mailbox import MOST_IDLE_JOBS
 from routilux.core.message import Job, Message
 from routilux.runtime.settings import Settings
@@ -64,3 +69,46 @@ def test_a_backlog_is_not_held_in_memory_before_and_after_a_restart_and_is_handl
         runtime.resume_worker("w")
         assert runtime.wait_until_all_jobs_finished(120)
         assert worker.get_routine_state("only") == {"next": BACKLOG}
+
+
+def gathering(policy: Any, *slots: str) -> tuple[Flow, list[int]]:
+    taken: list[int] = []
+    routine = Routine()
+    for slot in slots:
+        routine.add_slot(slot)
+    routine.set_activation_policy(policy)
+    routine.set_logic(lambda slot_data, message, state: taken.append(sum(map(len, slot_data.values()))))
+    flow = Flow("f")
+    flow.add_routine(routine, "r")
+    return flow, taken
+
+
+def test_a_batch_that_is_not_whole_in_the_window_is_read_on() -> None:
+    flow, taken = gathering(batch_size_policy(16), "input")
+    with testing.runtime(flow, settings=Settings(window=8)) as runtime:
+        jobs = runtime.post_many("f", "r", "input", [{"n": n} for n in range(81)])
+        runtime.cancel_job(jobs[3].job_id)
+        runtime.run_until_idle()
+        assert taken == [16] * 5
+
+
+def test_a_batch_of_more_bytes_than_a_window_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "WINDOW_BYTES", 1000)
+    flow, taken = gathering(batch_size_policy(20), "input")
+    with testing.runtime(flow) as runtime:
+        runtime.post_many("f", "r", "input", [{"text": "x" * 100} for _ in range(60)])
+        runtime.run_until_idle()
+        assert taken == [20] * 3
+
+
+def test_a_join_whose_partners_are_more_bytes_back_than_a_window_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mailbox, "WINDOW_BYTES", 1000)
+    flow, taken = gathering(all_slots_ready_policy(by_job=True), "left", "right")
+    with testing.runtime(flow) as runtime:
+        jobs = runtime.post_many("f", "r", "left", [{"text": "x" * 100} for _ in range(60)])
+        for job in jobs[-3:]:
+            runtime.signal(job.job_id, "r", "right", {})
+        runtime.run_until_idle()
+        assert taken == [2] * 3
