@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from routilux.core.mailbox import SlotQueue
 from routilux.runtime import (
     accepting,
     adopting,
@@ -357,6 +358,11 @@ def gives_up_when_declared_dead_while_it_starts(patch: pytest.MonkeyPatch) -> No
     patch.setattr(Engine, "again_if_fenced", lambda self, call: call())
 
 
+def looks_for_partners_in_the_window_only(patch: pytest.MonkeyPatch) -> None:
+    """A join whose partner is further back than what is held of its slots waits for it for ever."""
+    patch.setattr(SlotQueue, "widen", lambda self, by: None)
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
     """`scene` and `faults`: what brings it out soonest; with all faults it takes longer. `start`: the first seed of a usual run,
@@ -397,6 +403,7 @@ BROKEN = {
         BrokenEngine(drops_a_dead_letter_by_half, faults=("dead_letter",)),
         BrokenEngine(decides_over_again, faults=("lost_read", "operate")),
         BrokenEngine(begins_what_was_taken_back, faults=("mistake", "operate"), start=1148),
+        BrokenEngine(looks_for_partners_in_the_window_only, faults=("logic_error", "operate")),
         BrokenEngine(loads_beside_what_is_loaded, faults=("lost_read", "mistake")),
         BrokenEngine(refuses_without_using_up_the_number, "narrow", ("refused",)),
         BrokenEngine(gives_up_when_declared_dead_while_it_starts, faults=("slow_start",)),
