@@ -12,8 +12,9 @@ from typing import Literal
 from sqlalchemy import Engine as SqlEngine
 
 from routilux.core.activation import Readers
-from routilux.core.mailbox import Run, WorkerCell
+from routilux.core.mailbox import WorkerCell
 from routilux.core.registry import FlowRegistry
+from routilux.core.run import Run
 from routilux.output import install_routed_stdout
 from routilux.runtime import adopting, housekeeping, interpreter, stopping, takeover, trouble
 from routilux.runtime.alarm import Alarm

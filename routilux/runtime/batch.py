@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from routilux.core.mailbox import Run, WorkerCell
+from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Job, Message
 from routilux.core.outcome import Failure, Outcome
+from routilux.core.run import Run
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason
 from routilux.runtime.drafts import StateDraft
 from routilux.runtime.inputs import Receipt

@@ -90,18 +90,16 @@ class GroupCommit:
                     current.fence()
                     current.mark(key, n, running, now)
                     current.mark(key, n + 1, running, now)
-                except (
-                    AlreadyIn
-                ):  # by the commit itself or, if the next number is used up, too, by a try of this
+                except AlreadyIn:
+                    # by the commit itself or, if the next number is used up, too, by a try of this
                     return not current.went_in(key, n + 1)
                 except Fenced:
                     was_in = current.went_in(key, n) and not current.went_in(key, n + 1)
                     raise Fenced(was_in=was_in) from None
             return False
 
-        return engine.patiently(
-            use_up
-        )  # an error that does not pass: nobody can know, whoever waits is told so
+        # an error that does not pass: nobody can know, whoever waits is told so
+        return engine.patiently(use_up)
 
     def _try(self) -> None:
         if self._prepare is None and not self._is_decided:

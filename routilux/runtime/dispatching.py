@@ -10,9 +10,10 @@ import heapq
 from typing import TYPE_CHECKING
 
 from routilux.core.choosing import Pick, give_back, pick
-from routilux.core.mailbox import RoutineCell, Run, SlotQueue
+from routilux.core.mailbox import RoutineCell, SlotQueue
 from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, TimeIntervalPolicy
+from routilux.core.run import Run
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.errors import ProcessDiedError
 from routilux.runtime import counting, failing, waking

@@ -22,8 +22,9 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from routilux.core.mailbox import RoutineCell, Run, SlotQueue, WorkerCell
+from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
 from routilux.core.outcome import Outcome
+from routilux.core.run import Run
 from routilux.core.states import ENDED_WORKER
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.runtime import (
@@ -188,9 +189,10 @@ class Engine:
         if len(self.inputs) or self.low or (self.ready and not self.runs and self.may_dispatch()):
             return 0.0
         pause = self.pace.poll_s(is_running=bool(self.runs))
+        now = self.clock.now_us()
         if self.wakes:
-            pause = min(pause, max(0.0, (self.wakes[0][0] - self.clock.now_us()) / 1e6))
-        if (due_in_s := self.due.in_s(self.clock.now_us())) is not None:
+            pause = min(pause, max(0.0, (self.wakes[0][0] - now) / 1e6))
+        if (due_in_s := self.due.in_s(now)) is not None:
             pause = min(pause, due_in_s)
         if self.inbox.again_at is not None:
             pause = min(pause, max(0.0, self.inbox.again_at - self.clock.monotonic()))

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from routilux.core.mailbox import Run
+from routilux.core.run import Run
 
 log = logging.getLogger("routilux")
 

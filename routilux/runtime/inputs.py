@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from routilux.core.mailbox import Run
 from routilux.core.outcome import Outcome
+from routilux.core.run import Run
 
 if TYPE_CHECKING:
     from routilux.runtime.batch import Batch

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from routilux.core import context, payload
 from routilux.core.activation import ActivationContext, Readers, slot_data
 from routilux.core.choosing import may_run, newest
-from routilux.core.mailbox import Run
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome, text_of
 from routilux.core.overlay import Overlay, Scope
 from routilux.core.policies import evaluate
+from routilux.core.run import Run
 from routilux.core.slot import SlotDataPoint
 from routilux.errors import PolicyError
 from routilux.runtime.clock import Clock

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.mailbox import RoutineCell
+from routilux.core.run import Run
 from routilux.runtime.executors import LoopExecutor, ThreadExecutor
 from routilux.runtime.performing import Performer
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from routilux.core.choosing import IMMEDIATE
-from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
+from routilux.core.run import Run
 from routilux.core.states import ActivationStatus, JobStatus
 from routilux.runtime.batch import Batch
 from routilux.runtime.effects import (

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from routilux.core.mailbox import Run, WorkerCell
+from routilux.core.mailbox import WorkerCell
 from routilux.core.message import Activation, Job, jobs_of
+from routilux.core.run import Run
 from routilux.core.states import JobStatus, WorkerStatus
 from routilux.runtime.batch import Batch
 from routilux.runtime.clock import Clock

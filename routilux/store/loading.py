@@ -190,10 +190,6 @@ def _among(columns: str, table: str, number: str, rest: str = "") -> dict[str, T
 
 
 _JOBS_OF = _among(_LIVE_JOB, "routilux_jobs", "job")
-# The same on SQLite for numbers close together: half the time. Not on Postgres, as told above.
-_JOBS_BETWEEN = text(
-    f"SELECT {_LIVE_JOB} FROM routilux_jobs WHERE worker = :worker AND job BETWEEN :first AND :last"
-)
 _MESSAGES_OF = _among(
     "seq, job, slot, payload, created_at, produced_by",
     "routilux_messages",
@@ -214,11 +210,7 @@ def messages_with(connection: Connection, worker: int, seqs: Sequence[int], stat
 
 
 def jobs_with(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
-    """Job rows by number, which are in order."""
-    if connection.dialect.name == "sqlite" and numbers and numbers[-1] - numbers[0] < 2 * len(numbers):
-        asked = set(numbers)
-        between = {"worker": worker, "first": numbers[0], "last": numbers[-1]}
-        return [row for row in connection.execute(_JOBS_BETWEEN, between) if row[0] in asked]
+    """Job rows by number."""
     values = _numbered(connection, worker, numbers)
     return list(connection.execute(_JOBS_OF[connection.dialect.name], values).all())
 

@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Callable
 
 from routilux.core.context import current_activation
-from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.mailbox import RoutineCell
 from routilux.core.outcome import Outcome
+from routilux.core.run import Run
 from routilux.errors import StateError
 from routilux.runtime import timeouts, trouble
 from routilux.runtime.alarm import Alarm

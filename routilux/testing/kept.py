@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,9 @@ from routilux.core.outcome import JobEnd, JobIncrement, JobSet, Trace
 from routilux.core.states import JobStatus
 from routilux.core.worker_state import DetachedState, added
 from routilux.errors import JobEndedError
+from routilux.runtime.clock import SystemClock
+
+now_us = SystemClock().now_us
 
 
 class Kept(DetachedState):
@@ -80,7 +82,3 @@ class Kept(DetachedState):
     def wait_for_job(self, job_id: str, timeout: float | None) -> bool:
         """Nothing runs between two calls."""
         return self.job.has_ended
-
-
-def now_us() -> int:
-    return time.time_ns() // 1000

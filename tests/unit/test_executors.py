@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.core.mailbox import Run
+from routilux.core.run import Run
 from routilux.runtime.executors import ThreadExecutor
 
 SIZE = 8

@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError
 
 from routilux.core.activation import Readers
 from routilux.core.error_handler import ErrorStrategy
-from routilux.core.mailbox import RoutineCell, Run
+from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
 from routilux.core.overlay import Overlay
 from routilux.core.registry import FlowRegistry
+from routilux.core.run import Run
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.runtime import adopting, trouble
 from routilux.runtime.assembly import readers_for, reconcile, register

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from routilux.core.mailbox import Run
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
+from routilux.core.run import Run
 from routilux.testing.simulation import ends
 from routilux.testing.simulation.accidents import Accidents
 from routilux.testing.simulation.arena import Arena, Crash

@@ -1,0 +1,67 @@
+"""What is handed to an executor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from routilux.core.message import Activation, Message
+
+if TYPE_CHECKING:
+    from routilux.core.mailbox import RoutineCell
+
+
+class Run:
+    """Some activations of one routine, handed to an executor that runs them one after another."""
+
+    __slots__ = (
+        "activations",
+        "cell",
+        "is_alone",
+        "is_ask",
+        "is_broken",
+        "is_in_line",
+        "running",
+        "settled",
+        "should_stop",
+        "snapshot",
+    )
+
+    def __init__(
+        self,
+        cell: RoutineCell,
+        activations: list[Activation],
+        *,
+        is_alone: bool = False,
+        is_in_line: bool = False,
+    ) -> None:
+        self.cell = cell
+        self.activations = activations
+        self.is_in_line = is_in_line  # one message each, in the order of their numbers
+        self.is_alone = is_alone
+        self.is_ask = False  # its policy is the user's code: the executor asks it first
+        self.snapshot: dict[str, list[Message]] = {}
+        self.running: tuple[Activation, float] | None = (
+            None  # what the executor is at, and since when (monotonic)
+        )
+        self.settled = 0  # outcomes that the engine has taken
+        self.is_broken = False  # an outcome did not go in: those after it run again
+        self.should_stop = False
+
+    def in_flight(self) -> list[object]:
+        """[worker, routine, first seq, last seq, alone, parked row]: who is suspect if this process dies."""
+        rest = self.activations[self.settled :]
+        if self.is_ask:
+            seqs = [message.seq for items in self.snapshot.values() for message in items]
+        elif self.is_in_line and rest:
+            seqs = [rest[0].messages[0].seq, rest[-1].messages[0].seq]
+        else:
+            seqs = [message.seq for activation in rest for message in activation.messages]
+        rerun = rest[0].rerun.key if len(rest) == 1 and rest[0].rerun is not None else None
+        return [
+            self.cell.worker.key,
+            self.cell.routine_id,
+            min(seqs, default=0),
+            max(seqs, default=0),
+            int(self.is_alone),
+            rerun,
+        ]
