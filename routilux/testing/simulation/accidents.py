@@ -138,6 +138,10 @@ class Accidents:
 
     # what befalls transactions
 
+    def overlap(self, number: int) -> None:
+        """Threads of the process that commits next go on with what they were given, before one of its statements."""
+        self._world.overlaps = 1 + number % 12, number // 12
+
     def crash_at(self, number: int) -> None:
         """Whoever comes to it dies before one of the next statements, COMMIT among them."""
         self._arm(number, "crash", Crash())

@@ -61,10 +61,13 @@ class Arena:
         for database in self.databases:
             database.read = partial(self._read, database.read)  # type: ignore[method-assign]
             event.listen(database._engine, "before_cursor_execute", self._before_read)
-        self.reset(lambda: (None, 0), lambda who: None)
+        self.reset(lambda: (None, 0), lambda who: None, lambda: None)
 
-    def reset(self, who: Callable[[], Who], committed: Callable[[Who], None]) -> None:
-        """An empty world. `committed` is called after every commit with what `who` said when it was sent."""
+    def reset(
+        self, who: Callable[[], Who], committed: Callable[[Who], None], meanwhile: Callable[[], None]
+    ) -> None:
+        """An empty world. `committed` is called after every commit with what `who` said when it was sent, `meanwhile` before
+        every statement of a write transaction, COMMIT among them."""
         self.fails_in: int | None = None  # statements until `failure` happens
         self.failure: BaseException = Crash()
         self.read_fails_in: int | None = None  # the same of reads,
@@ -85,6 +88,7 @@ class Arena:
         self._sent: list[Statement] = []
         self._committed: Callable[[Who], None] = lambda who: None
         self._who = who
+        self._meanwhile: Callable[[], None] = lambda: None
         for store in self.stores:
             store._writer.before_commit = self._before_commit
             store._writer.after_commit = self._after_commit
@@ -95,6 +99,7 @@ class Arena:
             self._lander.execute(f'DELETE FROM "{name}"')
         self._lander.execute("COMMIT")
         self._committed = committed
+        self._meanwhile = meanwhile
         self._unread = Unread(self._lander, committed)
 
     def close(self) -> None:
@@ -156,6 +161,7 @@ class Arena:
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
     ) -> None:
         if not self._is_sending:
+            self._meanwhile()
             self._count_down()
             self._refuse(statement)
         if not statement.startswith(("BEGIN", "SELECT", "PRAGMA")):
@@ -199,6 +205,7 @@ class Arena:
                 raise self.failure
 
     def _before_commit(self, connection: Connection) -> None:
+        self._meanwhile()
         self._count_down()  # COMMIT is a statement as well
         if self.lost_answer is not None and self.lost_answer != "in":
             fate, self.lost_answer = self.lost_answer, None

@@ -39,6 +39,7 @@ FAULTS: dict[str, dict[str, float]] = {
     "unread": {"unread": 0.6, "post_once": 1.0},
     "slow_start": {"slow_start": 0.6},
     "refused": {"refuse": 0.6, "post_once": 1.0},
+    "overlap": {"overlap": 0.35},  # before so many of all steps; see `_overlapped`
 }
 STEPS = (20, 40, 80)
 
@@ -53,13 +54,29 @@ def plan_of(seed: int, faults: Sequence[str], most_processes: int) -> tuple[Shap
         window=choose.choice((2, 3, 8, 4096)),
     )
     weights = dict(WORK)
-    for fault in faults:
-        if len(faults) < 3 or choose.random() < 0.5:
+    others = [fault for fault in faults if fault != "overlap"]
+    for fault in others:
+        if len(others) < 3 or choose.random() < 0.5:
             for kind, weight in FAULTS[fault].items():
                 weights[kind] = weights.get(kind, 0.0) + weight
     kinds, chances = list(weights), list(weights.values())
     count = choose.choice(STEPS)
-    return shape, [(kind, choose.getrandbits(32)) for kind in choose.choices(kinds, chances, k=count)]
+    plan = [(kind, choose.getrandbits(32)) for kind in choose.choices(kinds, chances, k=count)]
+    return shape, plan if len(others) == len(faults) else _overlapped(seed, plan, len(others) < 3)
+
+
+def _overlapped(seed: int, plan: list[Step], must_happen: bool) -> list[Step]:
+    """The same steps, threads going on in the middle of some: drawn from a stream of its own, which moves no other step."""
+    choose = random.Random(f"overlap {seed}")
+    if not must_happen and choose.random() < 0.5:
+        return plan
+    chance = FAULTS["overlap"]["overlap"]
+    mixed: list[Step] = []
+    for step in plan:
+        if choose.random() < chance:
+            mixed.append(("overlap", choose.getrandbits(32)))
+        mixed.append(step)
+    return mixed
 
 
 def shrunk(plan: list[Step], breaks: Callable[[list[Step]], bool], most_tries: int = 150) -> list[Step]:

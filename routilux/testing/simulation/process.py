@@ -60,6 +60,7 @@ class Process:
         self.is_paused = False
         self.fails_next = False  # the next activation that would be retried fails after its logic
         self.dies_next = False  # the next one that would not
+        self.is_turning = False  # its engine is at what `turn` does
         self.active: list[tuple[Run, Iterator[None]]] = []
         self._watch = watch
         self._executor = _Executor(threads)
@@ -105,6 +106,7 @@ class Process:
         engine = self.engine
         if len(engine.inputs) > MOST_WAITING:
             raise Broken(f"its inputs multiply: {len(engine.inputs)} wait")
+        self.is_turning = True
         try:
             engine.look()
             engine.step(engine.inputs.take(most))
@@ -116,6 +118,8 @@ class Process:
             if classify(error) not in PASSING:
                 raise Broken(f"{type(error).__name__}: {error}") from error
             trouble.heal(engine, error, 1)
+        finally:
+            self.is_turning = False
 
     def renew(self) -> None:
         """A heartbeat; one that fails is tried again with the next."""

@@ -36,6 +36,7 @@ class World:
         self.trace: list[str] = []
         self.counts = Counter[str]()
         self.processes: list[Process | None] = [None] * shape.processes
+        self.overlaps: tuple[int, int] | None = None  # so many statements on, and the number that decides how
         self._acting: Process | None = None
         self._began_us = self.clock.wall_us
         compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
@@ -47,7 +48,7 @@ class World:
         self.clients = Clients(self)
         self.accidents = Accidents(self)
         self.starts = Starts(self)
-        arena.reset(self._who, self._committed)
+        arena.reset(self._who, self._committed, self._meanwhile)
         self.starts.start(0)
 
     def play(self, plan: Sequence[Step]) -> None:
@@ -147,6 +148,18 @@ class World:
                 process, lambda: self.say(f"process {process.number} runs {process.perform(number // 3)}")
             )
 
+    def _meanwhile(self) -> None:
+        """A statement of a group commit: the threads of its process may run up to two activations that they were given before."""
+        process = self._acting
+        if self.overlaps is None or process is None or not (process.is_turning and process.is_busy):
+            return
+        left, number = self.overlaps
+        self.overlaps = (left - 1, number) if left > 1 else None
+        for _ in range(1 + number % 2 if left == 1 else 0):
+            if process.is_busy:
+                self.counts["overlap"] += 1
+                self.say(f"in the middle of it process {process.number} runs {process.perform(number // 2)}")
+
     def watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
         worker = run.cell.worker.key
         if outcome is None:
@@ -181,6 +194,7 @@ class World:
     def _finish(self) -> None:
         """No more accidents: whoever is not sure posts again, and all of it must come to its end."""
         self.say("no more accidents")
+        self.overlaps = None
         self.arena.calm()
         self.arena.land()
         for process in self.running():
