@@ -22,7 +22,7 @@ def retry_that_comes_due_in_a_pause_starts_afresh(patch: pytest.MonkeyPatch) -> 
     """A retry that comes due while its job is paused counts as one that has not run yet. (Nothing looked at places in line.)"""
 
     def hold(batch: Any, cell: Any, row: Any) -> None:
-        batch.miscounted.add(cell)
+        batch.miscounted[cell] = None
         redelivery._rewrite(batch, cell, row, ParkedReason.PAUSED, row.line)
 
     patch.setattr(redelivery, "hold", hold)

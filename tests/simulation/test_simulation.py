@@ -9,15 +9,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from routilux import Flow, Routine
 from routilux.activation_policies import all_slots_ready_policy, immediate_policy
+from routilux.core.overlay import Overlay
 from routilux.testing import End, SimulationError, simulate
+from routilux.testing.simulation import FAULTS
+from routilux.testing.simulation.plans import plan_of
 from tests.simulation.broken import BROKEN
 from tests.simulation.flows import SCENES
+from tests.simulation.patching import Patch
 
 SEEDS = int(os.environ.get("ROUTILUX_SEEDS", "2000"))
 MOST = 2000  # a broken engine must be caught within so many
@@ -31,15 +36,21 @@ def test_every_promise_holds_whatever_happens_on_the_way(
     report = simulate(**SCENES[scene], seeds=SEEDS // len(SCENES) + 1, runtimes=4, processes=2)
     record_property("simulated", f"{scene}: {report}")
     assert report.jobs > report.seeds
-    assert all(report.accidents[kind] for kind in ("crash", "lost_answer", "disk_full", "pause", "operate"))
+    assert all(
+        report.accidents[kind]
+        for kind in ("crash", "lost_answer", "disk_full", "pause", "operate", "overlap")
+    )
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
 def test_a_broken_engine_is_caught(
-    name: str, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
     engine = BROKEN[name]
-    engine.breaks(monkeypatch)
+    promises = (engine.promise,) if isinstance(engine.promise, str) else engine.promise
+    assert engine.sign or not {"P11", "flow"} & set(promises), "these are many things: which does it mean?"
+    patch = Patch(monkeypatch, tmp_path / "slips")
+    engine.breaks(patch)
     first = 0 if SEEDS > MOST else engine.start
     with pytest.raises(SimulationError) as caught:
         for start in range(first, MOST, PIECE):  # most are caught in the first
@@ -50,8 +61,29 @@ def test_a_broken_engine_is_caught(
                 shrink=False,
                 processes=1 if start == first else 2,
             )
-    assert "TypeError" not in str(caught.value), "it is broken in another way than it says"
+    assert not patch.slips(), "the patch itself fails: it is broken in another way than it says"
+    assert caught.value.promise in promises, f"caught for another reason than its own: {caught.value}"
+    assert engine.sign in str(caught.value).partition("\nafter\n")[0]
     record_property("simulated", f"{name}: caught at seed {caught.value.seed} by {caught.value.promise}")
+
+
+def test_an_error_of_a_patch_is_no_consequence_of_what_it_breaks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seeds of other processes are looked at, too. A state that is replaced in logic: its error is data for the engine."""
+    patch = Patch(monkeypatch, tmp_path / "slips")
+    patch.setattr(Overlay, "replace", lambda self, scope, texts: self.no_such_thing)
+    with pytest.raises(SimulationError):
+        simulate(**SCENES["diamond"], seeds=2, faults=[], shrink=False, processes=2)
+    assert "no_such_thing" in patch.slips()
+
+
+def test_without_overlap_the_worlds_of_a_seed_are_what_they_are_with_it() -> None:
+    others = [name for name in FAULTS if name != "overlap"]
+    for seed in range(40):
+        shape, plan = plan_of(seed, others, 4)
+        same, mixed = plan_of(seed, list(FAULTS), 4)
+        assert (shape, plan) == (same, [step for step in mixed if step[0] != "overlap"])
 
 
 def test_a_seed_makes_the_same_world_again_and_its_trace_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
