@@ -383,7 +383,7 @@ class BrokenEngine:
 BROKEN = {
     engine.breaks.__name__: engine
     for engine in (
-        BrokenEngine(no_fence, "P5", faults=("pause",), start=20),
+        BrokenEngine(no_fence, "P5", faults=("pause",), start=60),
         BrokenEngine(inbox_by_watermark, "P11", faults=(), sign="never accepted"),
         BrokenEngine(decides_before_own_statements, "flow", faults=(), sign="own rows"),
         BrokenEngine(retries_every_error_as_it_is, "P11", faults=(), sign="tried for ever"),
@@ -414,9 +414,13 @@ BROKEN = {
             looks_for_partners_in_the_window_only, "P11", faults=("logic_error", "operate"), sign="never ends"
         ),
         BrokenEngine(
-            loads_beside_what_is_loaded, "flow", faults=("lost_read", "mistake"), sign="IntegrityError"
+            loads_beside_what_is_loaded,
+            "flow",
+            faults=("lost_read", "mistake"),
+            start=390,
+            sign="IntegrityError",
         ),
-        BrokenEngine(refuses_without_using_up_the_number, "P1", "narrow", ("refused",)),
+        BrokenEngine(refuses_without_using_up_the_number, "P1", "narrow", ("refused",), start=130),
         BrokenEngine(
             gives_up_when_declared_dead_while_it_starts, "P11", faults=("slow_start",), sign="gave up"
         ),
