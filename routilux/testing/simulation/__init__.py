@@ -7,7 +7,8 @@ keep: that each job ends, and what `check` asserts. A seed that breaks one of th
 steps that lead there; the same seed makes the same world again.
 """
 
+from routilux.testing.simulation.observer import Observer
 from routilux.testing.simulation.plans import FAULTS
 from routilux.testing.simulation.running import End, Report, SimulationError, simulate
 
-__all__ = ["FAULTS", "End", "Report", "SimulationError", "simulate"]
+__all__ = ["FAULTS", "End", "Observer", "Report", "SimulationError", "simulate"]

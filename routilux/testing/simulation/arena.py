@@ -61,13 +61,20 @@ class Arena:
         for database in self.databases:
             database.read = partial(self._read, database.read)  # type: ignore[method-assign]
             event.listen(database._engine, "before_cursor_execute", self._before_read)
-        self.reset(lambda: (None, 0), lambda who: None, lambda: None)
+        self.reset(lambda: (None, 0), lambda who: None, lambda: None, lambda statement, rows: None)
 
     def reset(
-        self, who: Callable[[], Who], committed: Callable[[Who], None], meanwhile: Callable[[], None]
+        self,
+        who: Callable[[], Who],
+        committed: Callable[[Who], None],
+        meanwhile: Callable[[], None],
+        told: Callable[[str, int], None],
     ) -> None:
         """An empty world. `committed` is called after every commit with what `who` said when it was sent, `meanwhile` before
-        every statement of a write transaction, COMMIT among them."""
+        every statement of a write transaction, COMMIT among them.
+
+        `told`: of every statement before it is sent, and for how many rows it is.
+        """
         self.fails_in: int | None = None  # statements until `failure` happens
         self.failure: BaseException = Crash()
         self.read_fails_in: int | None = None  # the same of reads,
@@ -87,6 +94,7 @@ class Arena:
         self._pending: tuple[Who, list[Statement]] | None = None
         self._sent: list[Statement] = []
         self._committed: Callable[[Who], None] = lambda who: None
+        self._told: Callable[[str, int], None] = lambda statement, rows: None
         self._who = who
         self._meanwhile: Callable[[], None] = lambda: None
         for store in self.stores:
@@ -98,9 +106,9 @@ class Arena:
         for name in self._tables:
             self._lander.execute(f'DELETE FROM "{name}"')
         self._lander.execute("COMMIT")
-        self._committed = committed
+        self._committed, self._told = committed, told
         self._meanwhile = meanwhile
-        self._unread = Unread(self._lander, committed)
+        self._unread = Unread(self._lander, committed, told)
 
     def close(self) -> None:
         event.remove(self._shared._engine, "before_cursor_execute", self._before_statement)
@@ -128,7 +136,8 @@ class Arena:
         left, self.read_end_fails_in = self.read_end_fails_in, _less(self.read_end_fails_in)
         _fail_at_last(left)
 
-    def _before_read(self, *statement: object) -> None:
+    def _before_read(self, connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
+        self._told(statement, 1)
         left, self.read_fails_in = self.read_fails_in, _less(self.read_fails_in)
         _fail_at_last(left)
 
@@ -150,6 +159,7 @@ class Arena:
             (who, statements), self._pending = self._pending, None
             self._lander.execute("BEGIN IMMEDIATE")
             for statement, parameters in statements:
+                self._told(statement, 1)
                 with contextlib.suppress(
                     sqlite3.IntegrityError
                 ):  # it failed the first time, too: an own statement
@@ -160,6 +170,7 @@ class Arena:
     def _before_statement(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
     ) -> None:
+        self._told(statement, len(parameters) if many else 1)
         if not self._is_sending:
             self._meanwhile()
             self._count_down()

@@ -167,6 +167,7 @@ class Clients:
             if not receipt.is_done:
                 continue
             self._asked.remove(entry)
+            self._world.observer.event("answer", verb, name, receipt.error is None)
             if receipt.error is not None:
                 self._take_error(verb, name, receipt.error)
                 continue
@@ -207,6 +208,7 @@ class Clients:
         if process is not None and worker_id in process.engine.by_id and number % 3:
             self._put(process, worker_id, post, number // 11 % 2 > 0, when)
         elif process is not None:
+            world.observer.event("post outside", process.number, worker_id, job_id, due_at)
             world.say(f"process {process.number} posts {job_id} for the owner of {worker_id}{when}")
             world.act(process, lambda: self._post_outside(process, (flow, routine, slot), post, worker_id))
 
@@ -216,6 +218,7 @@ class Clients:
         entry = PostIn(world.scene.flow, worker_id, *world.scene.entry, [post], receipt, deadline)
         process.engine.inputs.put(entry)
         self._asked.append((process, "post", post.job_id, receipt))
+        world.observer.event("post", process.number, worker_id, post.job_id, post.due_at, is_patient)
         world.say(f"process {process.number} posts {post.job_id} to its worker {worker_id}{when}")
 
     def _post_outside(
@@ -252,6 +255,8 @@ class Clients:
         if verb in ("cancel_job", "complete_job") and job_id is not None:
             world.model.asked_to_end.add((job_id, body.get("status", "cancelled")))
         way = "" if is_direct else f" for the owner of {worker_id}"
+        facts = (process.number, worker_id, job_id, sorted(body.items()))
+        world.observer.event(verb if is_direct else f"{verb} outside", *facts)
         world.model.pauses.ask(verb, worker_id)
         if verb == "cancel_worker":
             world.model.cancels.asked[worker_id] = None

@@ -16,6 +16,7 @@ from sqlalchemy import MetaData
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.testing.simulation.arena import Arena
+from routilux.testing.simulation.observer import Observer
 from routilux.testing.simulation.plans import FAULTS, plan_of, shrunk
 from routilux.testing.simulation.scene import Scene, Shape, Step
 from routilux.testing.simulation.tables import Violation
@@ -26,7 +27,7 @@ Seeds = int | Iterable[int]
 
 @dataclass(slots=True)
 class Report:
-    """What was simulated. `accidents`: how often each fault happened."""
+    """What was simulated. `accidents`: how often each fault happened; `observed`: by seed, what its observer returned."""
 
     seeds: int = 0
     steps: int = 0
@@ -34,6 +35,7 @@ class Report:
     jobs: int = 0
     seconds: float = 0.0
     accidents: Counter[str] = field(default_factory=Counter)
+    observed: dict[int, object] = field(default_factory=dict)
 
     @property
     def seeds_per_second(self) -> float:
@@ -45,6 +47,7 @@ class Report:
         self.commits += other.commits
         self.jobs += other.jobs
         self.accidents += other.accidents
+        self.observed |= other.observed
 
     def __str__(self) -> str:
         accidents = ", ".join(f"{kind} {count}" for kind, count in sorted(self.accidents.items()))
@@ -102,6 +105,7 @@ def simulate(
     may_fail: bool = False,
     tables: MetaData | None = None,
     check: Callable[[End], None] | None = None,
+    observe: Callable[[], Observer] | None = None,
     shrink: bool = True,
     processes: int = 1,
 ) -> Report:
@@ -115,6 +119,7 @@ def simulate(
     `signals`: routine and slot at which running jobs are signalled, with the data they were posted with; None: no signals.
     `may_fail`: jobs may fail by errors of the flow's own logic; of injected ones only "dead_letter" makes jobs fail.
     `tables`: the user's own, for own statements. `check`: called at the end of each world; an error it raises is a finding.
+    `observe`: makes an observer for each world.
     `shrink`: look for the fewest steps that break the same promise. `processes`: seeds are shared among so many processes (forked).
     """
     unknown = set(faults) - FAULTS.keys()
@@ -133,6 +138,7 @@ def simulate(
         may_fail,
         tables,
         check,
+        observe,
         shrink,
     )
     wanted = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -169,6 +175,7 @@ class _Task:
     may_fail: bool
     tables: MetaData | None
     check: Callable[[End], None] | None
+    observe: Callable[[], Observer] | None
     shrink: bool
 
     def run(self, seeds: Sequence[int]) -> Report:
@@ -182,7 +189,8 @@ class _Task:
         try:
             for seed in seeds:
                 shape, plan = plan_of(seed, faults, self.runtimes)
-                world, broken = self._play(shape, plan, arena)
+                observer = None if self.observe is None else self.observe()
+                world, broken = self._play(shape, plan, arena, observer)
                 if broken is not None:
                     raise self._told(seed, shape, plan, broken, world.trace, arena) from broken.__cause__
                 report.seeds += 1
@@ -190,13 +198,17 @@ class _Task:
                 report.commits += arena.commits
                 report.jobs += len(world.model.jobs)
                 report.accidents += world.counts
+                if observer is not None:
+                    report.observed[seed] = observer.end(arena.reader)
         finally:
             arena.close()
             log.disabled = was_disabled
         return report
 
-    def _play(self, shape: Shape, plan: Sequence[Step], arena: Arena) -> tuple[World, Violation | None]:
-        world = World(self._scene(), shape, arena)
+    def _play(
+        self, shape: Shape, plan: Sequence[Step], arena: Arena, observer: Observer | None = None
+    ) -> tuple[World, Violation | None]:
+        world = World(self._scene(), shape, arena, observer)
         try:
             world.play(plan)
             if self.check is not None:

@@ -75,6 +75,7 @@ class Starts:
             place, world.arena.databases[place], world.arena.stores[place], world.clock,
             world.scene.releases[self.release], threads=world.shape.threads, settings=settings, watch=world.watch,
         )  # fmt: skip
+        world.observer.event("start", place, self.release)
         world.say(f"process {place} starts, release {self.release}")
         return process
 

@@ -33,9 +33,15 @@ class Text:
 class Unread:
     """Texts that lie in a buffer. `lander`: the connection of the server that reads them."""
 
-    def __init__(self, lander: sqlite3.Connection, committed: Callable[[Who], None]) -> None:
+    def __init__(
+        self,
+        lander: sqlite3.Connection,
+        committed: Callable[[Who], None],
+        told: Callable[[str, int], None],
+    ) -> None:
         self._lander = lander
         self._committed = committed
+        self._told = told
         self._texts: list[Text] = []
 
     def keep(self, text: Text) -> None:
@@ -56,6 +62,7 @@ class Unread:
         try:
             may = self._lander.execute(_FENCE, (text.runtime, text.runtime, text.n)).fetchone() is not None
             for statement, parameters in text.statements if may else ():
+                self._told(statement, 1)
                 self._lander.execute(statement, parameters)
         except sqlite3.Error:
             self._lander.execute("ROLLBACK")

@@ -17,6 +17,7 @@ from routilux.testing.simulation.arena import Arena, Crash
 from routilux.testing.simulation.clients import Clients
 from routilux.testing.simulation.clock import HostClock
 from routilux.testing.simulation.model import Model
+from routilux.testing.simulation.observer import Observer
 from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
 from routilux.testing.simulation.scene import Scene, Shape, Step
 from routilux.testing.simulation.starts import Starts
@@ -30,8 +31,9 @@ COUNTED_S = 2.0  # after so long without work counters are right
 class World:
     """Steps are methods, of `Starts`, `Clients` and `Accidents` too; each takes the number that decides what is left open."""
 
-    def __init__(self, scene: Scene, shape: Shape, arena: Arena) -> None:
+    def __init__(self, scene: Scene, shape: Shape, arena: Arena, observer: Observer | None = None) -> None:
         self.scene, self.shape, self.arena = scene, shape, arena
+        self.observer = observer or Observer()
         self.clock = HostClock()
         self.trace: list[str] = []
         self.counts = Counter[str]()
@@ -48,7 +50,7 @@ class World:
         self.clients = Clients(self)
         self.accidents = Accidents(self)
         self.starts = Starts(self)
-        arena.reset(self._who, self._committed, self._meanwhile)
+        arena.reset(self._who, self._committed, self._meanwhile, self.observer.statement)
         self.starts.start(0)
 
     def play(self, plan: Sequence[Step]) -> None:
@@ -57,7 +59,9 @@ class World:
             actor = next(
                 part for part in (self, self.starts, self.clients, self.accidents) if hasattr(part, kind)
             )
+            self.observer.event("step", kind, number)
             getattr(actor, kind)(number)
+        self.observer.event("no more steps")
         self._finish()
 
     # what all steps share
@@ -68,9 +72,11 @@ class World:
     def act(self, process: Process, call: Callable[[], object]) -> None:
         """A process does something to the database, and may die of it."""
         self._acting, self._began_us = process, self.clock.wall_us
+        self.observer.event("act", process.number)
         try:
             call()
         except Crash:
+            self.observer.event("die", process.number)
             self.say(f"process {process.number} dies at that statement")
             self.clients.take_answers()
             self.bury(process)
@@ -98,6 +104,7 @@ class World:
     def _committed(self, who: Who) -> None:
         self.model.refusals.count = self.arena.refused_count
         self.model.look(*who, self.clock.wall_us)
+        self.observer.committed(self.arena.reader)
 
     # processes come and go
 
@@ -162,9 +169,12 @@ class World:
 
     def watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
         worker = run.cell.worker.key
+        facts = (process.number, worker, run.cell.routine_id, *(m.seq for m in activation.messages))
         if outcome is None:
+            self.observer.event("logic", *facts)
             self.model.before_logic(activation, worker)
             return
+        self.observer.event("outcome", *facts, outcome.failure.type if outcome.failure else None)
         if outcome.failure is not None:
             is_dead = isinstance(outcome.failure.error, Injected) and not process.is_retried(run.cell)
             self.counts["dead_letter" if is_dead else "logic_error"] += 1
