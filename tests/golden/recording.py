@@ -21,8 +21,9 @@ START_US = 1_704_067_200_000_000  # 2024-01-01
 REAL_US = 1_750_000_000_000_000  # no script gets so far: an instant of the host's
 _IDS = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b")
 _CLASS = re.compile(r'("class": ?)"[^"]*"')
-# alone, in JSON, in a row of COPY, in a text that the driver has brought together
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\)(?:\\.|[^\"\t\\])*")
+_TRACEBACK = "Traceback (most recent call last)"
+_IN_COPY = re.compile(re.escape(_TRACEBACK) + r"[^\t\n]*")
+_IN_JSON = re.compile(re.escape(_TRACEBACK) + r"(?:\\.|[^\"\\])*")
 
 
 class Recorder:
@@ -74,6 +75,8 @@ class Recorder:
             return "<instant>"
         if value == socket.gethostname():
             return "<host>"
+        if isinstance(value, str) and value.startswith(_TRACEBACK):
+            return "<traceback>"
         if value == version("routilux"):
             return "<version>"
         if isinstance(value, (list, tuple)):
@@ -81,7 +84,7 @@ class Recorder:
         return self._same(value if isinstance(value, str) else repr(value))
 
     def _same(self, text: str) -> str:
-        text = _TRACEBACK.sub("<traceback>", text)
+        text = _IN_JSON.sub("<traceback>", text)
         text = _CLASS.sub(r'\1"<class>"', text)
         return _IDS.sub(lambda found: self._ids.setdefault(found[0], f"<id {len(self._ids) + 1}>"), text)
 
@@ -110,7 +113,7 @@ class Recorder:
         @wraps(real)
         def noted(copy: Any, data: Any) -> None:
             text = data if isinstance(data, str) else bytes(data).decode()
-            self._note(copy.connection, "copied", text.replace("\n", "\n    "))
+            self._note(copy.connection, "copied", _IN_COPY.sub("<traceback>", text).replace("\n", "\n    "))
             real(copy, data)
 
         return noted

@@ -17,7 +17,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from routilux import Client, ErrorHandler, Flow, FlowRegistry, PostItem, Routine, get_current_job
+from routilux import Client, ErrorHandler, Flow, FlowRegistry, Post, Routine, get_current_job
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
 from routilux.testing import ManualRuntime, runtime
 from tests.golden.recording import Recorder, Time
@@ -144,7 +144,7 @@ class Script:
         client.post("orders", "start", "in", {"n": 60}, "w", "outside")
         client.post("orders", "start", "in", {"n": 61}, metadata={"by": "client"})
         client.post_many(
-            "orders", "start", "in", [{"n": 62}, PostItem({"n": 63}, "later", delay=600)], worker_id="w"
+            "orders", "start", "in", [{"n": 62}, Post({"n": 63}, "later", delay=600)], worker_id="w"
         )
         section("A: takes them")
         self.time.advance(1)
@@ -231,11 +231,21 @@ def test_the_driver_is_handed_the_same_statements(postgres_database: str) -> Non
         FILE.write_text(found)
     golden = FILE.read_text()
     if found != golden:  # pytest's own comparison takes minutes
-        lines = difflib.unified_diff(golden.splitlines(), found.splitlines(), "golden", "found", n=8, lineterm="")
+        lines = difflib.unified_diff(
+            golden.splitlines(), found.splitlines(), "golden", "found", n=8, lineterm=""
+        )
         pytest.fail("\n".join(list(lines)[:200]), pytrace=False)
 
 
 def test_the_script_has_every_way_to_the_server() -> None:
     golden = FILE.read_text()
-    for way in ("ClientCursor", ": copy", "PREPARE routilux_", "EXECUTE routilux_", "pg_notify", "LISTEN", "SAVEPOINT"):
+    for way in (
+        "ClientCursor",
+        ": copy",
+        "PREPARE routilux_",
+        "EXECUTE routilux_",
+        "pg_notify",
+        "LISTEN",
+        "SAVEPOINT",
+    ):
         assert way in golden, way

@@ -46,7 +46,9 @@ _SPECIAL = {
 }
 _KEYS = {"routilux_flows": ["name", "definition"]}
 _IDS = {"job_id", "worker_id"}  # 36 characters: a generated one
-_VERB = re.compile(r"\s*(?:WITH\b.*?\)\s*)?(INSERT|UPDATE|DELETE|SELECT|BEGIN|COMMIT|ROLLBACK|PRAGMA|\w+)", re.S)
+_VERB = re.compile(
+    r"\s*(?:WITH\b.*?\)\s*)?(INSERT|UPDATE|DELETE|SELECT|BEGIN|COMMIT|ROLLBACK|PRAGMA|\w+)", re.S
+)
 _TABLES = re.compile(r"\b(?:INTO|FROM|JOIN|UPDATE)\s+\"?(?!SET\b)(\w+)")
 
 
@@ -148,7 +150,9 @@ class Digest(Log):
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()[:8]
 
 
-def run(scene: str, seeds: Iterable[int], observe: Callable[[], Observer] = Digest, processes: int = 2) -> Report:
+def run(
+    scene: str, seeds: Iterable[int], observe: Callable[[], Observer] = Digest, processes: int = 2
+) -> Report:
     """Golden worlds of a scene."""
     return simulate(
         **SCENES[scene], seeds=seeds, faults=GOLDEN_FAULTS, runtimes=4, observe=observe, processes=processes

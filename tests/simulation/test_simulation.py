@@ -1,6 +1,7 @@
 """The stepped engine against a model of its promises, seed by seed; and engines that are broken on purpose, which must be caught.
 
-`ROUTILUX_SEEDS` asks for more than the seeds of a usual run; `make simulate SEEDS=…` is for nights.
+`ROUTILUX_SEEDS` asks for more than the seeds of a usual run; `make simulate SEEDS=…` is for nights. The first seeds of each
+scene must also do what they did when `golden.json` was made.
 """
 
 from __future__ import annotations
@@ -17,29 +18,48 @@ import pytest
 from routilux import Flow, Routine
 from routilux.activation_policies import all_slots_ready_policy, immediate_policy
 from routilux.core.overlay import Overlay
-from routilux.testing import End, SimulationError, simulate
+from routilux.testing import End, Report, SimulationError, simulate
 from routilux.testing.simulation import FAULTS
 from routilux.testing.simulation.plans import plan_of
+from tests.simulation import golden
 from tests.simulation.broken import BROKEN
 from tests.simulation.flows import SCENES
 from tests.simulation.patching import Patch
 
-SEEDS = int(os.environ.get("ROUTILUX_SEEDS", "2000"))
+USUAL = 2000
+SEEDS = int(os.environ.get("ROUTILUX_SEEDS", str(USUAL)))
+GOLDEN = golden.SEEDS if SEEDS >= USUAL else SEEDS // len(SCENES) + 1  # of each scene
+OTHERS = 100  # at least so many more, in which all faults may happen
 MOST = 2000  # a broken engine must be caught within so many
 PIECE = 40
+
+
+@pytest.mark.parametrize("scene", sorted(SCENES))
+def test_every_promise_holds_and_each_seed_does_what_it_did(
+    scene: str, record_property: pytest.RecordProperty
+) -> None:
+    report = golden.run(scene, range(GOLDEN))
+    record_property("simulated", f"{scene}, golden: {report}")
+    check_it_happened(report)
+    differences = golden.differences(scene, report)
+    if differences:
+        pytest.fail(differences, pytrace=False)
 
 
 @pytest.mark.parametrize("scene", sorted(SCENES))
 def test_every_promise_holds_whatever_happens_on_the_way(
     scene: str, record_property: pytest.RecordProperty
 ) -> None:
-    report = simulate(**SCENES[scene], seeds=SEEDS // len(SCENES) + 1, runtimes=4, processes=2)
+    seeds = range(GOLDEN, max(GOLDEN + OTHERS, SEEDS // len(SCENES) + 1))
+    report = simulate(**SCENES[scene], seeds=seeds, runtimes=4, processes=2)
     record_property("simulated", f"{scene}: {report}")
+    check_it_happened(report)
+    assert report.accidents["overlap"]
+
+
+def check_it_happened(report: Report) -> None:
     assert report.jobs > report.seeds
-    assert all(
-        report.accidents[kind]
-        for kind in ("crash", "lost_answer", "disk_full", "pause", "operate", "overlap")
-    )
+    assert all(report.accidents[kind] for kind in ("crash", "lost_answer", "disk_full", "pause", "operate"))
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
@@ -100,15 +120,11 @@ def test_a_seed_makes_the_same_world_again_and_its_trace_is_shrunk(monkeypatch: 
 
 
 _DIGEST = """
-import hashlib, sys
-from routilux.testing import simulate
-from tests.simulation.flows import SCENES
+import sys
+from tests.simulation import golden
 junk = [object() for _ in range(int(sys.argv[1]))]  # other addresses
-told = hashlib.sha256()
-def check(end):
-    told.update(repr((end._world.trace, end._world.arena.commits)).encode())
-simulate(**{**SCENES["diamond"], "check": check}, seeds=40)
-print(told.hexdigest())
+for scene in sorted(golden.SCENES):
+    print(scene, *golden.run(scene, range(8), processes=1).observed.values())
 """
 
 
@@ -125,7 +141,7 @@ def test_a_seed_makes_the_same_world_in_another_process() -> None:
     ]
     told = {other.communicate()[0] for other in others}
     assert [other.returncode for other in others] == [0, 0]
-    assert len(told) == 1
+    assert told == {"".join(f"{' '.join([scene, *golden.read()[scene][:8]])}\n" for scene in sorted(SCENES))}
 
 
 def flow_of(logic: Callable[..., None]) -> Flow:
