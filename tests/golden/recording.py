@@ -150,13 +150,26 @@ def _named(values: Any) -> list[tuple[object, object]]:
 
 
 class Time:
-    """Of the host and of the server; it stands still until it is moved."""
+    """Of the host and of the server; it stands still until it is moved. That it moves is no statement of Routilux."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, url: str) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, url: str, recorder: Recorder) -> None:
         self.us = START_US
+        self._recorder = recorder
         database = url.replace("+psycopg", "")
         self._server = psycopg.connect(database, autocommit=True)
-        # found before the server's own by whoever connects from now on
+        with recorder.off():
+            self._stop_server()
+        patch.setattr(time, "monotonic", lambda: self.us / 1e6)
+        patch.setattr(time, "time_ns", lambda: self.us * 1000)
+        patch.setattr(time, "clock_gettime_ns", lambda clock: self.us * 1000)
+
+    def advance(self, seconds: float) -> None:
+        self.us += round(seconds * 1e6)
+        with self._recorder.off():
+            self._server.execute("UPDATE stopped.clock SET now = to_timestamp(%s)", [self.us / 1e6])
+
+    def _stop_server(self) -> None:
+        """Its clock is found before its own by whoever connects from now on."""
         self._server.execute("CREATE SCHEMA stopped")
         self._server.execute("CREATE TABLE stopped.clock AS SELECT to_timestamp(%s) AS now", [self.us / 1e6])
         self._server.execute(
@@ -165,13 +178,6 @@ class Time:
         )
         name = self._server.info.dbname
         self._server.execute(f"ALTER DATABASE {name} SET search_path = public, stopped, pg_catalog")
-        patch.setattr(time, "monotonic", lambda: self.us / 1e6)
-        patch.setattr(time, "time_ns", lambda: self.us * 1000)
-        patch.setattr(time, "clock_gettime_ns", lambda clock: self.us * 1000)
-
-    def advance(self, seconds: float) -> None:
-        self.us += round(seconds * 1e6)
-        self._server.execute("UPDATE stopped.clock SET now = to_timestamp(%s)", [self.us / 1e6])
 
     def close(self) -> None:
         self._server.close()

@@ -204,24 +204,12 @@ def record(url: str, patch: pytest.MonkeyPatch) -> str:
     admin = create_engine(url, poolclass=NullPool)
     tables.create_all(admin)
     recorder = Recorder(patch, str(make_url(url).database))
-    with recorder.off():
-        time = Time(patch, url)
+    time = Time(patch, url, recorder)
     try:
-        Script(url, recorder, _Unrecorded(time, recorder)).play()
+        Script(url, recorder, time).play()
     finally:
         time.close()
     return "\n".join(recorder.lines).lstrip() + "\n"
-
-
-class _Unrecorded(Time):
-    """The same time; that it moves is no statement of Routilux."""
-
-    def __init__(self, time: Time, recorder: Recorder) -> None:
-        self._time, self._recorder = time, recorder
-
-    def advance(self, seconds: float) -> None:
-        with self._recorder.off():
-            self._time.advance(seconds)
 
 
 def test_the_driver_is_handed_the_same_statements(postgres_database: str) -> None:
