@@ -1,4 +1,4 @@
-"""Makes docs/reference/settled.md from the tests that hold what is settled: `python -m tests.support.settled`.
+"""Makes docs/decisions/settled.md from the tests that hold what is settled: `python -m tests.support.settled`.
 
 Here are the subjects, by number; what holds is the first paragraph of a test's docstring, and a test belongs to a
 number by its name: `test_row_07_…`, `test_old_bug_07_…`. What has no test yet has the area that will bring it.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "reference" / "settled.md"
+PAGE = ROOT / "docs" / "decisions" / "settled.md"
 TESTS = ROOT / "tests" / "flows"
 
 
@@ -100,11 +100,11 @@ BUGS = {
     15: Subject("breakpoints that were not hit, or lost the message", "breakpoints"),
     16: Subject("programs of the documentation", "command line, its template project; built-in routines"),
 }
-INTRO = """# What is settled
+INTRO = """# Contradictions and their answers
 
-The documents that this project was created from say some things in more than one way, and their code did some things
-wrong. Here is what holds, one line each; the test named beside it fails if it does not. This page is made from those
-tests by `make docs`.
+This page is for people who work on Routilux. The documents that Routilux was built from contradict each other in
+places, and an older implementation had errors. One line for each says what holds now. The test beside it fails if it
+does not hold. `make docs` makes this page from those tests.
 
 ## Contradictions
 
