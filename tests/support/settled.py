@@ -102,9 +102,9 @@ BUGS = {
 }
 INTRO = """# Contradictions and their answers
 
-This page is for people who work on Routilux. The documents that Routilux was built from contradict each other in
-places, and an older implementation had errors. One line for each says what holds now. The test beside it fails if it
-does not hold. `make docs` makes this page from those tests.
+This page is for people who work on Routilux. The documents that Routilux was built from contradict each
+other in places, and an older implementation had errors. One line for each says what holds now. The test
+beside it fails if it does not hold. `make docs` makes this page from those tests.
 
 ## Contradictions
 

@@ -16,7 +16,8 @@ from routilux.core import states
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 SIGNATURE = re.compile(r"`((?:\w+\.)?\w+)(\([^`]*\))`")
 
 
@@ -90,13 +91,48 @@ def test_the_page_of_states_has_each_of_them(title: str, statuses: type[states.J
     assert {str(status) for status in statuses} <= set(re.findall(r"\w+", section))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page, as forges make them from its headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere_and_programs_are_python(page: Path) -> None:
     text = page.read_text()
-    targets = [target for target in re.findall(r"\]\(([^)#\s]+)\)", text) if ":" not in target]
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    for target, anchor in LINK.findall(text):
+        if ":" in target:
+            continue
+        found = page.parent / target if target else page
+        assert found.exists(), target
+        assert not anchor or anchor in _anchors(found), target + anchor
     for program in _programs(text):
         ast.parse(textwrap.dedent(program))
+
+
+def test_the_glossary_has_each_term_once_in_order_and_pages_link_to_it() -> None:
+    terms = re.findall(r"^### (.*)$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    assert terms == sorted(set(terms))
+    linked = {
+        anchor for page in PAGES for _, anchor in re.findall(r"(glossary\.md)(#[\w-]+)", page.read_text())
+    }
+    assert len(linked) > 10
+
+
+def test_the_reference_does_not_lead_to_the_pages_of_the_maintainers() -> None:
+    for page in (DOCS / "reference").glob("*.md"):
+        assert "decisions" not in page.read_text(), page.name
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("\ncheck:")[1].split("\n\n")[0]
+    hooks = re.findall(r"entry: (.+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert hooks == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()[1:]]
+
+
+def test_the_map_for_the_next_engineer_is_short() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("\n## Map\n")[1].split("\n## ")[0]
+    assert len([line for line in section.splitlines() if line]) <= 30
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorial").glob("[0-9]*.md")), ids=lambda page: page.stem)
