@@ -1,4 +1,4 @@
-"""`all_slots_ready_policy`: one message of each slot, as pairs, as long as there are pairs."""
+"""`all_slots_ready_policy`: logic gets one message of each slot, as long as every slot has one."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, all_slots_ready_policy
 
@@ -26,7 +26,7 @@ with Runtime() as runtime:
         runtime.post("pairs", "pair", "right", {"value": value}, worker_id="dancers")
     runtime.wait_until_all_workers_idle(timeout=30)
     print("waits for a partner:", sum(job.is_running() for job in runtime.list_jobs()))
-    runtime.shutdown(wait=False)  # the end of the block alone would wait for that job
+    runtime.shutdown(wait=False)  # without this, the end of the block would wait for that job
 
 with Runtime() as runtime:
     runtime.post("pairs", "pair", "right", {"value": 3}, worker_id="dancers")

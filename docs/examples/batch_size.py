@@ -1,4 +1,4 @@
-"""`batch_size_policy`: activations over many messages; the last, partial batch goes when nothing else can come."""
+"""`batch_size_policy`: activations over many messages; the last, partial batch runs at the end."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, batch_size_policy
 
@@ -23,6 +23,6 @@ with Runtime() as runtime:
     jobs = runtime.post_many("loading", "load", "row", [{"id": n} for n in range(1, 13)])
     runtime.wait_until_all_workers_idle(timeout=30)
     print("still waiting:", sum(job.is_running() for job in jobs))
-    # Waiting for the end lets policies deliver what they have; batch_size_policy(5, max_wait=60) would after a minute.
+    # Waiting for all jobs delivers a partial batch; batch_size_policy(5, max_wait=60) delivers it after a minute.
     runtime.wait_until_all_jobs_finished(timeout=30)
     print("completed:", sum(job.is_completed() for job in jobs))

@@ -18,7 +18,7 @@ from routilux import (
 
 
 class Step(Routine):
-    """Takes a text, hands on what its function makes of it."""
+    """Applies its function to a text and emits the result."""
 
     def __init__(self):
         super().__init__()

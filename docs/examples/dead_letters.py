@@ -1,4 +1,4 @@
-"""Dead letters: what failed for good stays, with its error; it can be read, mended and sent again, or dropped."""
+"""Dead letters: what failed permanently is kept with its error; read it, then send it again or drop it."""
 
 from routilux import Flow, FlowRegistry, GiveUp, Routine, Runtime, immediate_policy
 

@@ -1,4 +1,4 @@
-"""A delay and a retry are rows with a due time: they fire after a restart, never early, once."""
+"""A delay and a retry are rows with a due time: they fire once, never early, also after a restart."""
 
 import time
 

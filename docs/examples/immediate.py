@@ -1,4 +1,4 @@
-"""`immediate_policy`: one activation per message, in order; `max_items` takes several of one job at once."""
+"""`immediate_policy`: one activation for each message, in order; with `max_items` several of one job at once."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, immediate_policy
 

@@ -1,4 +1,4 @@
-"""The job: metadata from the post, data and traces that travel along, a result at the end."""
+"""The job: metadata from the post, data and traces on the way, a result at the end."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, get_current_job, immediate_policy
 

@@ -1,4 +1,4 @@
-"""Several events into one slot: whoever emits, the messages stand in one line."""
+"""Several events, one slot: the messages of all events wait in one line."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, immediate_policy
 

@@ -1,4 +1,4 @@
-"""An event of one routine feeds a slot of the next."""
+"""An event of one routine is connected to a slot of the next."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, immediate_policy
 
@@ -12,7 +12,7 @@ class Double(Routine):
 
     def logic(self, slot_data, policy_message, worker_state):
         number = slot_data["number"][0]["value"]
-        self.emit("doubled", value=2 * number)  # goes in with this activation's commit
+        self.emit("doubled", value=2 * number)  # stored in this activation's commit
 
 
 class Show(Routine):

@@ -1,4 +1,4 @@
-"""Worker state: kept per routine, stored with each activation, there again after a restart."""
+"""Worker state: each routine has its part; it is stored with each activation and survives a restart."""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, immediate_policy
 
@@ -12,7 +12,7 @@ class Average(Routine):
     def logic(self, slot_data, policy_message, worker_state):
         value = slot_data["number"][0]["value"]
         if value < 0:
-            worker_state.increment("average", "count", 1000)  # thrown away with the activation
+            worker_state.increment("average", "count", 1000)  # discarded with the activation
             raise ValueError("negative")
         state = worker_state.get_routine_state("average", {"count": 0, "sum": 0})
         state["count"] += 1
@@ -25,7 +25,7 @@ flow.add_routine(Average(), "average")
 FlowRegistry.get_instance().register_by_name("averages", flow)
 
 with Runtime() as runtime:
-    worker = runtime.exec("averages", worker_id="everyone")  # a name: to find it again
+    worker = runtime.exec("averages", worker_id="everyone")  # a name, so that it is found again
     for value in (1, 2, -1, 3):
         runtime.post("averages", "average", "number", {"value": value}, worker_id="everyone")
     runtime.wait_until_all_jobs_finished(timeout=30)
