@@ -86,7 +86,7 @@ from routilux.output import (
 
 if TYPE_CHECKING:
     from routilux.runtime import Client, DeadLetter, Post, Posted, Runtime, get_runtime_instance
-    from routilux.store.sqlite_writers import sqlite_engine
+    from routilux.store.backends.sqlite_writer import sqlite_engine
     from routilux.testing.routine_tester import RoutineTester
 
     __version__: str
@@ -99,7 +99,7 @@ _LAZY = {
     "RoutineTester": "routilux.testing.routine_tester",
     "Runtime": "routilux.runtime",
     "get_runtime_instance": "routilux.runtime",
-    "sqlite_engine": "routilux.store.sqlite_writers",
+    "sqlite_engine": "routilux.store.backends.sqlite_writer",
 }
 _REMOVED = {
     "JobState": "WorkerState is what a worker keeps, JobContext is one job; runtime.post() returns both",

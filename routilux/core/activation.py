@@ -15,7 +15,7 @@ from routilux.core.compiled import CompiledRoutine
 from routilux.core.job_context import JobContext, JobSnapshot, instant
 from routilux.core.message import Activation
 from routilux.core.outcome import Increment, JobEnd, JobIncrement, JobSet, Outcome, Replace, Trace
-from routilux.core.overlay import Overlay
+from routilux.core.run_overlay import Overlay
 from routilux.core.worker_state import WorkerState, added
 from routilux.errors import CalledInLogicError, EventNotFoundError, JobEndedError, StateError, WriteError
 

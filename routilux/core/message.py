@@ -56,7 +56,7 @@ class Job:
         self.error: str | None = None
         self.started_at: int | None = None
         self.ended_at: int | None = None
-        self.active_us = 0  # at work, as far as that is measured: see `routilux.runtime.timeouts`
+        self.active_us = 0  # at work, as far as that is measured: see `routilux.engine.job_timeouts`
         self.parked_count = 0  # so many of the open ones are parked
         self.is_new = True
         self.is_touched = False

@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from routilux.core.tagging import INT_MAX, INT_MIN, MAX_DEPTH, kind_of, tagged
-from routilux.core.untagging import untagged
+from routilux.core.json_decode import untagged
+from routilux.core.json_encode import INT_MAX, INT_MIN, MAX_DEPTH, kind_of, tagged
 from routilux.errors import PayloadError, PayloadTooLargeError
 
 _PLAIN = frozenset({str, int, bool, type(None)})

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from routilux.core import logic as forms
+from routilux.core import logic_signature as forms
 from routilux.core.context import current_activation, required_activation
 from routilux.core.error_handler import ErrorHandler, ErrorStrategy
 from routilux.core.event import Event
@@ -100,7 +100,7 @@ class Routine:
         return self.events.get(name)
 
     def set_logic(self, logic: Callable[..., Any]) -> Routine:
-        """The function to run; see `routilux.core.logic` for its forms. Raises `LogicSignatureError`."""
+        """The function to run; see `routilux.core.logic_signature` for its forms. Raises `LogicSignatureError`."""
         forms.normalize(logic, list(self.slots))
         self._logic = logic
         self._changed()

@@ -17,6 +17,9 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from routilux.core.job_context import JobContext
+from routilux.engine.clock import ServerClock, SystemClock
+from routilux.engine.inputs import Post
+from routilux.engine.settings import MIB
 from routilux.errors import (
     FlowNotFoundError,
     JobNotFoundError,
@@ -24,18 +27,17 @@ from routilux.errors import (
     SlotNotFoundError,
     WorkerNotFoundError,
 )
-from routilux.runtime import door, outbox, reading, starting, waiting
-from routilux.runtime.clock import ServerClock, SystemClock
-from routilux.runtime.door import PostItem, Seconds
+from routilux.runtime import inbox_writer, queries, validation, waiting, workers
 from routilux.runtime.handles import JobHandle
-from routilux.runtime.inputs import Post
 from routilux.runtime.posting import Posted
-from routilux.runtime.reading import DeadLetter
-from routilux.runtime.settings import MIB
-from routilux.store import history, loading, ownership, schema
-from routilux.store.database import Database
+from routilux.runtime.queries import DeadLetter
+from routilux.runtime.validation import PostItem, Seconds
+from routilux.store import schema
+from routilux.store.backends.database import Database
+from routilux.store.reads import history, worker_reads
 from routilux.store.records import JobRecord
-from routilux.store.store import Store
+from routilux.store.writes import ownership
+from routilux.store.writes.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -105,8 +107,8 @@ class Client:
         limit = self._check(names, worker_id)
         post = self._encode(names, PostItem(data, job_id, delay, metadata), at)
         if transaction is not None:
-            return outbox.post_in(transaction, self, names, post, worker_id, limit)
-        outbox.post_to_owner(self, names, [post], worker_id, limit)
+            return inbox_writer.post_in(transaction, self, names, post, worker_id, limit)
+        inbox_writer.post_to_owner(self, names, [post], worker_id, limit)
         return Posted((None, JobContext(post.job_id, flow_name, worker_id, JobHandle(self))))
 
     def post_many(
@@ -131,19 +133,21 @@ class Client:
             )
             for i, item in enumerate(items)
         ]
-        door.check_ids(posts)
+        validation.check_ids(posts)
         if transaction is not None:
-            return [outbox.post_in(transaction, self, names, post, worker_id, limit).job for post in posts]
-        outbox.post_to_owner(self, names, posts, worker_id, limit)
+            return [
+                inbox_writer.post_in(transaction, self, names, post, worker_id, limit).job for post in posts
+            ]
+        inbox_writer.post_to_owner(self, names, posts, worker_id, limit)
         return [JobContext(post.job_id, flow_name, worker_id, JobHandle(self)) for post in posts]
 
     def _encode(
         self, names: tuple[str, str, str], item: PostItem, at: datetime | None = None, root: str = "data"
     ) -> Post:
-        text = door.encode_payload(None, item.data, self._max_payload_bytes, root)
-        metadata = door.encode_metadata(item.metadata, self._max_payload_bytes)
-        return door.make_post(
-            names, text, item.job_id, metadata, door.due_at_us(self.now_us(), item.delay, at)
+        text = validation.encode_payload(None, item.data, self._max_payload_bytes, root)
+        metadata = validation.encode_metadata(item.metadata, self._max_payload_bytes)
+        return validation.make_post(
+            names, text, item.job_id, metadata, validation.due_at_us(self.now_us(), item.delay, at)
         )
 
     def _check(self, names: tuple[str, str, str], worker_id: str | None) -> int | None:
@@ -154,7 +158,7 @@ class Client:
             if definition is None:
                 raise FlowNotFoundError(flow)
             if worker_id is not None:
-                starting.check_worker(loading.worker_named(connection, worker_id), worker_id, flow)
+                workers.check_worker(worker_reads.worker_named(connection, worker_id), worker_id, flow)
         routines = orjson.loads(definition)["routines"]
         if not isinstance(routine, str) or routine not in routines:
             raise RoutineNotFoundError(routine, flow)
@@ -167,7 +171,7 @@ class Client:
         """One more message into a running job."""
         record = self._record(job_id)
         self._check((record.flow_id, routine_name, slot_name), None)
-        text = door.encode_payload(None, data, self._max_payload_bytes)
+        text = validation.encode_payload(None, data, self._max_payload_bytes)
         self.control(
             "signal", record.worker_id, job_id, {"routine": routine_name, "slot": slot_name, "payload": text}
         )
@@ -181,7 +185,7 @@ class Client:
 
     def get_job(self, job_id: str) -> JobContext | None:
         """The job of that id, live, ended or waiting in the inbox, or None."""
-        return reading.get_job(self, job_id)
+        return queries.get_job(self, job_id)
 
     def list_jobs(
         self,
@@ -193,13 +197,13 @@ class Client:
         before: str | None = None,
     ) -> list[JobContext]:
         """Jobs, newest first; `before` (a job id) reads on."""
-        return reading.list_jobs(self, status, flow_name, worker_id, limit, before)
+        return queries.list_jobs(self, status, flow_name, worker_id, limit, before)
 
     def dead_letters(
         self, *, flow_name: str | None = None, limit: int = 100, before: DeadLetter | None = None
     ) -> list[DeadLetter]:
         """Dead letters, newest first; `before` reads on."""
-        return reading.dead_letters(self, flow_name, limit, before)
+        return queries.dead_letters(self, flow_name, limit, before)
 
     def pause_worker(self, worker_id: str, reason: str = "") -> None:
         self.control("pause_worker", worker_id, None, {"reason": reason})
@@ -223,23 +227,23 @@ class Client:
         """A verb for the owner of a worker, through the inbox: durable on return, carried out when the owner looks."""
         if worker_id is None:
             raise JobNotFoundError(job_id)
-        body = door.controls(body)
+        body = validation.controls(body)
         with self.store.read() as connection:
-            stored = loading.worker_named(connection, worker_id)
+            stored = worker_reads.worker_named(connection, worker_id)
         if stored is None:
             raise WorkerNotFoundError(worker_id)
-        outbox.ask(self.store, kind, stored.flow, worker_id, job_id, body, self.now_us())
+        inbox_writer.ask(self.store, kind, stored.flow, worker_id, job_id, body, self.now_us())
 
     def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
         """A payload as JSON text; the owner checks it against the slot's model."""
-        return door.encode_payload(None, data, self._max_payload_bytes, root)
+        return validation.encode_payload(None, data, self._max_payload_bytes, root)
 
     def live_status(self, worker_id: str) -> str | None:
         return None
 
     def wait_for(self, job_id: str, timeout: float | None) -> bool:
         """What `JobContext.wait` does."""
-        wait_s = door.timeout_s(timeout)
+        wait_s = validation.timeout_s(timeout)
         deadline = None if wait_s is None else time.monotonic() + wait_s
         while True:
             left = PERIOD_S if deadline is None else deadline - time.monotonic()

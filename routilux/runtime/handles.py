@@ -15,10 +15,10 @@ from sqlalchemy import Transaction
 from routilux.core import payload
 from routilux.core.job_context import JobSnapshot
 from routilux.errors import JobNotFoundError, StateError, WorkerNotFoundError
-from routilux.runtime.door import timeout_s
-from routilux.store import history, loading
+from routilux.runtime.validation import timeout_s
+from routilux.store.reads import history, worker_reads
 from routilux.store.records import JobRecord
-from routilux.store.store import Store
+from routilux.store.writes.store import Store
 
 PERIOD_S = 0.05
 
@@ -112,7 +112,7 @@ def stored_snapshot(record: JobRecord | None) -> JobSnapshot | None:
         return None
     return JobSnapshot(
         record.job_id, record.worker_id, record.flow_id, record.status, record.created_at, record.started_at,
-        record.ended_at, record.metadata, loading.texts_of(record.data), record.error, record.result,
+        record.ended_at, record.metadata, worker_reads.texts_of(record.data), record.error, record.result,
     )  # fmt: skip
 
 
@@ -145,15 +145,15 @@ class WorkerHandle:
         if live is not None:
             return live
         with self._host.store.read() as connection:
-            stored = loading.worker_named(connection, self._worker_id)
+            stored = worker_reads.worker_named(connection, self._worker_id)
         if stored is None:
             raise WorkerNotFoundError(self._worker_id)
         return stored.status
 
     def _states(self) -> dict[str, dict[str, str]]:
         with self._host.store.read() as connection:
-            stored = loading.worker_named(connection, self._worker_id)
-            return {} if stored is None else loading.state_of(connection, stored.key)
+            stored = worker_reads.worker_named(connection, self._worker_id)
+            return {} if stored is None else worker_reads.state_of(connection, stored.key)
 
     def read_state(self, routine_id: str) -> dict[str, str] | None:
         return self._states().get(routine_id)

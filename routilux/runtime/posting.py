@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from routilux.core.job_context import JobContext
 from routilux.core.slot import Slot
 from routilux.core.worker_state import WorkerState
+from routilux.engine.ids import new_id
+from routilux.engine.inputs import Post, PostIn, Receipt
+from routilux.engine.worker_loading import NotMine
 from routilux.errors import (
     DatabaseUnavailableError,
     PostInDoubt,
@@ -18,12 +21,9 @@ from routilux.errors import (
     StateError,
     WorkerNotFoundError,
 )
-from routilux.runtime import door, outbox, starting, waiting
-from routilux.runtime.door import PostItem
+from routilux.runtime import inbox_writer, validation, waiting, workers
 from routilux.runtime.handles import JobHandle, WorkerHandle
-from routilux.runtime.ids import new_id
-from routilux.runtime.inputs import Post, PostIn, Receipt
-from routilux.runtime.keeping import NotMine
+from routilux.runtime.validation import PostItem
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -64,7 +64,7 @@ def post(
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
     entry = _encode(runtime, names, _slot(runtime, names), item, at)
     if transaction is not None:
-        return outbox.post_in(
+        return inbox_writer.post_in(
             transaction, runtime, names, entry, worker_id, _limit(runtime, names, worker_id)
         )
     accepted = _send(runtime, names, [entry], worker_id, timeout)
@@ -79,7 +79,7 @@ def _posted(runtime: Runtime, flow: str, worker_id: str | None, job_id: str) -> 
 
 
 def _slot(runtime: Runtime, names: Names) -> Slot:
-    return door.slot_of(runtime.engine.flows.get(names[0]), *names)
+    return validation.slot_of(runtime.engine.flows.get(names[0]), *names)
 
 
 def _encode(
@@ -91,9 +91,11 @@ def _encode(
     root: str = "data",
 ) -> Post:
     limit = runtime.settings.max_payload_bytes
-    text = door.encode_payload(spec, item.data, limit, root)
-    due_at = door.due_at_us(runtime.engine.clock.now_us(), item.delay, at)
-    return door.make_post(names, text, item.job_id, door.encode_metadata(item.metadata, limit), due_at)
+    text = validation.encode_payload(spec, item.data, limit, root)
+    due_at = validation.due_at_us(runtime.engine.clock.now_us(), item.delay, at)
+    return validation.make_post(
+        names, text, item.job_id, validation.encode_metadata(item.metadata, limit), due_at
+    )
 
 
 def post_many(
@@ -110,11 +112,13 @@ def post_many(
     names = (runtime.engine.flows.prepare(names[0]), names[1], names[2])
     spec = _slot(runtime, names)
     posts = _encode_all(runtime, names, spec, items, metadata)
-    door.check_ids(posts)
+    validation.check_ids(posts)
     port = JobHandle(runtime)
     if transaction is not None:
         limit = _limit(runtime, names, worker_id)
-        return [outbox.post_in(transaction, runtime, names, entry, worker_id, limit).job for entry in posts]
+        return [
+            inbox_writer.post_in(transaction, runtime, names, entry, worker_id, limit).job for entry in posts
+        ]
     stored: list[JobContext] = []
     for start in range(0, len(posts), CHUNK):
         chunk = posts[start : start + CHUNK]
@@ -136,14 +140,14 @@ def _encode_all(
     metadata: Mapping[str, Any] | None,
 ) -> list[Post]:
     limit = runtime.settings.max_payload_bytes
-    shared = door.encode_metadata(metadata, limit)
+    shared = validation.encode_metadata(metadata, limit)
     posts: list[Post] = []
     for i, item in enumerate(items):
         root = f"items[{i}]"
         if isinstance(item, PostItem):
             posts.append(_encode(runtime, names, spec, item, root=root))
         else:
-            posts.append(Post(new_id(), door.encode_payload(spec, item, limit, root), shared))
+            posts.append(Post(new_id(), validation.encode_payload(spec, item, limit, root), shared))
     return posts
 
 
@@ -159,15 +163,15 @@ def _send(
             "this thread has a write transaction open on the SQLite file, for which the post would wait for ever: give"
             " it to the post with transaction=, or end it first"
         )
-    wait_s = None if timeout is None else door.seconds(timeout, "timeout")
+    wait_s = None if timeout is None else validation.seconds(timeout, "timeout")
     deadline = None if wait_s is None else runtime.engine.clock.monotonic() + wait_s
     while True:
-        target = worker_id if worker_id is not None else starting.target(runtime, names[0])
+        target = worker_id if worker_id is not None else workers.target(runtime, names[0])
         if not isinstance(target, str):
             raise WorkerNotFoundError(target)
-        if target not in runtime.engine.by_id and not starting.fetch(runtime, target, names[0]):
+        if target not in runtime.engine.by_id and not workers.fetch(runtime, target, names[0]):
             try:
-                return outbox.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
+                return inbox_writer.post_to_owner(runtime, names, posts, target, _limit(runtime, names, None))
             finally:  # one in doubt may be there
                 waiting.remember(runtime, [post.job_id for post in posts])
         receipt = Receipt()
@@ -192,7 +196,7 @@ def _send(
 def _limit(runtime: Runtime, names: Names, worker_id: str | None) -> int | None:
     """Of the slot, for a post through the inbox; the worker is checked here as its owner would."""
     if worker_id is not None:
-        starting.check_worker(starting.stored(runtime, worker_id), worker_id, names[0])
+        workers.check_worker(workers.stored(runtime, worker_id), worker_id, names[0])
     return _slot(runtime, names).max_queue_length
 
 

@@ -18,21 +18,21 @@ from routilux.core.context import current_activation
 from routilux.core.job_context import JobContext
 from routilux.core.registry import FlowRegistry
 from routilux.core.worker_state import WorkerState
+from routilux.engine.batch import Fact
+from routilux.engine.inputs import Input, Request, SignalIn, Task
+from routilux.engine.settings import Settings
 from routilux.errors import (
     CalledInLogicError,
     DatabaseUnavailableError,
     ForkedRuntimeError,
     RuntimeShutDownError,
 )
-from routilux.runtime import door, posting, reading, requesting, starting, waiting
-from routilux.runtime.assembly import Parts, assemble
-from routilux.runtime.batch import Fact
-from routilux.runtime.door import PostItem
-from routilux.runtime.driving import Drive, Threads
-from routilux.runtime.inputs import Input, Request, SignalIn, Task
+from routilux.runtime import posting, queries, requests, validation, waiting, workers
+from routilux.runtime.drive import Drive, Threads
 from routilux.runtime.posting import Posted
-from routilux.runtime.reading import DeadLetter
-from routilux.runtime.settings import Settings
+from routilux.runtime.queries import DeadLetter
+from routilux.runtime.validation import PostItem
+from routilux.runtime.wiring import Parts, assemble
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -80,7 +80,7 @@ class Runtime:
             raise ValueError(
                 f"thread_pool_size must be 0 (shared) or a number of threads, not {thread_pool_size!r}"
             )
-        if not door.seconds(lease, "lease") > 0:
+        if not validation.seconds(lease, "lease") > 0:
             raise ValueError(f"lease must be a positive number of seconds, not {lease!r}")
         if settings is not None and not isinstance(settings, Settings):
             raise TypeError(f"settings must be a Settings, not {type(settings).__name__}")
@@ -140,7 +140,7 @@ class Runtime:
         Raises `FlowNotFoundError`, `WorkerEndedError` if the named worker was cancelled, `RuntimeShutDownError`.
         """
         self.check_usable("exec")
-        return starting.execute(self, flow_name, worker_state, worker_id, entry_params)
+        return workers.execute(self, flow_name, worker_state, worker_id, entry_params)
 
     def post(
         self,
@@ -215,13 +215,13 @@ class Runtime:
         Raises `JobNotFoundError`, `JobEndedError`, and what `post` raises for names and payload.
         """
         self.check_usable(None)
-        requesting.signal(self, job_id, routine_name, slot_name, data)
+        requests.signal(self, job_id, routine_name, slot_name, data)
 
     # reading
 
     def get_job(self, job_id: str) -> JobContext | None:
         """The job of that id, live or ended, or None."""
-        return reading.get_job(self, job_id)
+        return queries.get_job(self, job_id)
 
     def list_jobs(
         self,
@@ -233,13 +233,13 @@ class Runtime:
         before: str | None = None,
     ) -> list[JobContext]:
         """Jobs, newest first; `before` (a job id) reads on."""
-        return reading.list_jobs(self, status, flow_name, worker_id, limit, before)
+        return queries.list_jobs(self, status, flow_name, worker_id, limit, before)
 
     def dead_letters(
         self, *, flow_name: str | None = None, limit: int = 100, before: DeadLetter | None = None
     ) -> list[DeadLetter]:
         """Dead letters, newest first; `before` reads on."""
-        return reading.dead_letters(self, flow_name, limit, before)
+        return queries.dead_letters(self, flow_name, limit, before)
 
     # waiting
 
@@ -291,7 +291,7 @@ class Runtime:
     def cancel_all_jobs(self, reason: str = "") -> int:
         """Cancel every job of this runtime's workers that has not ended; returns how many."""
         self.check_usable(None)
-        return reading.cancel_all(self, reason)
+        return queries.cancel_all(self, reason)
 
     def _worker_control(self, kind: str, worker_id: str, reason: str) -> None:
         self.check_usable(None)
@@ -299,18 +299,18 @@ class Runtime:
 
     def _job_control(self, kind: str, job_id: str, reason: str) -> None:
         self.check_usable(None)
-        requesting.control_job(self, kind, job_id, {"reason": reason})
+        requests.control_job(self, kind, job_id, {"reason": reason})
 
     def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
         """A payload as JSON text, checked as `post` does; against the slot if the flow is registered here."""
         spec = None
         if self.engine.flows.has(flow):
-            spec = door.slot_of(self.engine.flows.get(flow), flow, routine, slot)
-        return door.encode_payload(spec, data, self.settings.max_payload_bytes, root)
+            spec = validation.slot_of(self.engine.flows.get(flow), flow, routine, slot)
+        return validation.encode_payload(spec, data, self.settings.max_payload_bytes, root)
 
     def control(self, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]) -> None:
         """A verb for the owner of a worker, here or through the inbox."""
-        requesting.control(self, kind, worker_id, job_id, body)
+        requests.control(self, kind, worker_id, job_id, body)
 
     def on(self, fact_name: str, callback: Callable[[Fact], None]) -> None:
         """Call back after each commit that holds a fact of this name (`activation.committed`, `job.ended`).
@@ -348,7 +348,7 @@ class Runtime:
             return True
         if current_activation() is not None:
             raise CalledInLogicError("shutdown()")
-        timeout = door.seconds(timeout, "timeout")
+        timeout = validation.seconds(timeout, "timeout")
         deadline = time.monotonic() + timeout
         finished = not wait or self._is_shut_down or self._finishes(timeout)
         if not self._stopping.acquire(timeout=max(0.0, deadline - time.monotonic())):

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from routilux.engine.batch import Fact
 from routilux.errors import DatabaseUnavailableError
-from routilux.runtime.batch import Fact
-from routilux.runtime.door import timeout_s
-from routilux.store import history, loading
-from routilux.store.store import Store
+from routilux.runtime.validation import timeout_s
+from routilux.store.reads import history, worker_reads
+from routilux.store.writes.store import Store
 
 if TYPE_CHECKING:
     from routilux.runtime.runtime import Runtime
@@ -124,7 +124,7 @@ def _is_work_elsewhere(runtime: Runtime) -> bool:
     if not others:
         return bool(runtime.posted_elsewhere)
     with runtime.store.read() as connection:
-        return bool(runtime.posted_elsewhere) or loading.has_work(connection, others)
+        return bool(runtime.posted_elsewhere) or worker_reads.has_work(connection, others)
 
 
 def workers_idle(runtime: Runtime, timeout: float | None) -> bool:

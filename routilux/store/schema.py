@@ -20,8 +20,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from routilux.errors import SchemaForeignError, SchemaMissingError, SchemaTooNewError, SchemaTooOldError
-from routilux.store import postgres_server
-from routilux.store.places import check_named
+from routilux.store.backends import postgres_connection
+from routilux.store.backends.database_url import check_named
 from routilux.store.tables import PREFIX, metadata
 
 REVISIONS = (
@@ -236,13 +236,13 @@ def _connect(url: URL) -> Iterator[Connection]:
     """
     is_sqlite = url.get_backend_name() == "sqlite"
     arguments = (
-        {"isolation_level": None, "timeout": BUSY_S} if is_sqlite else postgres_server.connect_args(url)
+        {"isolation_level": None, "timeout": BUSY_S} if is_sqlite else postgres_connection.connect_args(url)
     )
     engine = create_engine(url, poolclass=pool.NullPool, connect_args=arguments)
     try:
         with engine.connect() as connection:
             if not is_sqlite:
-                postgres_server.check_encoding(connection, url.render_as_string(hide_password=True))
+                postgres_connection.check_encoding(connection, url.render_as_string(hide_password=True))
                 connection.rollback()
             yield connection
     except SQLAlchemyError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from routilux.core.job_context import instant
+from routilux.engine.clock import ManualClock
 from routilux.errors import NaiveDatetimeError
-from routilux.runtime.clock import ManualClock
-from routilux.runtime.door import seconds
+from routilux.runtime.validation import seconds
 
 START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -21,15 +21,15 @@ from routilux.core.context import current_activation
 from routilux.core.mailbox import RoutineCell
 from routilux.core.outcome import Outcome
 from routilux.core.run import Run
+from routilux.engine import job_timeouts, recovery
+from routilux.engine.engine import MOST_INPUTS, Engine
+from routilux.engine.inputs import RunEnded
 from routilux.errors import StateError
-from routilux.runtime import timeouts, trouble
-from routilux.runtime.alarm import Alarm
-from routilux.runtime.driving import Waitable
-from routilux.runtime.engine import MOST_INPUTS, Engine
-from routilux.runtime.inputs import RunEnded
-from routilux.runtime.leases import Lease
-from routilux.runtime.performing import Performer
-from routilux.store.store import Fenced
+from routilux.execution.performer import Performer
+from routilux.ownership.alarm import Alarm
+from routilux.ownership.lease import Lease
+from routilux.runtime.drive import Waitable
+from routilux.store.writes.store import Fenced
 from routilux.testing.clock import TestClock
 from routilux.testing.coroutines import PrivateLoop
 
@@ -79,7 +79,7 @@ class InlinePool:
 
 
 class InlineDrive:
-    """For one runtime; the counterpart of `routilux.runtime.driving.Threads`."""
+    """For one runtime; the counterpart of `routilux.runtime.drive.Threads`."""
 
     def __init__(self, clock: TestClock) -> None:
         self.clock = clock
@@ -194,7 +194,7 @@ class InlineDrive:
                 self.activations += sum(type(entry) is Outcome for entry in inputs)
                 engine.step(inputs)
             except Fenced:
-                trouble.fenced(engine)
+                recovery.fenced(engine)
             finally:
                 self._turning = None
 
@@ -209,5 +209,5 @@ class InlineDrive:
         instants += [
             round(entry.deadline * 1e6) for entry in engine.waiting_posts if entry.deadline is not None
         ]
-        instants += [at for at in (engine.due.next_at, timeouts.next_at(engine)) if at is not None]
+        instants += [at for at in (engine.due.next_at, job_timeouts.next_at(engine)) if at is not None]
         return min(instants, default=None)

@@ -11,8 +11,8 @@ from routilux.core.message import Job
 from routilux.core.outcome import JobEnd, JobIncrement, JobSet, Trace
 from routilux.core.states import JobStatus
 from routilux.core.worker_state import DetachedState, added
+from routilux.engine.clock import SystemClock
 from routilux.errors import JobEndedError
-from routilux.runtime.clock import SystemClock
 
 now_us = SystemClock().now_us
 

@@ -7,10 +7,10 @@ from types import TracebackType
 
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
+from routilux.engine.settings import Settings
 from routilux.errors import DefinitionError
-from routilux.runtime.driving import Drive
+from routilux.runtime.drive import Drive
 from routilux.runtime.runtime import Runtime
-from routilux.runtime.settings import Settings
 from routilux.testing.clock import START, TestClock
 from routilux.testing.inline import InlineDrive
 

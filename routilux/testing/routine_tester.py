@@ -17,14 +17,14 @@ from routilux.core.flow import Flow
 from routilux.core.job_context import JobContext
 from routilux.core.message import Activation, Job, Message
 from routilux.core.outcome import Outcome, Replace
-from routilux.core.overlay import Overlay, Scope
 from routilux.core.routine import Routine
+from routilux.core.run_overlay import Overlay, Scope
 from routilux.core.states import JobStatus
 from routilux.core.worker_state import WorkerState
+from routilux.engine.settings import Settings
+from routilux.engine.user_statements import refusal
 from routilux.errors import DefinitionError, EventNotFoundError
-from routilux.runtime.door import encode_metadata, encode_payload
-from routilux.runtime.owning import refusal
-from routilux.runtime.settings import Settings
+from routilux.runtime.validation import encode_metadata, encode_payload
 from routilux.testing.captured import CapturedEvent, CapturedEvents, listed
 from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.kept import Kept, now_us

@@ -25,7 +25,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from routilux import Client, Post, Runtime, sqlite_engine
 from routilux.errors import RoutiluxError
-from routilux.store import ownership, schema
+from routilux.store import schema
+from routilux.store.writes import ownership
 from routilux_service import demo_checks, demo_flow
 from routilux_service.demo_checks import Check, DeadFile
 from routilux_service.demo_process import DaemonDied, DaemonProcess

@@ -17,9 +17,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, select
 
-from routilux.store import bulk
-from routilux.store.bulk import Bulk, Row
 from routilux.store.tables import metadata
+from routilux.store.writes import bulk
+from routilux.store.writes.bulk import Bulk, Row
 
 _TABLE = re.compile(r"\s*(INSERT INTO|UPDATE|COPY)\s+(routilux_\w+)")
 _SET = re.compile(r"\bSET\b(.*?)(?:\bFROM\b|\bWHERE\b|$)", re.DOTALL)

@@ -20,10 +20,10 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, ForkedRuntimeError, StateError
-from routilux.store import postgres_server, sqlite_file
-from routilux.store.database import Database, sqlite_engine
-from routilux.store.failures import Failure, classify
-from routilux.store.host import boot_time_us, host_boot_id
+from routilux.store.backends import postgres_connection, sqlite_connection
+from routilux.store.backends.database import Database, sqlite_engine
+from routilux.store.backends.host_clock import boot_time_us, host_boot_id
+from routilux.store.errors import Failure, classify
 
 ROOT = Path(__file__).parents[2]
 
@@ -219,7 +219,7 @@ def test_the_writing_connection_syncs_every_commit(on_file: Database) -> None:
         "mmap_size": 0,
         "temp_store": 2,
         "cache_size": -65536,
-        "busy_timeout": sqlite_file.BUSY_MS,
+        "busy_timeout": sqlite_connection.BUSY_MS,
         "auto_vacuum": 2,  # INCREMENTAL
     }
     with on_file.write() as connection:
@@ -372,7 +372,7 @@ def test_a_change_during_our_own_commit_is_seen(on_file: Database) -> None:
 def test_the_wal_is_copied_when_it_has_grown_and_then_begins_anew(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "WAL_BYTES", 1_000_000)
+    monkeypatch.setattr(sqlite_connection, "WAL_BYTES", 1_000_000)
     database = Database.open(f"sqlite:///{file}")
     wal = Path(f"{file}-wal")
     with database.write() as connection:
@@ -486,7 +486,7 @@ def test_a_user_engine_that_waits_too_long_says_who_has_the_turn(on_file: Databa
 INTERLEAVED = """
 import sys, threading
 from sqlalchemy import text
-from routilux.store.database import Database, sqlite_engine
+from routilux.store.backends.database import Database, sqlite_engine
 database = Database.open(sys.argv[1])
 engine = sqlite_engine(sys.argv[1])
 writer = database.connect_writer()
@@ -617,10 +617,10 @@ def test_a_question_travels_with_begin_and_a_lost_connection_is_seen_by_it(on_po
     writer = on_postgres.connect_writer()
     ask = "SELECT pg_backend_pid()"
     with writer.transaction(ask) as connection:
-        (held,) = connection.info[postgres_server.ANSWER]
+        (held,) = connection.info[postgres_connection.ANSWER]
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "5s"
     with writer.transaction("SELECT 1 WHERE false") as connection:
-        assert connection.info[postgres_server.ANSWER] is None
+        assert connection.info[postgres_connection.ANSWER] is None
     with on_postgres.write() as other:
         other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": held})
     with pytest.raises(DBAPIError) as caught, writer.transaction(ask):
@@ -628,13 +628,13 @@ def test_a_question_travels_with_begin_and_a_lost_connection_is_seen_by_it(on_po
     assert classify(caught.value) is Failure.LOST
     writer.drop()
     with writer.transaction(ask) as connection:
-        assert connection.info[postgres_server.ANSWER] is not None
+        assert connection.info[postgres_connection.ANSWER] is not None
 
 
 def test_statements_are_prepared_unless_a_pooler_stands_between(on_postgres: Database) -> None:
     with on_postgres.connect_writer().transaction() as connection:
         driver: Any = connection.connection.driver_connection
-        assert driver.prepare_threshold == postgres_server.PREPARE_AFTER
+        assert driver.prepare_threshold == postgres_connection.PREPARE_AFTER
         assert connection.exec_driver_sql("SHOW plan_cache_mode").scalar() == "force_custom_plan"
         assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() == driver.info.backend_pid
 
@@ -651,7 +651,7 @@ def test_statements_are_prepared_unless_a_pooler_stands_between(on_postgres: Dat
             return (6060,)
 
     pooled = Pooled()
-    postgres_server.prepare_if_direct(pooled)
+    postgres_connection.prepare_if_direct(pooled)
     assert pooled.prepare_threshold is None
 
 

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, delete, event, pool
 
 from routilux.errors import JobNotFoundError
-from routilux.store import depths, history, letters, progress, tables
+from routilux.store import tables
+from routilux.store.reads import dead_letter_rows, history, queue_depth, routine_progress
 from routilux.store.records import JobRecord
 from tests.support import rows
 from tests.support.rows import T0
@@ -204,7 +205,7 @@ def test_the_status_of_a_routine_follows_from_its_messages_and_from_what_is_on_r
     rows.job(connection, worker, 1, job_id="j", status="running", routine_status=statuses)
     for seq, message in enumerate(messages, start=1):
         rows.message(connection, worker, seq, 1, status=message)
-    assert progress.routine_status(connection, "j").get("r") == status
+    assert routine_progress.routine_status(connection, "j").get("r") == status
 
 
 def test_a_routine_runs_while_the_last_commit_says_so(connection: Connection) -> None:
@@ -219,9 +220,9 @@ def test_a_routine_runs_while_the_last_commit_says_so(connection: Connection) ->
     rows.commit(
         connection, runtime, 2, in_flight=f'[[{worker},"r",1,1,false],[{worker + 1},"other",1,9,false]]'
     )
-    assert progress.routine_status(connection, "j") == {"r": "running", "other": "pending"}
-    assert progress.routine_status(connection, "k") == {"r": "pending"}
-    assert progress.routine_status(connection, "unknown") == {}
+    assert routine_progress.routine_status(connection, "j") == {"r": "running", "other": "pending"}
+    assert routine_progress.routine_status(connection, "k") == {"r": "pending"}
+    assert routine_progress.routine_status(connection, "unknown") == {}
 
 
 def test_dead_letters_are_listed_by_flow_and_page(connection: Connection) -> None:
@@ -230,10 +231,10 @@ def test_dead_letters_are_listed_by_flow_and_page(connection: Connection) -> Non
         rows.message(connection, worker, seq, seq, status="dead")
         rows.parked(connection, worker, [seq], seq, reason="dead")
     rows.parked(connection, w, [9], 9, reason="retry")
-    keys = [letter.key for letter in letters.dead_letters(connection)]
+    keys = [letter.key for letter in dead_letter_rows.dead_letters(connection)]
     assert keys == [(v, 1), (w, 2), (w, 1)]
-    assert [letter.key for letter in letters.dead_letters(connection, flow="f", limit=1)] == [(w, 2)]
-    assert [letter.key for letter in letters.dead_letters(connection, before=(w, 2))] == [(w, 1)]
+    assert [letter.key for letter in dead_letter_rows.dead_letters(connection, flow="f", limit=1)] == [(w, 2)]
+    assert [letter.key for letter in dead_letter_rows.dead_letters(connection, before=(w, 2))] == [(w, 1)]
 
 
 def test_a_dead_letter_carries_its_messages_and_its_error(connection: Connection) -> None:
@@ -253,7 +254,7 @@ def test_a_dead_letter_carries_its_messages_and_its_error(connection: Connection
         error_type="ValueError",
         error="no",
     )
-    letter = letters.dead_letter(connection, worker, 1)
+    letter = dead_letter_rows.dead_letter(connection, worker, 1)
     assert letter is not None
     assert [(m.seq, m.slot, m.payload, m.job_id) for m in letter.messages] == [
         (1, "left", '{"n":1}', "j"),
@@ -263,7 +264,7 @@ def test_a_dead_letter_carries_its_messages_and_its_error(connection: Connection
         "j", 4, "ValueError", "no", "tb",
     )  # fmt: skip
     assert letter.dead_since == AT_T0
-    assert letters.dead_letter(connection, worker, 2) is None
+    assert dead_letter_rows.dead_letter(connection, worker, 2) is None
 
 
 def test_queue_depth_of_one_worker_or_of_all(connection: Connection) -> None:
@@ -271,7 +272,7 @@ def test_queue_depth_of_one_worker_or_of_all(connection: Connection) -> None:
     rows.message(connection, w, 1, 1, created_at=T0)
     rows.message(connection, w, 2, 1)
     rows.slot(connection, v)
-    assert [(d.worker_id, d.waiting) for d in depths.queue_depth(connection)] == [("v", 0), ("w", 2)]
-    [depth] = depths.queue_depth(connection, "w")
+    assert [(d.worker_id, d.waiting) for d in queue_depth.queue_depth(connection)] == [("v", 0), ("w", 2)]
+    [depth] = queue_depth.queue_depth(connection, "w")
     assert (depth.flow_id, depth.routine_id, depth.slot, depth.parked) == ("f", "r", "in", 0)
     assert depth.oldest_waiting_at == AT_T0

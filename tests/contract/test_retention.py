@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Table, create_engine, event, func, pool, select
 
 from routilux.store import tables
-from routilux.store.retention import COMMITS_KEPT_US, ROWS_PER_JOB, START, PruneCounts, prune
+from routilux.store.writes.retention import COMMITS_KEPT_US, ROWS_PER_JOB, START, PruneCounts, prune
 from tests.support import rows
 from tests.support.rows import DAY, SECOND, T0
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, pool, text
 
-from routilux.store import lineage
+from routilux.store.reads import lineage
 from tests.support import rows
 from tests.support.rows import SECOND, T0
 

@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 
 from routilux import Runtime
-from routilux.runtime import leases
-from routilux.runtime.settings import Settings
+from routilux.engine.settings import Settings
+from routilux.ownership import lease
 from tests.crash.support import checker, orders
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
@@ -18,7 +18,7 @@ LEASE_S = 3.0
 
 @pytest.fixture(autouse=True)
 def _dead_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BACKEND_GONE_S", 0.0)
+    monkeypatch.setattr(lease, "BACKEND_GONE_S", 0.0)
 
 
 def _start(url: str) -> Runtime:

@@ -17,9 +17,9 @@ from routilux.core.context import get_current_job
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
+from routilux.engine.inputs import RunEnded
 from routilux.errors import DatabaseUnavailableError, PostInDoubt
 from routilux.runtime import Client, Runtime
-from routilux.runtime.inputs import RunEnded
 from tests.crash.support import checker, orders, program
 from tests.crash.support.losses import AFTER, BEFORE, Losses
 from tests.crash.support.proxy import CuttingProxy

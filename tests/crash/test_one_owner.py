@@ -19,10 +19,11 @@ from routilux.activation_policies import immediate_policy
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
+from routilux.engine.inputs import PostIn, RunEnded, Task
 from routilux.errors import SlotQueueFullError
-from routilux.runtime import Runtime, adopting, outbox
-from routilux.runtime.door import make_post
-from routilux.runtime.inputs import PostIn, RunEnded, Task
+from routilux.ownership import handover
+from routilux.runtime import Runtime, inbox_writer
+from routilux.runtime.validation import make_post
 from tests.crash.support import checker, orders, program
 from tests.crash.support.staging import HeldEngine, Staging, next_group
 from tests.crash.support.zygote import until
@@ -34,7 +35,7 @@ def test_a_worker_that_another_has_just_made_under_my_name_is_not_mine(shop: str
         first.exec(orders.FLOW, worker_id="w")
         state = {"split": {"n": "7"}}
         found = second.call(
-            lambda: adopting.start(second.engine, orders.FLOW, "w", is_named=True, state=state)
+            lambda: handover.start(second.engine, orders.FLOW, "w", is_named=True, state=state)
         )
         assert found is None
         assert "w" in first.engine.by_id
@@ -235,8 +236,8 @@ def test_an_inbox_row_that_arrives_while_its_worker_is_given_back_is_left_for_th
         engine = HeldEngine(runtime)
         names = (orders.FLOW, "split", "input")
         post = make_post(names, '{"number":0}', orders.job_id_of(0), None, None)
-        outbox.post_to_owner(runtime, names, [post], "w")
-        release = Task(lambda: adopting.release(runtime.engine, runtime.engine.by_id["w"]))
+        inbox_writer.post_to_owner(runtime, names, [post], "w")
+        release = Task(lambda: handover.release(runtime.engine, runtime.engine.by_id["w"]))
         runtime.submit(release)
         engine.let_go()
         assert release.receipt.wait(30)

@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 
 from routilux import Runtime
-from routilux.runtime import leases
-from routilux.runtime.settings import Settings
+from routilux.engine.settings import Settings
+from routilux.ownership import lease
 from tests.crash.support import checker, orders
 from tests.crash.support.pooler import TransactionPooler
 from tests.support.postgres import PostgresServer
@@ -48,7 +48,7 @@ def test_a_runtime_lives_on_when_the_pooler_closes_the_server_connection_that_re
     postgres_server: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leases, "BACKEND_GONE_S", 0.0)
+    monkeypatch.setattr(lease, "BACKEND_GONE_S", 0.0)
     with _start(_through(pooler, postgres_shop, postgres_server)) as pooled, _start(postgres_shop) as other:
         pooled.exec(orders.FLOW, worker_id="w")
         key = pooled.engine.runtime_key

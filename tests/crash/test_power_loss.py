@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from routilux.runtime import Runtime
-from routilux.store.database import Database, Durability
+from routilux.store.backends.database import Database, Durability
 from tests.crash.support import orders, program
 
 FULL, NORMAL = 2, 1

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from routilux.errors import PostInDoubt
 from routilux.runtime import Runtime
-from routilux.store.changes import Changes
-from routilux.store.store import Commit
+from routilux.store.writes.commit_rows import Changes
+from routilux.store.writes.store import Commit
 from tests.crash.support import checker, orders, program
 from tests.crash.support.losses import AFTER, BEFORE, Losses
 from tests.crash.support.proxy import KeepingProxy

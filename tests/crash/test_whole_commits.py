@@ -15,12 +15,12 @@ from sqlalchemy import Connection, Table, event, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from routilux import Runtime
-from routilux.store import direct
-from routilux.store.changes import WHOLE_ROWS, Changes, CommitRow
-from routilux.store.database import Database
-from routilux.store.failures import Failure, classify
-from routilux.store.store import Store
+from routilux.store.backends import driver_sql
+from routilux.store.backends.database import Database
+from routilux.store.errors import Failure, classify
 from routilux.store.tables import commits, inbox, metadata, runtimes, workers
+from routilux.store.writes.commit_rows import WHOLE_ROWS, Changes, CommitRow
+from routilux.store.writes.store import Store
 from tests.crash.support import checker
 from tests.crash.support.proxy import LateProxy
 from tests.flows.flows import Step, chain
@@ -226,7 +226,7 @@ def test_an_error_that_ends_the_connection_says_nothing_about_the_commit(
 
         monkeypatch.setattr(psycopg, "ClientCursor", Dying)
         with pytest.raises(DBAPIError) as caught:
-            direct.send_whole(connection, "", ())
+            driver_sql.send_whole(connection, "", ())
         connection.invalidate()
     assert classify(caught.value) is Failure.LOST
 
@@ -238,8 +238,8 @@ def test_a_text_that_the_server_reads_after_later_commits_is_refused(
     """Its own answer is given up, it is sent again and goes in, others follow, the row that told of it is pruned."""
     database, store = opening(postgres_database)
     sent: list[tuple[Any, ...]] = []
-    send = direct.send_whole
-    monkeypatch.setattr(direct, "send_whole", lambda *call: (sent.append(call), send(*call)))
+    send = driver_sql.send_whole
+    monkeypatch.setattr(driver_sql, "send_whole", lambda *call: (sent.append(call), send(*call)))
     made = Changes()
     for n in (2, 3, 4):
         made.state = {(1, "r", "kept"): f'"of commit {n}"'}
@@ -250,7 +250,7 @@ def test_a_text_that_the_server_reads_after_later_commits_is_refused(
     before = _rows(database)
     assert "PREPARE" not in sent[1][1]
     with pytest.raises(DBAPIError) as caught:
-        direct.send_whole(*sent[1])
+        driver_sql.send_whole(*sent[1])
     assert type(caught.value.orig).__name__ == ("DivisionByZero" if are_pruned else "UniqueViolation")
     assert _rows(database) == before
 

@@ -9,8 +9,8 @@ import pytest
 
 from routilux import FlowRegistry
 from routilux.activation_policies import batch_size_policy, immediate_policy
-from routilux.runtime import counting
-from routilux.store import loading
+from routilux.engine import counters
+from routilux.store.reads import worker_reads
 from tests.flows.flows import flow_of, running, taking
 
 
@@ -32,13 +32,13 @@ def flow(*names: str) -> FlowRegistry:
 def counted_from(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seqs from which messages are counted when a worker is loaded."""
     seen: list[int] = []
-    counts: Callable[..., Any] = loading.waiting_counts
+    counts: Callable[..., Any] = worker_reads.waiting_counts
 
     def counting(connection: Any, worker: int, low_seq: int) -> Any:
         seen.append(low_seq)
         return counts(connection, worker, low_seq)
 
-    monkeypatch.setattr(loading, "waiting_counts", counting)
+    monkeypatch.setattr(worker_reads, "waiting_counts", counting)
     return seen
 
 
@@ -80,7 +80,7 @@ def test_what_is_gone_is_looked_for_once(database: str, monkeypatch: pytest.Monk
 def test_a_new_routine_does_not_make_a_start_read_the_history(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "SLOTS_EVERY_US", 0)
+    monkeypatch.setattr(counters, "SLOTS_EVERY_US", 0)
     with running(database, flow("quick")) as runtime:
         for n in range(20):
             assert runtime.post("f", "quick", "input", {"n": n}, "w").job.wait(10)

@@ -29,9 +29,9 @@ from routilux import (
 )
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.core.mailbox import WINDOW
-from routilux.runtime import adopting
-from routilux.runtime import control as controls
-from routilux.runtime.inputs import Request
+from routilux.engine import commands as controls
+from routilux.engine.inputs import Request
+from routilux.ownership import handover
 from tests.flows.flows import Step, chain, flow_of, post, running, taking
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
@@ -194,7 +194,7 @@ def test_a_worker_goes_from_pending_to_idle_to_running_and_back(database: str) -
 def test_a_recovered_worker_that_nobody_named_is_completed_when_its_work_is_done(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adopting, "CLOSE_AFTER_S", 0.5)
+    monkeypatch.setattr(handover, "CLOSE_AFTER_S", 0.5)
     gate = Gate()
     registry = chain(Step(gate))
     runtime = Runtime(1, database=database, registry=registry)

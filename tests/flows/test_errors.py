@@ -23,7 +23,7 @@ from routilux import (
     immediate_policy,
 )
 from routilux.activation_policies import batch_size_policy
-from routilux.store import progress
+from routilux.store.reads import routine_progress
 from tests.flows.flows import Step, chain, flow_of, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
@@ -54,7 +54,7 @@ class Calls:
 
 def routine_status(runtime: Runtime, job_id: str) -> dict[str, str]:
     with runtime.store.read() as connection:
-        return progress.routine_status(connection, job_id)
+        return routine_progress.routine_status(connection, job_id)
 
 
 def fan_out(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:

@@ -48,7 +48,7 @@ from routilux.errors import (
     RoutiluxError,
     SlotModelError,
 )
-from routilux.store.database import Database
+from routilux.store.backends.database import Database
 from routilux.testing import ManualRuntime, RoutineTester, runtime
 from tests.flows.flows import taking
 from tests.support.anything import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, create_engine, func, pool, select
 
 from routilux import Runtime
-from routilux.runtime.settings import Settings
+from routilux.engine.settings import Settings
 from routilux.store import tables
 from tests.flows.flows import Step, chain, post, running
 from tests.support.waiting import eventually

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
 from routilux import Client, Runtime
-from routilux.runtime.settings import Settings
-from routilux.store import listening
+from routilux.engine.settings import Settings
+from routilux.store.backends import notify
 from tests.flows.flows import Step, chain, running
 from tests.support.waiting import eventually
 
@@ -91,10 +91,10 @@ def test_who_posts_fast_does_not_tell_of_each(
     postgres_database: str, users_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit that tells waits for all others that do."""
-    monkeypatch.setattr(listening, "TELL_EVERY_S", HOUR_S)
+    monkeypatch.setattr(notify, "TELL_EVERY_S", HOUR_S)
     with users_engine.connect() as ear:
         ear.execution_options(isolation_level="AUTOCOMMIT")
-        ear.execute(text(f"LISTEN {listening.CHANNEL}"))
+        ear.execute(text(f"LISTEN {notify.CHANNEL}"))
         with running(postgres_database, chain(Step(lambda *_: None))), Client(postgres_database) as client:
             for n in range(20):
                 client.post("f", "s0", "input", {"n": n}, "w")
@@ -107,10 +107,10 @@ def test_whom_one_database_was_told_of_does_not_silence_another(
     postgres_database: str, users_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process may have clients of several databases."""
-    monkeypatch.setattr(listening, "TELL_EVERY_S", HOUR_S)
+    monkeypatch.setattr(notify, "TELL_EVERY_S", HOUR_S)
     with users_engine.connect() as ear:
         ear.execution_options(isolation_level="AUTOCOMMIT")
-        ear.execute(text(f"LISTEN {listening.CHANNEL}"))
+        ear.execute(text(f"LISTEN {notify.CHANNEL}"))
         with running(postgres_database, chain(Step(lambda *_: None))):
             for n in range(2):
                 with Client(postgres_database) as client:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from routilux import ErrorHandler, Runtime
-from routilux.runtime.settings import Settings
+from routilux.engine.settings import Settings
 from tests.flows.flows import Step, chain
 
 JOBS = 7

@@ -12,7 +12,7 @@ from routilux.activation_policies import all_slots_ready_policy, batch_size_poli
 from routilux.core import mailbox
 from routilux.core.mailbox import MOST_IDLE_JOBS
 from routilux.core.message import Job, Message
-from routilux.runtime.settings import Settings
+from routilux.engine.settings import Settings
 
 WINDOW = 4096
 BACKLOG = 3 * WINDOW

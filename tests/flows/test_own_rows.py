@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from routilux import ErrorHandler, Flow, FlowRegistry, Routine
 from routilux.errors import WriteError
-from routilux.store.store import Commit
+from routilux.store.writes.store import Commit
 from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column
 from tests.support.waiting import eventually

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from routilux import Client, ErrorHandler, FlowRegistry, Post, get_current_job_id, testing
 from routilux.activation_policies import batch_size_policy
-from routilux.runtime import redelivery
+from routilux.engine import redelivery
 from tests.flows.flows import Step, chain, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually

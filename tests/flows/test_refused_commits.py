@@ -12,8 +12,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from routilux import Client, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from routilux.runtime import inbox
-from routilux.store.changes import Changes
+from routilux.engine import inbox
+from routilux.store.writes.commit_rows import Changes
 from tests.flows.flows import Step, chain
 from tests.support.waiting import eventually
 

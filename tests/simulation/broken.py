@@ -13,27 +13,27 @@ import pytest
 from sqlalchemy import text
 
 from routilux.core.mailbox import SlotQueue
-from routilux.runtime import (
-    accepting,
-    adopting,
-    control,
-    counting,
-    dispatching,
+from routilux.engine import (
+    acceptance,
+    commands,
+    counters,
     inbox,
-    keeping,
-    owning,
+    outcomes,
     redelivery,
-    settling,
-    takeover,
+    scheduler,
+    user_statements,
+    worker_loading,
 )
-from routilux.runtime.batch import Batch
-from routilux.runtime.committing import GroupCommit
-from routilux.runtime.effects import change_job
-from routilux.runtime.engine import Engine
-from routilux.runtime.leases import Lease
-from routilux.store import loading, ownership
-from routilux.store.changes import Changes
-from routilux.store.store import Commit, Fenced
+from routilux.engine.batch import Batch
+from routilux.engine.effects import change_job
+from routilux.engine.engine import Engine
+from routilux.engine.group_commit import GroupCommit
+from routilux.ownership import handover, takeover
+from routilux.ownership.lease import Lease
+from routilux.store.reads import worker_reads
+from routilux.store.writes import ownership
+from routilux.store.writes.commit_rows import Changes
+from routilux.store.writes.store import Commit, Fenced
 from routilux.testing.simulation import FAULTS
 from tests.simulation import operators, strangers
 
@@ -59,7 +59,7 @@ def inbox_by_watermark(patch: pytest.MonkeyPatch) -> None:
 
 def decides_before_own_statements(patch: pytest.MonkeyPatch) -> None:
     """Outcomes are decided as if their own statements had gone in; errors of those are found too late and dropped."""
-    execute = owning.execute
+    execute = user_statements.execute
 
     def blind(self: Any, commit: Any, batch: Batch, reported: Any) -> Any:
         execute(self, commit, batch, reported)
@@ -67,7 +67,7 @@ def decides_before_own_statements(patch: pytest.MonkeyPatch) -> None:
         batch.skipped.clear()
         return ()
 
-    patch.setattr(owning, "execute", blind)
+    patch.setattr(user_statements, "execute", blind)
 
 
 def retries_every_error_as_it_is(patch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def paused_messages_fill_the_window(patch: pytest.MonkeyPatch) -> None:
             cell.slots[message.slot].give_back([message])
         cell.reruns.extend(chosen.paused_reruns)
 
-    patch.setattr(dispatching, "_park_paused", keep)
+    patch.setattr(scheduler, "_park_paused", keep)
 
 
 def loads_before_it_takes(patch: pytest.MonkeyPatch) -> None:
@@ -105,15 +105,15 @@ def loads_before_it_takes(patch: pytest.MonkeyPatch) -> None:
 
     def adopt(self: Any) -> int:
         with self.store.read() as connection:
-            keys = ownership.ownerless(connection, self.flows.names(), self.clock.now_us(), adopting.MOST)
+            keys = ownership.ownerless(connection, self.flows.names(), self.clock.now_us(), handover.MOST)
         for key in keys:
-            adopting._load_key(self, key)
-            if not adopting._take(self, key):
-                keeping.forget(self, self.workers[key])
+            handover._load_key(self, key)
+            if not handover._take(self, key):
+                worker_loading.forget(self, self.workers[key])
         return len(keys)
 
     def run_once(self: Any, lease: Lease) -> int:
-        taken = adopting.adopt(self)
+        taken = handover.adopt(self)
         for row in takeover._suspected(self, lease):
             with self.store.read() as connection:
                 owned = connection.execute(
@@ -121,22 +121,22 @@ def loads_before_it_takes(patch: pytest.MonkeyPatch) -> None:
                 )
                 keys = [key for (key,) in owned]
             for key in keys:
-                adopting._load_key(self, key)
+                handover._load_key(self, key)
             if takeover._declare_dead(self, lease, row):
                 for key in keys:
-                    if not adopting._take(self, key):
-                        keeping.forget(self, self.workers[key])
+                    if not handover._take(self, key):
+                        worker_loading.forget(self, self.workers[key])
                 taken += len(keys)
         return taken
 
-    patch.setattr(adopting, "adopt", adopt)
+    patch.setattr(handover, "adopt", adopt)
     patch.setattr(takeover, "run_once", run_once)
 
 
 def counts_retries_in_memory(patch: pytest.MonkeyPatch) -> None:
     """How often something was tried is known to the process that tried, and to nobody after it."""
     _tries: dict[tuple[int, int], int] = {}
-    park, add = Batch.park, keeping.add_rerun
+    park, add = Batch.park, worker_loading.add_rerun
 
     def forgetful(self: Batch, cell: Any, messages: Any, routine: str, reason: Any, **more: Any) -> None:
         _tries[id(cell), messages[0].seq] = more.get("attempt", 0)
@@ -146,12 +146,12 @@ def counts_retries_in_memory(patch: pytest.MonkeyPatch) -> None:
         add(self, cell, row, messages, line, _tries.get((id(cell), messages[0].seq), 0))
 
     patch.setattr(Batch, "park", forgetful)
-    patch.setattr(keeping, "add_rerun", remembered)
+    patch.setattr(worker_loading, "add_rerun", remembered)
 
 
 def delivers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
     """Logic starts on messages while their commit is still on its way."""
-    plan = dispatching.plan
+    plan = scheduler.plan
 
     def hasty(self: Any, batch: Batch) -> None:
         plan(self, batch)
@@ -160,7 +160,7 @@ def delivers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
             self.executor.submit(run)
         batch.planned.clear()
 
-    patch.setattr(dispatching, "plan", hasty)
+    patch.setattr(scheduler, "plan", hasty)
 
 
 def retries_a_second_early(patch: pytest.MonkeyPatch) -> None:
@@ -190,19 +190,19 @@ def sends_nothing_the_second_time(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_state_on_take_over(patch: pytest.MonkeyPatch) -> None:
     """A worker that changes hands begins with an empty state."""
-    patch.setattr(loading, "state_of", lambda connection, worker: {})
+    patch.setattr(worker_reads, "state_of", lambda connection, worker: {})
 
 
 def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
     """A post is answered when it is accepted into a batch."""
-    accept = accepting.accept
+    accept = acceptance.accept
 
     def eager(self: Any, batch: Batch, entry: Any, taken: Any) -> None:
         accept(self, batch, entry, taken)
         for receipt, value in batch.receipts:
             receipt.resolve(value)
 
-    patch.setattr(accepting, "accept", eager)
+    patch.setattr(acceptance, "accept", eager)
 
 
 def takes_a_living_owners_worker(patch: pytest.MonkeyPatch) -> None:
@@ -246,35 +246,35 @@ def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
 
 def counts_only_who_is_busy(patch: pytest.MonkeyPatch) -> None:
     """Counters are written by the next commit of a worker a second later, or never (found by a stranger's broken engine)."""
-    refresh = counting.refresh
+    refresh = counters.refresh
 
     def busy_ones(self: Any, batch: Batch) -> None:
         self.uncounted.clear()
         refresh(self, batch)
 
-    patch.setattr(counting, "refresh", busy_ones)
+    patch.setattr(counters, "refresh", busy_ones)
 
 
 def keeps_rows_behind_a_silent_discard(patch: pytest.MonkeyPatch) -> None:
     """Only what wrote something itself takes the rest of its run along when it is discarded (found by this simulation)."""
-    lets_in = owning._Doom.lets_in
+    lets_in = user_statements._Doom.lets_in
 
     def silent(self: Any, batch: Batch, own: Any) -> bool:
         return False if own.is_late and not own.writes else lets_in(self, batch, own)
 
-    patch.setattr(owning._Doom, "lets_in", silent)
+    patch.setattr(user_statements._Doom, "lets_in", silent)
 
 
 def sets_data_of_another_job(patch: pytest.MonkeyPatch) -> None:
     """Data that a batch sets in a job that has ended lands in another one (found by this simulation)."""
-    take = settling.take_effects
+    take = outcomes.take_effects
 
     def taken(self: Any, batch: Batch, cell: Any, job: Any, n: int, outcome: Any) -> None:
         take(self, batch, cell, job, n, outcome)
         for edit in outcome.job if job is not outcome.activation.job else ():
             change_job(batch, cell.worker, job, edit)
 
-    patch.setattr(settling, "take_effects", taken)
+    patch.setattr(outcomes, "take_effects", taken)
 
 
 def keeps_what_it_found_for_a_worker_loaded_again(patch: pytest.MonkeyPatch) -> None:
@@ -302,21 +302,21 @@ def drops_a_dead_letter_by_half(patch: pytest.MonkeyPatch) -> None:
     """A dead letter that is given up leaves its messages as they were."""
 
     def drop(self: Any, batch: Batch, worker_id: Any, job_id: Any, body: Any) -> None:
-        cell = control._worker(self, worker_id)
-        batch.unpark(cell, control._dead_letter(self, batch, cell, body["seq"]).seq)
+        cell = commands._worker(self, worker_id)
+        batch.unpark(cell, commands._dead_letter(self, batch, cell, body["seq"]).seq)
 
-    patch.setitem(control._VERBS, "drop_dead", drop)
+    patch.setitem(commands._VERBS, "drop_dead", drop)
 
 
 def loads_beside_what_is_loaded(patch: pytest.MonkeyPatch) -> None:
     """A worker that is loaded once more, as the read before failed at its end, stays in memory twice."""
-    load = keeping.load
+    load = worker_loading.load
 
     def beside(self: Any, connection: Any, stored: Any) -> Any:
         self.workers.pop(stored.key, None)
         return load(self, connection, stored)
 
-    patch.setattr(keeping, "load", beside)
+    patch.setattr(worker_loading, "load", beside)
 
 
 def decides_over_again(patch: pytest.MonkeyPatch) -> None:
@@ -338,7 +338,7 @@ def decides_over_again(patch: pytest.MonkeyPatch) -> None:
 
 def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
     """A run that was handed out before its worker was forgotten begins all the same."""
-    forget = keeping.forget
+    forget = worker_loading.forget
 
     def let_run(self: Any, worker: Any) -> None:
         forget(self, worker)
@@ -346,7 +346,7 @@ def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
             for run in routine.runs:
                 run.is_broken = run.should_stop = False
 
-    patch.setattr(keeping, "forget", let_run)
+    patch.setattr(worker_loading, "forget", let_run)
 
 
 def refuses_without_using_up_the_number(patch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from routilux.core.mailbox import RoutineCell, SlotQueue
-from routilux.core.overlay import Overlay
+from routilux.core.run_overlay import Overlay
 from routilux.core.states import ParkedReason
+from routilux.engine import acceptance, commands, counters, outcomes, recovery, redelivery, worker_loading
+from routilux.engine.user_statements import locked_key
 from routilux.errors import JobNotFoundError
-from routilux.runtime import accepting, adopting, control, counting, keeping, redelivery, settling, trouble
-from routilux.runtime.owning import locked_key
-from routilux.store import loading
+from routilux.ownership import handover
+from routilux.store.reads import worker_reads
 
 
 def retry_that_comes_due_in_a_pause_starts_afresh(patch: pytest.MonkeyPatch) -> None:
@@ -41,10 +42,10 @@ def idle_workers_survive_the_loss_of_identity(patch: pytest.MonkeyPatch) -> None
         touched = set(batch.workers) if batch is not None else set()
         for worker in list(engine.workers.values()):
             if worker.has_work or worker.key in touched:
-                keeping.forget(engine, worker)
-        adopting.patiently(engine, engine.reidentify)
+                worker_loading.forget(engine, worker)
+        handover.patiently(engine, engine.reidentify)
 
-    patch.setattr(trouble, "lose_identity", lose_identity)
+    patch.setattr(recovery, "lose_identity", lose_identity)
 
 
 def first_replaced_state_is_not_undone(patch: pytest.MonkeyPatch) -> None:
@@ -75,24 +76,24 @@ def batch_is_discarded_with_its_newest_job(patch: pytest.MonkeyPatch) -> None:
             run.is_broken = run.should_stop = True
             return
         if run.is_ask:
-            settling._take_asked(cell, run, activation)
+            outcomes._take_asked(cell, run, activation)
         if batch.own_errors and id(outcome) in batch.own_errors:
             outcome.fail(batch.own_errors[id(outcome)])
             run.is_broken = run.should_stop = True
         elif worker.lock_tries:
             worker.lock_tries.pop(locked_key(activation), None)
         run.settled += 1
-        n = settling.next_number(batch, worker)
+        n = outcomes.next_number(batch, worker)
         if activation.job.ended_at is not None:
-            settling._discard(batch, cell, n, run, outcome)
+            outcomes._discard(batch, cell, n, run, outcome)
         elif outcome.failure is not None:
-            settling.fail(engine, batch, cell, n, outcome, outcome.failure)
+            outcomes.fail(engine, batch, cell, n, outcome, outcome.failure)
         elif activation.rerun is None and len(activation.messages) == 1:
-            settling._succeed_alone(engine, batch, cell, n, outcome)
+            outcomes._succeed_alone(engine, batch, cell, n, outcome)
         else:
-            settling._succeed(engine, batch, cell, n, outcome)
+            outcomes._succeed(engine, batch, cell, n, outcome)
 
-    patch.setattr(settling, "settle", settle)
+    patch.setattr(outcomes, "settle", settle)
 
 
 def low_water_mark_forgets_what_runs(patch: pytest.MonkeyPatch) -> None:
@@ -112,7 +113,7 @@ def low_water_mark_forgets_what_runs(patch: pytest.MonkeyPatch) -> None:
             candidates.append(queue.loaded_to + 1)
         return min(candidates, default=routine.worker.next_seq)
 
-    patch.setattr(counting, "_low_seq", low_seq)
+    patch.setattr(counters, "_low_seq", low_seq)
 
 
 def keyed_post_that_waits_for_room_is_taken_for_its_own_repeat(patch: pytest.MonkeyPatch) -> None:
@@ -123,34 +124,34 @@ def keyed_post_that_waits_for_room_is_taken_for_its_own_repeat(patch: pytest.Mon
         if batch.refusals:
             batch.unused_keys = batch.claimed - taken.keys()
 
-    patch.setattr(accepting, "free_unused", free_unused)
+    patch.setattr(acceptance, "free_unused", free_unused)
 
 
 def ended_job_is_signalled(patch: pytest.MonkeyPatch) -> None:
     """A signal in the very commit of a job's last outcome is taken in, by a second record of the job. (There were no signals.)"""
-    load = keeping.load_jobs
+    load = worker_loading.load_jobs
 
     def job(engine: Any, batch: Any, worker_id: Any, job_id: Any) -> Any:
-        cell = control._worker(engine, worker_id)
+        cell = commands._worker(engine, worker_id)
         posted = batch.posted.get(job_id or "")
         if posted is not None and posted.worker_id == cell.worker_id:
             return cell, posted
         with engine.store.read() as connection:
-            row = loading.job_with_id(connection, job_id or "")
+            row = worker_reads.job_with_id(connection, job_id or "")
             if row is None or row.worker != cell.key:
                 raise JobNotFoundError(job_id)
             return cell, load(connection, cell, {row.job})[row.job]
 
-    patch.setattr(control, "_job", job)
+    patch.setattr(commands, "_job", job)
 
 
 def edited_payload_is_not_written(patch: pytest.MonkeyPatch) -> None:
     """A dead letter that is sent again with another payload runs with it, and the table keeps the old one. (There were no dead
     letters.)"""
-    retry = control._VERBS["retry_dead"]
+    retry = commands._VERBS["retry_dead"]
 
     def unwritten(engine: Any, batch: Any, *rest: Any) -> None:
         retry(engine, batch, *rest)
         batch.changes.payloads.clear()
 
-    patch.setitem(control._VERBS, "retry_dead", unwritten)
+    patch.setitem(commands._VERBS, "retry_dead", unwritten)

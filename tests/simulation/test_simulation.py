@@ -17,10 +17,10 @@ import pytest
 
 from routilux import Flow, Routine
 from routilux.activation_policies import all_slots_ready_policy, immediate_policy
-from routilux.core.overlay import Overlay
+from routilux.core.run_overlay import Overlay
 from routilux.testing import End, Report, SimulationError, simulate
 from routilux.testing.simulation import FAULTS
-from routilux.testing.simulation.plans import plan_of
+from routilux.testing.simulation.plan import plan_of
 from tests.simulation import golden
 from tests.simulation.broken import BROKEN
 from tests.simulation.flows import SCENES

@@ -10,7 +10,7 @@ from routilux.core.activation import ActivationContext, Readers
 from routilux.core.flow import Flow
 from routilux.core.message import Activation, Job, Message
 from routilux.core.outcome import Outcome
-from routilux.core.overlay import Overlay
+from routilux.core.run_overlay import Overlay
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from routilux.engine.settings import Settings
 from routilux.errors import PostInDoubt, RoutiluxError
-from routilux.runtime import Client, Runtime, leases, waiting
-from routilux.runtime.settings import Settings
+from routilux.ownership import lease
+from routilux.runtime import Client, Runtime, waiting
 from tests.crash.support import hooks
 from tests.crash.support.black_box import BlackBox
 from tests.crash.support.program import Acknowledged
@@ -34,7 +35,7 @@ def _runtime(url: str, lease_s: float) -> Runtime:
     logging.basicConfig(
         level=logging.ERROR, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
     )
-    leases.BACKEND_GONE_S = 0.04
+    lease.BACKEND_GONE_S = 0.04
     waiting.PERIOD_S = 0.02
     settings = Settings(
         lease_s=lease_s, poll_s=0.02, reconcile_s=0.1, death_pause_s=(0.0, 0.0, 0.0), deaths=100_000

@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.runtime import assembly
-from routilux.runtime.assembly import readers_for
-from routilux.runtime.clock import ManualClock
-from routilux.runtime.engine import Engine
-from routilux.runtime.leases import Lease
-from routilux.runtime.settings import Settings
-from routilux.store import ownership
+from routilux.engine.clock import ManualClock
+from routilux.engine.engine import Engine
+from routilux.engine.settings import Settings
+from routilux.ownership.lease import Lease
+from routilux.runtime import wiring
+from routilux.runtime.wiring import readers_for
+from routilux.store.writes import ownership
 from tests.flows.flows import Step, chain, running
 
 
@@ -30,7 +30,7 @@ def test_the_routines_with_state_are_those_of_the_worker_as_it_was_loaded_last()
 def test_a_runtime_that_is_declared_dead_while_it_starts_comes_back_as_another(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register, buried = assembly.register, []
+    register, buried = wiring.register, []
 
     def registering(engine: Engine, lease: Lease) -> None:
         register(engine, lease)
@@ -39,7 +39,7 @@ def test_a_runtime_that_is_declared_dead_while_it_starts_comes_back_as_another(
                 ownership.bury(connection, engine.runtime_key, engine.clock.now_us())
             buried.append(engine.runtime_key)
 
-    monkeypatch.setattr(assembly, "register", registering)
+    monkeypatch.setattr(wiring, "register", registering)
     with running(database, chain(Step(lambda *_: None))) as runtime:
         runtime.post("f", "s0", "input", {})
         assert runtime.wait_until_all_jobs_finished(timeout=20.0)

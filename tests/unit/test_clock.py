@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from routilux.runtime import clock
-from routilux.runtime.clock import PROMPT_US, TRUSTED_US, ServerClock
+from routilux.engine import clock
+from routilux.engine.clock import PROMPT_US, TRUSTED_US, ServerClock
 
 
 class Host:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from routilux.core.run import Run
-from routilux.runtime.executors import ThreadExecutor
+from routilux.execution.executors import ThreadExecutor
 
 SIZE = 8
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from routilux.errors import DatabaseFullError, DatabaseReadOnlyError, DatabaseUnavailableError
-from routilux.store.failures import Failure, classify
+from routilux.store.errors import Failure, classify
 
 
 def wrapped(error: Exception, *, invalidated: bool = False) -> DBAPIError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from routilux.core.outcome import Outcome
-from routilux.runtime.inputs import (
+from routilux.engine.inputs import (
     Bell,
     Input,
     InputQueue,

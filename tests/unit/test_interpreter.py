@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routilux.runtime import interpreter
+from routilux.engine import interpreter
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from routilux.core.logic import is_async, normalize
+from routilux.core.logic_signature import is_async, normalize
 from routilux.errors import LogicSignatureError
 
 DATA: dict[str, list[Any]] = {"input": [1, 2], "control": [3]}

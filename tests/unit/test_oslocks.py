@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, ForkedRuntimeError, StateError
-from routilux.store.oslocks import LockFile
+from routilux.store.backends.lock_file import LockFile
 
 ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import sys, os, time
-from routilux.store.oslocks import LockFile
+from routilux.store.backends.lock_file import LockFile
 lock = LockFile.of(sys.argv[1])
 def say(word):
     print(word, flush=True)

@@ -125,7 +125,7 @@ def test_functions_that_take_the_engine_are_told_by_the_import(tmp_path: Path) -
     call = "def f(engine: Engine | None, *, other: int) -> None:\n    '''One.\n\n    Two.'''\n    pass\n"
     found = planted(
         tmp_path,
-        ours=f"from routilux.runtime.engine import Engine\n{call}",
+        ours=f"from routilux.engine.engine import Engine\n{call}",
         foreign=f"from sqlalchemy import Engine\n{call}",
     )
 

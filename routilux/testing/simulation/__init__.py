@@ -8,7 +8,7 @@ steps that lead there; the same seed makes the same world again.
 """
 
 from routilux.testing.simulation.observer import Observer
-from routilux.testing.simulation.plans import FAULTS
-from routilux.testing.simulation.running import End, Report, SimulationError, simulate
+from routilux.testing.simulation.plan import FAULTS
+from routilux.testing.simulation.runner import End, Report, SimulationError, simulate
 
 __all__ = ["FAULTS", "End", "Observer", "Report", "SimulationError", "simulate"]

@@ -14,21 +14,22 @@ from routilux.core.error_handler import ErrorStrategy
 from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
-from routilux.core.overlay import Overlay
 from routilux.core.registry import FlowRegistry
 from routilux.core.run import Run
+from routilux.core.run_overlay import Overlay
+from routilux.engine import recovery
+from routilux.engine.engine import MOST_INPUTS, Engine
+from routilux.engine.flow_catalog import KnownFlows
+from routilux.engine.inputs import Input
+from routilux.engine.settings import Settings
 from routilux.errors import LeaseLostError, RuntimeShutDownError
-from routilux.runtime import adopting, trouble
-from routilux.runtime.assembly import readers_for, reconcile, register
-from routilux.runtime.engine import MOST_INPUTS, Engine
-from routilux.runtime.inputs import Input
-from routilux.runtime.known_flows import KnownFlows
-from routilux.runtime.leases import Lease
-from routilux.runtime.performing import Performer
-from routilux.runtime.settings import Settings
-from routilux.store.database import Database
-from routilux.store.failures import PASSING, classify
-from routilux.store.store import Fenced, Store
+from routilux.execution.performer import Performer
+from routilux.ownership import handover
+from routilux.ownership.lease import Lease
+from routilux.runtime.wiring import readers_for, reconcile, register
+from routilux.store.backends.database import Database
+from routilux.store.errors import PASSING, classify
+from routilux.store.writes.store import Fenced, Store
 from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock
 
@@ -87,7 +88,7 @@ class Process:
     def publish(self) -> None:
         """The rest of it."""
         engine = self.engine
-        engine.again_if_fenced(lambda: adopting.publish(engine))
+        engine.again_if_fenced(lambda: handover.publish(engine))
         engine.must_reconcile = True
 
     @property
@@ -111,13 +112,13 @@ class Process:
             engine.look()
             engine.step(engine.inputs.take(most))
         except Fenced:
-            trouble.fenced(engine)
+            recovery.fenced(engine)
         except (RuntimeShutDownError, LeaseLostError) as error:
             raise Broken("the engine gave up") from error
         except Exception as error:
             if classify(error) not in PASSING:
                 raise Broken(f"{type(error).__name__}: {error}") from error
-            trouble.heal(engine, error, 1)
+            recovery.heal(engine, error, 1)
         finally:
             self.is_turning = False
 

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
 from routilux.core.run import Run
-from routilux.testing.simulation import ends
-from routilux.testing.simulation.accidents import Accidents
-from routilux.testing.simulation.arena import Arena, Crash
-from routilux.testing.simulation.clients import Clients
+from routilux.testing.simulation.actors import Clients
+from routilux.testing.simulation.checks import final
+from routilux.testing.simulation.checks.promises import Model
 from routilux.testing.simulation.clock import HostClock
-from routilux.testing.simulation.model import Model
+from routilux.testing.simulation.database import Arena, Crash
+from routilux.testing.simulation.delayed_commits import Who
+from routilux.testing.simulation.faults import Accidents
 from routilux.testing.simulation.observer import Observer
 from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
-from routilux.testing.simulation.scene import Scene, Shape, Step
-from routilux.testing.simulation.starts import Starts
+from routilux.testing.simulation.process_starts import Starts
+from routilux.testing.simulation.scenario import Scene, Shape, Step
 from routilux.testing.simulation.tables import Tables, Violation
-from routilux.testing.simulation.unread import Who
 
 MOST_ROUNDS = 300
 COUNTED_S = 2.0  # after so long without work counters are right
@@ -219,7 +219,7 @@ class World:
             self.pass_time(max(late) / 1e6)
             for process in self.running():
                 self._run_out(process)
-        ends.waiting(self.model)
+        final.waiting(self.model)
         for _ in range(MOST_ROUNDS):
             self.clients.insist()
             for process in self.running():
@@ -229,8 +229,8 @@ class World:
         self.pass_time(COUNTED_S)
         for process in self.running():
             self.act(process, process.turn)
-        ends.counters(self.model)
-        ends.jobs(self.model, self.clients.refused())
+        final.counters(self.model)
+        final.jobs(self.model, self.clients.refused())
 
     def _run_out(self, process: Process) -> None:
         """Until nothing more of it can run without the time going on."""

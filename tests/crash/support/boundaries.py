@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from routilux.runtime import counting
+from routilux.engine import counters
 from tests.crash.support import hooks, orders, program
 from tests.crash.support.staging import JOBS, Staging, next_group
 
@@ -47,7 +47,7 @@ class Boundaries:
 def live(url: str, acknowledged: str, life: int, passed: str) -> None:
     """Finish what the last life left, then die at boundary `life`; past the last one, write them all to `passed`."""
     orders.is_flaky = False
-    counting.SLOTS_EVERY_US = 0  # else a commit has counters in it or not, by the second that it falls in
+    counters.SLOTS_EVERY_US = 0  # else a commit has counters in it or not, by the second that it falls in
     boundaries = Boundaries(life)
     with program.start(url) as runtime:
         writer = runtime.store._writer

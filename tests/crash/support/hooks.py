@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from routilux.core.context import required_activation
-from routilux.runtime import accepting, adopting, engine, keeping, takeover
-from routilux.runtime.leases import Lease
-from routilux.runtime.performing import Performer
+from routilux.engine import acceptance, engine, worker_loading
+from routilux.execution.performer import Performer
+from routilux.ownership import handover, takeover
+from routilux.ownership.lease import Lease
 from routilux.runtime.runtime import Runtime
-from routilux.store import ownership
-from routilux.store.store import Commit, Store
+from routilux.store.writes import ownership
+from routilux.store.writes.store import Commit, Store
 from tests.crash.support import orders
 from tests.crash.support.black_box import DONE, OPEN, SENT, BlackBox
 
@@ -122,18 +123,18 @@ def _watch_commits(box: BlackBox, death: Death) -> None:
 
 
 def _watch_posts(box: BlackBox, death: Death) -> None:
-    accept = accepting.accept
+    accept = acceptance.accept
 
     def accepting_one(*arguments: Any) -> None:
         box.posts()
         accept(*arguments)
         death.passing("posting")
 
-    accepting.accept = accepting_one
+    acceptance.accept = accepting_one
 
 
 def _watch_recovery(box: BlackBox, death: Death) -> None:
-    run_once, bury, take, load = takeover.run_once, ownership.bury, ownership.take, keeping.load
+    run_once, bury, take, load = takeover.run_once, ownership.bury, ownership.take, worker_loading.load
 
     def taking_over(*arguments: Any) -> int:
         box.recovering(True)
@@ -160,8 +161,8 @@ def _watch_recovery(box: BlackBox, death: Death) -> None:
         return cell
 
     takeover.run_once = taking_over
-    ownership.bury, ownership.take, keeping.load = burying, taking, loading
-    assert adopting.ownership is ownership
+    ownership.bury, ownership.take, worker_loading.load = burying, taking, loading
+    assert handover.ownership is ownership
 
 
 class Stop:

@@ -9,9 +9,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from routilux.runtime import Runtime, leases, waiting
-from routilux.runtime.door import PostItem
-from routilux.runtime.settings import Settings
+from routilux.engine.settings import Settings
+from routilux.ownership import lease
+from routilux.runtime import Runtime, waiting
+from routilux.runtime.validation import PostItem
 from tests.crash.support import hooks, orders
 from tests.crash.support.black_box import BlackBox
 from tests.crash.support.zygote import until
@@ -44,7 +45,7 @@ def start(url: str, lease_s: float = 9.0, patience: Settings | None = None) -> R
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
     )
-    leases.BACKEND_GONE_S = 0.04
+    lease.BACKEND_GONE_S = 0.04
     waiting.PERIOD_S = 0.02
     return Runtime(
         3, database=url, lease=lease_s, registry=orders.register(), settings=patience or settings(lease_s)

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from routilux.runtime import outbox
-from routilux.runtime.committing import GroupCommit
-from routilux.runtime.door import make_post
-from routilux.runtime.inputs import PostIn, RunEnded
+from routilux.engine.group_commit import GroupCommit
+from routilux.engine.inputs import PostIn, RunEnded
+from routilux.runtime import inbox_writer
 from routilux.runtime.runtime import Runtime
+from routilux.runtime.validation import make_post
 from tests.crash.support import orders
 
 JOBS = 5
@@ -79,7 +79,7 @@ class Staging:
     def _post_by_inbox(self, number: int) -> None:
         names = (orders.FLOW, "split", "input")
         post = make_post(names, f'{{"number":{number}}}', orders.job_id_of(number), None, None)
-        outbox.post_to_owner(self._runtime, names, [post], self._worker)
+        inbox_writer.post_to_owner(self._runtime, names, [post], self._worker)
         self._acknowledge(orders.job_id_of(number))
 
 

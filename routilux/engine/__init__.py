@@ -1,0 +1,1 @@
+"""One thread, one turn: inputs, decisions, one commit, delivery."""

@@ -1,0 +1,244 @@
+"""One group commit in the making: the rows so far, and what is to be done once they are in.
+
+Memory follows the inputs at once; the rows follow here. If the database refuses the commit, the workers concerned
+forget their memory and are loaded again, so memory never stands for something that is not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from routilux.core.mailbox import WorkerCell
+from routilux.core.message import Job, Message
+from routilux.core.outcome import Failure, Outcome
+from routilux.core.run import Run
+from routilux.core.states import JobStatus, MessageStatus, ParkedReason
+from routilux.engine.inputs import Receipt
+from routilux.engine.state_draft import StateDraft
+from routilux.store.reads.worker_reads import text_of
+from routilux.store.writes.commit_rows import PARKED, Changes
+
+if TYPE_CHECKING:
+    from routilux.engine.user_statements import Own
+
+
+@dataclass(slots=True)
+class Fact:
+    """Something that has happened, durably: a name and its fields."""
+
+    name: str
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Collects; decides nothing."""
+
+    now: int
+    changes: Changes = field(default_factory=Changes)
+    jobs: dict[Job, WorkerCell] = field(default_factory=dict)
+    workers: dict[int, WorkerCell] = field(default_factory=dict)
+    planned: list[Run] = field(default_factory=list)
+    miscounted: dict[WorkerCell, None] = field(default_factory=dict)  # see `Engine.miscounted`
+    receipts: list[tuple[Receipt, object]] = field(default_factory=list)
+    refusals: list[tuple[Receipt, BaseException]] = field(default_factory=list)
+    ended_jobs: list[Job] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
+    own: list[Own] | None = None  # the outcomes as they were before anything was decided
+    posted: dict[str, Job] = field(default_factory=dict)  # the jobs that it makes, by their id
+    claimed: set[str] = field(default_factory=set)  # idempotency keys that this commit takes
+    unused_keys: set[str] = field(default_factory=set)  # those of posts that were refused after all
+    inbox_ids: tuple[int, ...] | None = None  # rows that the first try took
+    own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
+    skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
+    is_split: bool = (
+        False  # an own statement ended the transaction: from the start one savepoint per activation
+    )
+    states: dict[tuple[WorkerCell, str], StateDraft] = field(default_factory=dict)
+    wants_facts: bool = False  # somebody has subscribed
+    is_for_inbox: bool = False  # one row of it and nothing else
+
+    def touch(self, cell: WorkerCell, job: Job) -> None:
+        """This job's row may have to be written."""
+        self.jobs[job] = cell
+
+    def touch_worker(self, cell: WorkerCell) -> None:
+        self.workers[cell.key] = cell
+
+    def state_of(self, cell: WorkerCell, routine: str) -> StateDraft:
+        """The state of a routine as this commit will leave it."""
+        draft = self.states.get((cell, routine))
+        if draft is None:
+            draft = self.states[cell, routine] = StateDraft(cell.state.get(routine))
+        return draft
+
+    def add_message(self, cell: WorkerCell, message: Message, routine: str, status: str = "waiting") -> None:
+        self.changes.messages.append(
+            (
+                cell.key,
+                message.seq,
+                message.job.no,
+                routine,
+                message.slot,
+                message.payload,
+                message.produced_by,
+                status,
+                message.created_at,
+            )
+        )
+
+    def settle(self, cell: WorkerCell, seq: int, status: MessageStatus) -> None:
+        self.changes.settled.append((cell.key, seq, status))
+
+    def add_activation(
+        self, cell: WorkerCell, n: int, routine: str, outcome: Outcome, status: str, reason: str | None
+    ) -> None:
+        activation, failure = outcome.activation, outcome.failure
+        self.changes.activations.append(
+            (
+                cell.key,
+                n,
+                activation.job.no,
+                routine,
+                activation.attempt,
+                status,
+                outcome.started_at,
+                outcome.ended_at,
+                ",".join(map(str, activation.seqs)),
+                reason,
+                failure and failure.type,
+                failure and failure.text,
+                failure and failure.traceback,
+            )
+        )
+
+    def park(
+        self,
+        cell: WorkerCell,
+        messages: Sequence[Message],
+        routine: str,
+        reason: ParkedReason,
+        *,
+        key: int | None = None,
+        due_at: int | None = None,
+        line: int | None = None,
+        attempt: int = 0,
+        deaths: int = 0,
+        activation: int | None = None,
+        policy_message: str | None = None,
+        failure: Failure | None = None,
+    ) -> None:
+        """A parked row for a batch of messages; a row with this key is replaced."""
+        if reason in (ParkedReason.PAUSED, ParkedReason.UNROUTABLE):
+            self.miscounted[cell] = None
+        if reason != ParkedReason.DEAD:
+            for message in messages:
+                message.job.parked_count += 1
+        numbers = {message.job.no for message in messages}
+        seqs = [message.seq for message in messages]
+        key = seqs[0] if key is None else key
+        self.changes.parked[cell.key, key] = (
+            cell.key, key, numbers.pop() if len(numbers) == 1 else 0, routine, reason, due_at, line, str(seqs), attempt,
+            deaths, activation, policy_message, failure and failure.type, failure and failure.text, self.now,
+        )  # fmt: skip
+
+    def still_parks(self, cell: WorkerCell, key: int, reason: ParkedReason) -> bool:
+        """Whether a row that the database has parked for this reason is so after this commit, as far as is decided."""
+        if (cell.key, key) not in self.changes.parked:
+            return True
+        row = self.changes.parked[cell.key, key]
+        return row is not None and row[PARKED.index("reason")] == reason
+
+    def unpark(self, cell: WorkerCell, key: int) -> None:
+        self.changes.parked[cell.key, key] = None
+
+    def end_job(
+        self,
+        cell: WorkerCell,
+        job: Job,
+        status: JobStatus,
+        error: str | None = None,
+        result: str | None = None,
+    ) -> None:
+        """One row; what is left of the job in the database is swept by the same commit."""
+        job.status = status
+        job.ended_at = self.now
+        job.error, job.result = error, result
+        if error is not None or result is not None:
+            job.has_details = True
+        if job.open_count > 0:
+            self.changes.swept_jobs.append((cell.key, job.no))
+            self.miscounted[cell] = None
+            cell.purge_soon()
+            job.open_count = 0
+        job.is_touched = True
+        self.touch(cell, job)
+        self.ended_jobs.append(job)
+
+    def finish(self) -> None:
+        """Turn what was touched into rows: jobs and states as they are now. Called once, after the last decision."""
+        for (cell, routine), draft in self.states.items():
+            if draft.texts is not None and draft.texts is not draft.before:
+                cell.state[routine] = draft.texts
+                for key, text in draft.changed():
+                    self.changes.state[cell.key, routine, key] = text
+        for job, cell in self.jobs.items():
+            if job.is_new:
+                self._add_job(cell, job)
+            elif job.is_touched or job.open_count != job.stored_open_count:
+                self._change_job(cell, job)
+            if job.ended_at is not None:
+                cell.jobs.pop(job.no, None)
+            job.is_new = job.is_touched = False
+            job.stored_open_count = job.open_count
+
+    def _add_job(self, cell: WorkerCell, job: Job) -> None:
+        if job.status == JobStatus.PENDING and job.open_count == 1 and not job.has_details:
+            self.changes.posted_jobs.append(
+                (cell.key, job.no, job.job_id, job.flow, job.metadata, job.created_at)
+            )
+        else:
+            self.changes.new_jobs.append(_new_job(cell, job))
+
+    def _change_job(self, cell: WorkerCell, job: Job) -> None:
+        is_plain = not job.has_details and cell.flow.execution_timeout is None
+        if is_plain and job.status == JobStatus.COMPLETED:
+            self.changes.finished_jobs.append((cell.key, job.no, job.started_at, job.ended_at))
+        elif is_plain and job.status == JobStatus.RUNNING:
+            self.changes.started_jobs.append((cell.key, job.no, job.open_count, job.started_at))
+        else:
+            self.changes.jobs.append(_changed_job(cell, job))
+
+    def answer_callers(self) -> None:
+        """Once it is in."""
+        for receipt, value in self.receipts:
+            receipt.resolve(value)
+        for receipt, error in self.refusals:
+            receipt.fail(error)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.changes.is_empty and not self.planned
+
+
+def _new_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
+    return (
+        cell.key, job.no, job.job_id, job.flow, job.status, job.open_count, job.metadata, text_of(job.data),
+        _statuses(job), job.result, job.error, job.created_at, job.started_at, job.ended_at, job.active_us,
+    )  # fmt: skip
+
+
+def _changed_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
+    return (
+        cell.key, job.no, job.status, job.open_count, text_of(job.data), _statuses(job), job.result, job.error,
+        job.started_at, job.ended_at, job.active_us,
+    )  # fmt: skip
+
+
+def _statuses(job: Job) -> str | None:
+    if not job.routine_status:
+        return None
+    return text_of({routine: f'"{status}"' for routine, status in job.routine_status.items()})

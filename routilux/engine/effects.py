@@ -1,0 +1,177 @@
+"""What one outcome does to memory and to the rows of a commit: messages, state, jobs, history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from routilux.core import payload
+from routilux.core.mailbox import RoutineCell, WorkerCell
+from routilux.core.message import Activation, Job, Message, jobs_of
+from routilux.core.outcome import JobIncrement, JobSet, Outcome, Replace
+from routilux.core.selection import IMMEDIATE
+from routilux.core.states import ActivationStatus, JobStatus
+from routilux.core.worker_state import added
+from routilux.engine.batch import Batch, Fact
+
+if TYPE_CHECKING:
+    from routilux.engine.engine import Engine
+
+
+def emit(
+    engine: Engine,
+    batch: Batch,
+    worker: WorkerCell,
+    job: Job,
+    routine: str,
+    slot: str,
+    text: str,
+    produced_by: int | None,
+) -> None:
+    """A new message joins the line of a slot; it is dispatched only after the commit. The job is touched by the caller."""
+    seq = worker.next_seq
+    worker.next_seq = seq + 1
+    job.open_count += 1
+    batch.changes.waiting.append((worker.key, seq, job.no, routine, slot, text, produced_by, batch.now))
+    cell = worker.routines[routine]
+    cell.slots[slot].push(seq, job, text, batch.now, produced_by)
+    cell.is_asked = False
+    if job.status == JobStatus.PAUSED:
+        cell.needs_purge = True
+    if not cell.is_ready:
+        engine.note(cell)
+
+
+def replace_state(batch: Batch, worker: WorkerCell, routine: str, texts: dict[str, str]) -> None:
+    """The state of a routine is now exactly this. The texts are shared: nobody changes them."""
+    batch.state_of(worker, routine).replace(texts)
+
+
+def increment_state(batch: Batch, worker: WorkerCell, routine: str, key: str, by: float) -> None:
+    state = batch.state_of(worker, routine)
+    state.set(key, added(state.get(key), by))
+
+
+def change_job(batch: Batch, worker: WorkerCell, job: Job, edit: JobSet | JobIncrement) -> None:
+    if isinstance(edit, JobSet):
+        job.data[edit.key] = edit.text
+    else:
+        job.data[edit.key] = added(job.data.get(edit.key), edit.by)
+    job.is_touched = job.has_details = True
+    batch.touch(worker, job)
+
+
+def live_jobs(activation: Activation) -> list[Job]:
+    """Its jobs that have not ended."""
+    if len(activation.messages) == 1:
+        job = activation.messages[0].job
+        return [] if job.has_ended else [job]
+    return [job for job in jobs_of(activation) if not job.has_ended]
+
+
+def start_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
+    for job in live_jobs(activation):
+        if job.started_at is None:
+            job.started_at = batch.now
+            job.is_touched = True
+        if job.status == JobStatus.PENDING:
+            job.status = JobStatus.RUNNING
+        batch.touch(worker, job)
+
+
+def take_effects(engine: Engine, batch: Batch, cell: RoutineCell, job: Job, n: int, outcome: Outcome) -> None:
+    """What logic that succeeded wants: messages, state, and data of the job that it ran as, unless that has ended."""
+    worker = cell.worker
+    for routine, slot, text in outcome.emits:
+        emit(engine, batch, worker, job, routine, slot, text, n)
+    for change in outcome.state:
+        if isinstance(change, Replace):
+            replace_state(batch, worker, change.routine, change.texts)
+        else:
+            increment_state(batch, worker, change.routine, change.key, change.by)
+    for edit in outcome.job if job is outcome.activation.job else ():
+        change_job(batch, worker, job, edit)
+    if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
+        job.is_touched = True
+
+
+def consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> None:
+    worker = cell.worker
+    for message in activation.messages:
+        if not message.job.has_ended:
+            batch.changes.consumed.append((worker.key, message.seq, n))
+            message.job.open_count -= 1
+    leave(batch, cell, activation)
+
+
+def leave(batch: Batch, cell: RoutineCell, activation: Activation) -> None:
+    """The messages are no longer waiting; marks that were kept for them go."""
+    if activation.rerun is not None:
+        batch.unpark(cell.worker, activation.rerun.key)
+        return
+    for message in activation.messages:
+        if not message.job.ends_now:
+            cell.slots[message.slot].waiting -= 1
+    clear_suspects(batch, cell.worker, activation.messages)
+
+
+def clear_suspects(batch: Batch, worker: WorkerCell, messages: Sequence[Message]) -> None:
+    for message in messages:
+        if message.deaths is not None:
+            message.deaths = None
+            worker.suspects.pop(message.seq, None)
+            batch.unpark(worker, message.seq)
+
+
+def close_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
+    """A job of which nothing waits, is parked or is being handled is completed."""
+    for job in live_jobs(activation):
+        if job.open_count == 0:
+            batch.end_job(worker, job, JobStatus.COMPLETED)
+
+
+def record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: ActivationStatus) -> None:
+    worker = cell.worker
+    text = None if outcome.activation.policy_message is IMMEDIATE else policy_text(outcome.activation)
+    batch.add_activation(worker, n, cell.routine_id, outcome, status, text)
+    for i, trace in enumerate(outcome.traces or ()):
+        batch.changes.traces.append(
+            (
+                worker.key,
+                n,
+                i,
+                outcome.activation.job.no,
+                trace.kind,
+                trace.routine,
+                trace.action,
+                trace.details,
+                trace.at,
+            )
+        )
+    if not batch.wants_facts:
+        return
+    failure = outcome.failure
+    batch.facts.append(
+        Fact(
+            "activation.committed",
+            {
+                "worker_id": worker.worker_id, "job_id": outcome.activation.job.job_id, "routine_id": cell.routine_id,
+                "attempt": outcome.activation.attempt, "status": str(status), "error": failure and failure.text,
+            },
+        )
+    )  # fmt: skip
+
+
+def policy_text(activation: Activation) -> str | None:
+    """The policy message as it is stored."""
+    if activation.reason_text is None and activation.policy_message is not None:
+        activation.reason_text = payload.encode(activation.policy_message, root="policy_message")
+    return activation.reason_text
+
+
+def next_number(batch: Batch, worker: WorkerCell) -> int:
+    n = worker.next_n
+    worker.next_n += 1
+    worker.deaths = 0
+    batch.workers[worker.key] = worker
+    return n

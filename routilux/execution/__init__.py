@@ -1,0 +1,1 @@
+"""Where logic runs: threads and an asyncio loop."""

@@ -1,0 +1,215 @@
+"""Running logic: the activations of a run one after another, each seeing what the one before left.
+
+Outcomes go to the engine one by one; nothing is visible to others before the commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from routilux.core import context, payload
+from routilux.core.activation import ActivationContext, Readers, slot_data
+from routilux.core.message import Activation
+from routilux.core.outcome import Outcome, text_of
+from routilux.core.policies import evaluate
+from routilux.core.run import Run
+from routilux.core.run_overlay import Overlay, Scope
+from routilux.core.selection import may_run, newest
+from routilux.core.slot import SlotDataPoint
+from routilux.engine.clock import Clock
+from routilux.engine.inputs import Input, RunEnded
+from routilux.errors import PolicyError
+
+log = logging.getLogger("routilux")
+RUN_SECONDS = 0.05  # a run ends here so that other routines get their turn
+
+
+class Performer:
+    """Runs activations; the same for every executor. `report` puts an input on the engine's queue."""
+
+    def __init__(
+        self, clock: Clock, report: Callable[[Input], None], readers: Callable[[Run], Readers]
+    ) -> None:
+        self._clock = clock
+        self._report = report
+        self._readers = readers
+        self._warned: set[str] = set()
+
+    def perform(self, run: Run) -> None:
+        """Run its activations in this thread until they end, or the engine or the time asks to stop."""
+        for _ in self.stepwise(run):
+            pass
+
+    def stepwise(self, run: Run) -> Iterator[None]:
+        """The same, halting after each activation."""
+        try:
+            overlay = Overlay(_committed(run))
+            readers = self._readers(run)
+            now = self._clock.monotonic()
+            until = now + RUN_SECONDS
+            for activation in self._activations(run, overlay, readers):
+                if run.should_stop:  # perhaps before it began, which a pause and a taken worker forbid
+                    break
+                run.running = (activation, now)
+                self._report(self._run_one(run, activation, overlay, readers))
+                yield
+                now = self._clock.monotonic()
+                if now > until:
+                    break
+        finally:
+            self._report(RunEnded(run))
+
+    async def perform_async(self, run: Run) -> None:
+        """The same for `async def` logic, as a task of the runtime's loop."""
+        try:
+            overlay = Overlay(_committed(run))
+            readers = self._readers(run)
+            now = self._clock.monotonic()
+            until = now + RUN_SECONDS
+            for activation in self._activations(run, overlay, readers):
+                if run.should_stop:  # perhaps before it began, which a pause and a taken worker forbid
+                    break
+                run.running = (activation, now)
+                self._report(await self._run_one_async(run, activation, overlay, readers))
+                now = self._clock.monotonic()
+                if now > until:
+                    break
+        finally:
+            self._report(RunEnded(run))
+
+    def _activations(self, run: Run, overlay: Overlay, readers: Readers) -> list[Activation]:
+        if not run.is_ask:
+            return list(run.activations)
+        asked = self._ask(run, overlay, readers)
+        return [] if asked is None else [asked]
+
+    def _ask(self, run: Run, overlay: Overlay, readers: Readers) -> Activation | None:
+        """Ask a user's policy. None: it declines; an error in it is reported as the failure of what it was shown."""
+        messages = {m.seq: m for items in run.snapshot.values() for m in items if may_run(m.job)}
+        if not messages:
+            return None
+        shown = Activation(list(messages.values()), newest(list(messages.values())))
+        compiled = run.cell.compiled
+        probe = ActivationContext(
+            compiled,
+            run.cell.worker.flow_name,
+            run.cell.worker.worker_id,
+            Outcome(shown, 0),
+            overlay,
+            readers,
+        )
+        try:
+            assert compiled.policy is not None
+            slots = {
+                name: spec.view(
+                    [
+                        SlotDataPoint(
+                            data=payload.decode(m.payload), emitted_at=m.created_at / 1e6, seq=m.seq
+                        )
+                        for m in run.snapshot[name]
+                        if m.seq in messages
+                    ]
+                )
+                for name, spec in compiled.slots.items()
+            }
+            chosen = evaluate(compiled.policy, slots, probe.worker_state)
+            if chosen is None:
+                return None
+            seqs, reason = chosen
+            taken = [messages[seq] for seq in dict.fromkeys(seqs) if seq in messages]
+            if not taken:
+                raise PolicyError(
+                    f"the policy of routine {run.cell.routine_id!r} consumed only what it was not shown"
+                )
+            return Activation(
+                taken, newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
+            )
+        except BaseException as error:  # the user's policy: its failure is data, like that of logic
+            now = self._clock.now_us()
+            outcome = Outcome(shown, now, now, run)
+            outcome.fail(
+                error
+                if isinstance(error, PolicyError)
+                else PolicyError(
+                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {text_of(error)}"
+                )
+            )
+            self._report(outcome)
+            return None
+
+    def _begin(
+        self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
+    ) -> ActivationContext:
+        overlay.begin()
+        worker = run.cell.worker
+        outcome = Outcome(activation, self._clock.now_us(), run=run)
+        return ActivationContext(
+            run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers
+        )
+
+    def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+        around = self._begin(run, activation, overlay, readers)
+        compiled, outcome = run.cell.compiled, around.outcome
+        token = context.current.set(around)
+        try:
+            assert compiled.call is not None
+            returned = compiled.call(
+                slot_data(compiled, activation), activation.policy_message, around.worker_state
+            )
+            if returned is not None:
+                self._warn_returned(run)
+        except (
+            BaseException
+        ) as error:  # the one place where a user's exception is caught; else its thread would end
+            self._failed(around, overlay, error)
+        finally:
+            context.current.reset(token)
+        outcome.ended_at = self._clock.now_us()
+        return outcome
+
+    async def _run_one_async(
+        self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
+    ) -> Outcome:
+        around = self._begin(run, activation, overlay, readers)
+        token = context.current.set(around)
+        try:
+            compiled = run.cell.compiled
+            assert compiled.call is not None
+            await compiled.call(
+                slot_data(compiled, activation), activation.policy_message, around.worker_state
+            )
+        except GeneratorExit:  # the loop is closed
+            raise
+        except BaseException as error:  # a SystemExit would end the loop of all
+            self._failed(around, overlay, error)
+        finally:
+            context.current.reset(token)
+        around.outcome.ended_at = self._clock.now_us()
+        return around.outcome
+
+    def _warn_returned(self, run: Run) -> None:
+        """Once per routine: what logic returns goes nowhere."""
+        routine = run.cell.routine_id
+        if routine not in self._warned:
+            self._warned.add(routine)
+            log.warning(
+                "logic of routine %r returned a value, which is ignored: emit an event instead", routine
+            )
+
+    def _failed(self, around: ActivationContext, overlay: Overlay, error: BaseException) -> None:
+        overlay.undo()
+        around.outcome.fail(error)
+
+
+def _committed(run: Run) -> Callable[[Scope], dict[str, str] | None]:
+    worker = run.cell.worker
+
+    def read(scope: Scope) -> dict[str, str] | None:
+        kind, name = scope
+        if kind == "state":
+            return worker.state.get(str(name))
+        assert run.running is not None
+        return run.running[0].job.data  # logic reaches no other job
+
+    return read

@@ -1,0 +1,1 @@
+"""Which runtime owns which worker: lease, take-over, hand-over, maintenance."""

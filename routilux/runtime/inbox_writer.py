@@ -1,0 +1,201 @@
+"""What this process wants of workers it does not own: rows of the inbox, in its own or the caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from routilux.core.job_context import JobContext, JobSnapshot
+from routilux.core.states import JobStatus
+from routilux.core.worker_state import WorkerState
+from routilux.engine.acceptance import fingerprint
+from routilux.engine.inputs import Post
+from routilux.errors import (
+    DatabaseUnavailableError,
+    DeadLetterGoneError,
+    IdempotencyConflictError,
+    PostInDoubt,
+    SlotQueueFullError,
+    StateError,
+)
+from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
+from routilux.store.backends import notify
+from routilux.store.backends.database_url import check_named
+from routilux.store.backends.sqlite_writer import TurnConnection
+from routilux.store.errors import Failure, classify
+from routilux.store.reads import dead_letter_rows, queue_depth, worker_reads
+from routilux.store.writes.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from routilux.runtime.posting import Posted
+
+Names = tuple[str, str, str]
+
+
+def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"routine": names[1], "slot": names[2], "payload": post.payload}
+    if post.due_at is not None:
+        body["due_at"] = post.due_at
+    if post.fingerprint is not None:
+        body["fingerprint"] = post.fingerprint
+    return {
+        "kind": "post", "flow": names[0], "worker_id": worker_id, "job_id": post.job_id, "metadata": post.metadata,
+        "body": orjson.dumps(body).decode(), "created_at": now,
+    }  # fmt: skip
+
+
+def _core(transaction: Connection | Session) -> Connection:
+    if isinstance(transaction, Connection):
+        return transaction
+    from sqlalchemy.orm import Session  # 5 MB, which whoever has a session has loaded already
+
+    if not isinstance(transaction, Session):
+        raise TypeError(
+            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not "
+            + type(transaction).__name__
+        )
+    return transaction.connection()
+
+
+def post_in(
+    transaction: Connection | Session,
+    host: Any,
+    names: Names,
+    post: Post,
+    worker_id: str | None,
+    limit: int | None = None,
+) -> Posted:
+    """A post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
+    from routilux.runtime.posting import Posted
+
+    connection = _core(transaction)
+    _check_turn(connection)
+    try:
+        if not is_known(connection, post):
+            _check_room(connection, names, [post], worker_id, limit)
+            notify.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
+    except UnicodeEncodeError as error:
+        raise StateError(
+            "the connection of post(transaction=…) has a client_encoding without some of the text; make it with"
+            " create_engine(url, connect_args={'client_encoding': 'UTF8'})"
+        ) from error
+    worker = (
+        None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
+    )
+    begun = connection.get_transaction()
+    assert begun is not None
+    handle = UncommittedJobHandle(host, begun, _snapshot(names, post, worker_id))
+    return Posted((worker, JobContext(post.job_id, names[0], worker_id, handle)))
+
+
+def _check_turn(connection: Connection) -> None:
+    """Who writes to a SQLite file takes a turn, which only our engine does."""
+    driver = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite" and not isinstance(driver, TurnConnection):
+        raise StateError(
+            "post(transaction=…) on SQLite needs a connection of routilux.sqlite_engine(url): one made by create_engine()"
+            " does not take turns with the runtime"
+        )
+
+
+def _snapshot(names: Names, post: Post, worker_id: str | None) -> JobSnapshot:
+    return JobSnapshot(post.job_id, worker_id, names[0], JobStatus.PENDING, None, metadata=post.metadata)
+
+
+_KNOWN = text(
+    "SELECT NULL AS flow, fingerprint AS found FROM routilux_job_keys WHERE job_id = :job_id UNION ALL"
+    " SELECT flow, body FROM routilux_inbox WHERE job_id = :job_id AND kind = 'post'"
+)
+
+
+def is_known(connection: Connection, post: Post) -> bool:
+    """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was posted as something else."""
+    if post.fingerprint is None:
+        return False
+    for flow, found in connection.execute(_KNOWN, {"job_id": post.job_id}):
+        if (found if flow is None else _print_of(flow, orjson.loads(found))) != post.fingerprint:
+            raise IdempotencyConflictError(post.job_id)
+        return True
+    return False
+
+
+def _print_of(flow: str, body: dict[str, Any]) -> str:
+    """What a row was posted as; one with a generated id carries no fingerprint."""
+    return fingerprint(flow, body["routine"], body["slot"], body["payload"])
+
+
+def post_to_owner(
+    host: Host, names: Names, posts: list[Post], worker_id: str | None, limit: int | None = None
+) -> dict[str, str | None]:
+    """Posts for a worker that another runtime owns, in a transaction of this process. `limit`: of the slot.
+
+    Raises `PostInDoubt`, `SlotQueueFullError`.
+    """
+    try:
+        return _insert(host, names, posts, worker_id, limit)
+    except SQLAlchemyError as error:
+        if classify(error) is Failure.LOST:
+            raise PostInDoubt(posts[0].job_id) from error
+        check_named(error, host.store.database.url)
+        raise
+
+
+def _insert(
+    host: Host, names: Names, posts: list[Post], worker_id: str | None, limit: int | None
+) -> dict[str, str | None]:
+    with host.store.database.write() as connection:
+        now = host.now_us()
+        new = list({post.job_id: post for post in posts if not is_known(connection, post)}.values())
+        _check_room(connection, names, new, worker_id, limit)
+        if new:
+            notify.put(connection, [_row(names, post, worker_id, now) for post in new])
+    return {post.job_id: worker_id for post in posts}
+
+
+def _check_room(
+    connection: Connection, names: Names, posts: list[Post], worker_id: str | None, limit: int | None
+) -> None:
+    """Approximate: what waited about a second ago, and what is in the inbox. Raises `SlotQueueFullError`."""
+    arriving = sum(1 for post in posts if post.due_at is None)
+    if limit is None or not arriving:
+        return
+    target = worker_id or worker_reads.newest_live_worker(connection, names[0])
+    waiting = queue_depth.waiting_about(connection, names, target)
+    if waiting + arriving > limit:
+        raise SlotQueueFullError(names[2], limit)
+
+
+def ask(
+    store: Store, kind: str, flow: str, worker_id: str, job_id: str | None, body: dict[str, Any], now: int
+) -> None:
+    """A verb for the owner of a worker.
+
+    Raises `DeadLetterGoneError` if another operator was first, `DatabaseUnavailableError`.
+    """
+    row = {
+        "kind": kind, "flow": flow, "worker_id": worker_id, "job_id": job_id, "body": orjson.dumps(body).decode(),
+        "created_at": now,
+    }  # fmt: skip
+    try:
+        _insert_verb(store, row, body)
+    except SQLAlchemyError as error:
+        if classify(error) is Failure.LOST:
+            raise DatabaseUnavailableError(
+                f"{store.database.safe_url}: the connection was lost; it is not known whether {kind} was stored"
+            ) from error
+        check_named(error, store.database.url)
+        raise
+
+
+def _insert_verb(store: Store, row: dict[str, Any], body: dict[str, Any]) -> None:
+    with store.database.write() as connection:
+        if row["kind"] in ("retry_dead", "drop_dead"):
+            stored = worker_reads.worker_named(connection, row["worker_id"])
+            if stored is None or not dead_letter_rows.hold_letter(connection, stored.key, body["seq"]):
+                raise DeadLetterGoneError(body["seq"])
+        notify.put(connection, [row])

@@ -1,0 +1,268 @@
+"""Who is alive and who owns what: runtimes, leases, workers that change hands.
+
+A runtime's row is the fence of its commits (`FOR KEY SHARE` in `store`). Declaring it dead locks the row FOR
+UPDATE, which waits for a commit in flight, and is for ever: the runtime comes back under a new identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+
+from routilux.store.backends import postgres_connection
+from routilux.store.backends.postgres_connection import NOW
+from routilux.store.reads import worker_reads
+from routilux.store.tables import commits, flows, inbox, messages, parked, runtimes, worker_state, workers
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is told of a process in its row."""
+
+    boot_id: str
+    host: str
+    host_boot: str
+    pid: int
+    version: str
+    lease_us: int
+
+
+def register(connection: Connection, me: Identity, lease_until: int, now: int) -> int:
+    """A new runtime; returns its key."""
+    row = {
+        "boot_id": me.boot_id, "state": "alive", "lease_until": lease_until, "host_boot": me.host_boot,
+        "lease_us": me.lease_us, "started_at": now, "heartbeat_at": now, "host": me.host, "pid": me.pid,
+        "version": me.version,
+    }  # fmt: skip
+    known = connection.execute(select(runtimes.c.key).where(runtimes.c.boot_id == me.boot_id)).scalar()
+    if known is not None:  # an earlier try whose answer was lost
+        return int(known)
+    return int(connection.execute(insert(runtimes).values(row).returning(runtimes.c.key)).scalar_one())
+
+
+def renew(connection: Connection, key: int, lease_until: int, now: int) -> bool:
+    """Extend my lease. False: I am dead."""
+    done = connection.execute(
+        update(runtimes)
+        .where(runtimes.c.key == key, runtimes.c.state == "alive")
+        .values(lease_until=lease_until, heartbeat_at=now)
+    )
+    return done.rowcount == 1
+
+
+_RENEW_BY_SERVER = text(
+    f"UPDATE routilux_runtimes SET lease_until = {NOW} + :lease_us, heartbeat_at = :now, (backend_pid, backend_start) ="
+    " (SELECT pid, CAST(extract(epoch FROM backend_start) * 1000000 AS bigint) FROM pg_stat_activity"
+    f" WHERE pid = pg_backend_pid() AND pid = :backend) WHERE key = :key AND state = 'alive' RETURNING {NOW}"
+)
+
+
+def renew_by_server(connection: Connection, key: int, lease_us: int, now: int) -> int | None:
+    """Postgres: the same by the server's clock, which is returned, µs since 1970; None: I am dead.
+
+    It notes which backend holds this connection: when it is gone, so am I. Behind a pooler it notes none.
+    """
+    backend = postgres_connection.backend_of(connection)
+    values = {"key": key, "lease_us": lease_us, "now": now, "backend": backend}
+    return connection.execute(_RENEW_BY_SERVER, values).scalar()
+
+
+def retire(connection: Connection, key: int, now: int) -> None:
+    """A clean stop: dead at once, workers given back."""
+    connection.execute(update(workers).where(workers.c.owner == key).values(owner=None))
+    connection.execute(update(runtimes).where(runtimes.c.key == key).values(state="dead", stopped_at=now))
+
+
+def others_alive(connection: Connection, key: int) -> list[Row[Any]]:
+    """The other runtimes that count as alive."""
+    return list(
+        connection.execute(select(runtimes).where(runtimes.c.state == "alive", runtimes.c.key != key))
+    )
+
+
+_GONE_BACKENDS = text(
+    "SELECT r.key, r.backend_pid, r.backend_start FROM routilux_runtimes AS r WHERE r.state = 'alive' AND r.key <> :key AND r.backend_pid IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM pg_stat_activity AS a WHERE a.pid = r.backend_pid AND (a.backend_start IS NULL"
+    " OR CAST(extract(epoch FROM a.backend_start) * 1000000 AS bigint) = r.backend_start))"
+)
+
+
+def gone_backends(connection: Connection, key: int) -> dict[tuple[int, int], int]:
+    """Postgres: backend (pid, start) -> runtime, of leases whose backend is there no more. When one of another role began is hidden from this one:
+    then its pid is enough for it to be there."""
+    gone = connection.execute(_GONE_BACKENDS, {"key": key})
+    return {(row.backend_pid, row.backend_start): row.key for row in gone}
+
+
+def lock(connection: Connection, key: int) -> Row[Any] | None:
+    """A runtime's row, locked against its commits; None if it is not alive."""
+    query = select(runtimes).where(runtimes.c.key == key, runtimes.c.state == "alive").with_for_update()
+    return connection.execute(query).first()
+
+
+def bury(connection: Connection, key: int, now: int) -> None:
+    """Dead for ever."""
+    connection.execute(update(runtimes).where(runtimes.c.key == key).values(state="dead", stopped_at=now))
+
+
+def last_in_flight(connection: Connection, key: int) -> list[list[Any]]:
+    """What ran when the runtime made its last commit."""
+    query = select(commits.c.in_flight).where(commits.c.runtime == key).order_by(commits.c.n.desc()).limit(1)
+    found = connection.execute(query).scalar()
+    return [] if found is None else list(orjson.loads(found))
+
+
+def messages_in_flight(
+    connection: Connection, worker: int, routine: str, first: int, last: int
+) -> list[Row[Any]]:
+    query = (
+        select(messages.c.seq, messages.c.job)
+        .where(
+            messages.c.worker == worker,
+            messages.c.seq.between(first, last),
+            messages.c.routine == routine,
+            messages.c.status == "waiting",
+        )
+        .limit(2000)
+    )
+    return list(connection.execute(query))
+
+
+def deaths_of(connection: Connection, worker: int, seqs: Sequence[int]) -> dict[int, int]:
+    """seq -> deaths, of parked rows (suspects, retries)."""
+    query = select(parked.c.seq, parked.c.deaths).where(parked.c.worker == worker, parked.c.seq.in_(seqs))
+    return {row.seq: row.deaths for row in connection.execute(query)}
+
+
+def set_deaths(connection: Connection, worker: int, seq: int, deaths: int) -> None:
+    connection.execute(
+        update(parked).where(parked.c.worker == worker, parked.c.seq == seq).values(deaths=deaths)
+    )
+
+
+_FREE = (
+    select(workers.c.key)
+    .outerjoin(runtimes, runtimes.c.key == workers.c.owner)
+    .where(
+        workers.c.flow.in_(bindparam("flows", expanding=True)),
+        workers.c.status.not_in(("completed", "failed", "cancelled")),
+        (runtimes.c.state == "dead")
+        | (workers.c.owner.is_(None) & workers.c.status.in_(("pending", "running", "paused"))),
+        (workers.c.takeover_at.is_(None)) | (workers.c.takeover_at <= bindparam("now")),
+    )
+)
+_SOME_FREE = _FREE.order_by(workers.c.key).limit(bindparam("most"))
+
+
+_GLANCE = select(
+    select(inbox.c.id).exists(),
+    select(runtimes.c.key).where(runtimes.c.state == "alive", runtimes.c.key != bindparam("me")).exists(),
+    _FREE.exists(),
+)
+
+
+def glance(connection: Connection, me: int, flow_names: Sequence[str], now: int) -> tuple[bool, bool, bool]:
+    """Is there anything in the inbox, another runtime that counts as alive, a worker of these flows that nobody runs?
+
+    One statement: it is what an idle runtime asks every second.
+    """
+    row = connection.execute(_GLANCE, {"me": me, "flows": list(flow_names), "now": now}).one()
+    return bool(row[0]), bool(row[1]), bool(row[2])
+
+
+def ownerless(connection: Connection, flow_names: Sequence[str], now: int, most: int) -> list[int]:
+    """Workers of these flows that nobody runs and that may have work."""
+    if not flow_names:
+        return []
+    found = connection.execute(_SOME_FREE, {"flows": list(flow_names), "now": now, "most": most})
+    return [row.key for row in found]
+
+
+_TAKE = text(
+    "UPDATE routilux_workers SET owner = :me WHERE key = :worker AND (owner IS NULL OR owner = :me OR owner IN"
+    " (SELECT key FROM routilux_runtimes WHERE state = 'dead'))"
+)
+
+
+def take(connection: Connection, worker: int, me: int) -> bool:
+    """Become the owner. False: somebody else was first."""
+    return connection.execute(_TAKE, {"me": me, "worker": worker}).rowcount == 1
+
+
+def release(connection: Connection, worker: int, me: int, status: str, now: int, *, has_ended: bool) -> None:
+    """Give a worker back."""
+    values: dict[str, Any] = {"owner": None, "status": status}
+    if has_ended:
+        values["ended_at"] = now
+    connection.execute(update(workers).where(workers.c.key == worker, workers.c.owner == me).values(values))
+
+
+# two processes that race for one name, or for the first use of a definition, must not fail: one is told
+_CREATE_WORKER = text(
+    "INSERT INTO routilux_workers (worker_id, flow, definition, status, owner, is_named, next_seq, next_n, deaths, created_at)"
+    " VALUES (:worker_id, :flow, :definition, 'running', :me, :is_named, 1, 1, 0, :now) ON CONFLICT DO NOTHING"
+)
+_SAVE_FLOW = text(
+    "INSERT INTO routilux_flows (name, hash, definition, registered_at) VALUES (:name, :hash, :definition, :now)"
+    " ON CONFLICT (name, hash) DO UPDATE SET registered_at = excluded.registered_at"
+)
+
+
+def create_worker(
+    connection: Connection, worker_id: str, flow: str, definition: str, me: int, now: int, *, is_named: bool
+) -> None:
+    """A new worker of mine, unless an earlier try, or somebody else, has made it."""
+    row = {
+        "worker_id": worker_id, "flow": flow, "definition": definition, "me": me, "is_named": int(is_named), "now": now,
+    }  # fmt: skip
+    connection.execute(_CREATE_WORKER, row)
+
+
+def name_worker(connection: Connection, key: int) -> None:
+    """Somebody started it by its name: it stays when its work is done."""
+    connection.execute(update(workers).where(workers.c.key == key).values(is_named=1))
+
+
+def reopen_worker(connection: Connection, key: int, definition: str) -> None:
+    """A worker that completed, or was given back, is run again."""
+    connection.execute(
+        update(workers)
+        .where(workers.c.key == key, workers.c.status.in_(("completed", "idle", "pending", "running")))
+        .values(status="running", ended_at=None, definition=definition)
+    )
+
+
+def save_state(connection: Connection, worker: int, rows: Sequence[tuple[str, str, str]]) -> None:
+    """The first state of a new worker: (routine, key, JSON text)."""
+    if rows:
+        connection.execute(
+            insert(worker_state),
+            [
+                {"worker": worker, "routine": routine, "key": key, "value": value}
+                for routine, key, value in rows
+            ],
+        )
+
+
+def save_flow(connection: Connection, name: str, digest: str, definition: str, now: int) -> None:
+    """Remember a definition; clients check posts against the newest."""
+    connection.execute(_SAVE_FLOW, {"name": name, "hash": digest, "definition": definition, "now": now})
+
+
+def newest_definition(connection: Connection, name: str) -> str | None:
+    if not worker_reads.is_storable(name):
+        return None
+    query = (
+        select(flows.c.definition).where(flows.c.name == name).order_by(flows.c.registered_at.desc()).limit(1)
+    )
+    return connection.execute(query).scalar()
+
+
+def prune_commits(connection: Connection, key: int, below: int) -> None:
+    connection.execute(
+        text("DELETE FROM routilux_commits WHERE runtime = :key AND n < :below"), {"key": key, "below": below}
+    )

@@ -1,0 +1,1 @@
+"""What the simulation checks, one promise or subject per file."""
