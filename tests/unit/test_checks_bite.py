@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SOUND = {
     "routilux/__init__.py": '"""Planted."""\n',
     "routilux/py.typed": "",
-    "routilux/errors.py": '"""Planted."""\n',
+    "routilux/errors/__init__.py": '"""Planted."""\n',
     "routilux/core/__init__.py": '"""Planted."""\n\nLIMIT: int = 1\n',
     "routilux/store/__init__.py": '"""Planted."""\n\nfrom routilux.core import LIMIT\n\nWIDTH: int = LIMIT\n',
     "routilux/runtime/__init__.py": '"""Planted."""\n',
