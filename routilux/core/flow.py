@@ -149,9 +149,6 @@ class Flow:
             if isinstance(routine, kind)
         ]
 
-    def _get_routine_id(self, routine: Routine) -> str | None:
-        return next((routine_id for routine_id, known in self.routines.items() if known is routine), None)
-
     @property
     def error_handler(self) -> ErrorHandler | None:
         return self._error_handler

@@ -34,7 +34,6 @@ class SlotQueue:
         "held_bytes",
         "items",
         "loaded_to",
-        "low_stored",
         "name",
         "spec",
         "waiting",
@@ -52,7 +51,6 @@ class SlotQueue:
         self.waiting = 0  # in the window, on disk and in runs: everything not yet consumed
         self.has_more = False
         self.loaded_to = 0  # every waiting message up to this seq is, or was, in the window
-        self.low_stored = -1
 
     def push(self, seq: int, job: Job, text: str, now: int, produced_by: int | None) -> None:
         """A message joins the line. One that does not fit into the window stays on disk."""
@@ -161,12 +159,10 @@ class WorkerCell:
 
     __slots__ = (
         "deaths",
-        "definition",
         "flow",
         "flow_name",
         "held_count",
         "idle_since",
-        "is_dirty",
         "is_forgotten",
         "is_named",
         "jobs",
@@ -182,7 +178,6 @@ class WorkerCell:
         "stored_status",
         "suspects",
         "timed_count",
-        "touched_at",
         "worker_id",
     )  # fmt: skip
 
@@ -215,7 +210,6 @@ class WorkerCell:
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)
         self.lock_tries: dict[int, int] = {}  # parked row -> how often a stranger's lock was in its way
         self.is_forgotten = False
-        self.is_dirty = False
         self.refreshed_at = 0
         self.idle_since: float | None = None
 
