@@ -1,7 +1,7 @@
 """Routilux: a durable, event-driven workflow engine and persistent job queue on SQLite or Postgres.
 
-Every public name, once. What needs SQLAlchemy is imported when it is first asked for, so that defining a flow
-does not load an engine.
+This module lists every public name once. Names that need SQLAlchemy are imported on first use, so a flow
+definition does not load an engine.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ _LAZY = {
     "sqlite_engine": "routilux.store.backends.sqlite_writer",
 }
 _REMOVED = {
-    "JobState": "WorkerState is what a worker keeps, JobContext is one job; runtime.post() returns both",
+    "JobState": "WorkerState is the state of a worker, JobContext is one job; runtime.post() returns both",
     "JobExecutor": "use Runtime",
     "WorkerExecutor": "use Runtime",
     "WorkerManager": "use Runtime",
@@ -220,5 +220,5 @@ def _version() -> str:
 
     try:
         return version("routilux")
-    except PackageNotFoundError:  # run from a source tree that is not installed
+    except PackageNotFoundError:  # a source tree that is not installed
         return "0+source"

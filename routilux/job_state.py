@@ -1,4 +1,4 @@
-"""The documented import path of a class that is gone: whoever asks for it is told what there is instead."""
+"""The documented import path of a removed class. An import raises an error that names the replacement."""
 
 from __future__ import annotations
 

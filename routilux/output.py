@@ -1,8 +1,9 @@
-"""What logic prints, kept by job.
+"""Printed text of logic, stored per job.
 
-While a `RoutedStdout` is installed as `sys.stdout`, text written inside logic goes to the job that is being
-handled (`get_current_job_id`), text written anywhere else to the real stdout. It is kept in memory only: the end
-of each job's text, of the jobs that wrote last. Threads that logic starts have no job: their text is not routed.
+While a `RoutedStdout` is installed as `sys.stdout`, text written inside logic goes to the current job
+(`get_current_job_id`). All other text goes to the real stdout. Job texts are in memory only, and limited: the
+end of each text, of the jobs that wrote last. Threads started by logic have no job: their text is not
+routed.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ MAX_JOBS = 1000
 
 @dataclass(slots=True)
 class _Tail:
-    """The last characters of a text that grows."""
+    """The last `max_chars` characters of a growing text."""
 
-    most: int
+    max_chars: int
     parts: deque[str] = field(default_factory=deque)
     length: int = 0
 
     def add(self, text: str) -> None:
         self.parts.append(text)
         self.length += len(text)
-        while (excess := self.length - self.most) > 0:
+        while (excess := self.length - self.max_chars) > 0:
             first = self.parts.popleft()
             if len(first) > excess:
                 self.parts.appendleft(first[excess:])
@@ -50,17 +51,17 @@ class _JobText:
 
 
 class RoutedStdout(io.TextIOBase):
-    """A stdout that gives each job its own text.
+    """A stdout with a separate text for each job. Thread-safe.
 
-    `real_stdout`: where text outside jobs goes; default the present `sys.stdout`. `keep_default`: False drops it.
-    `max_buffer_chars`: how much of a job's text is kept, its end. Thread-safe.
+    `real_stdout`: where text outside jobs goes; default the current `sys.stdout`. `keep_default`: False drops
+    that text. `max_buffer_chars`: how many characters to keep of the end of a job's text.
     """
 
     def __init__(
         self, real_stdout: TextIO | None = None, keep_default: bool = True, max_buffer_chars: int = 200_000
     ) -> None:
         if type(max_buffer_chars) is not int or max_buffer_chars < 1:
-            raise ValueError(f"max_buffer_chars must be a number from 1 up, not {max_buffer_chars!r}")
+            raise ValueError(f"max_buffer_chars must be an integer, 1 or more, not {max_buffer_chars!r}")
         self.real_stdout: TextIO = real_stdout if real_stdout is not None else sys.stdout
         self.keep_default = keep_default
         self.max_buffer_chars = max_buffer_chars
@@ -69,7 +70,7 @@ class RoutedStdout(io.TextIOBase):
         self._jobs: OrderedDict[str, _JobText] = OrderedDict()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "real_stdout":  # not yet set: no recursion
+        if name == "real_stdout":  # not set yet; this avoids recursion
             raise AttributeError(name)
         return getattr(self.real_stdout, name)
 
@@ -90,7 +91,7 @@ class RoutedStdout(io.TextIOBase):
         self.real_stdout.flush()
 
     def write(self, text: str) -> int:
-        """Keep the text with the current job, or pass it on. Returns its length."""
+        """Store the text for the current job, or pass it on. Returns its length."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         job_id = get_current_job_id() if self._is_routing else None
@@ -99,10 +100,10 @@ class RoutedStdout(io.TextIOBase):
                 self.real_stdout.write(text)
         elif text:
             with self._lock:
-                self._keep(job_id, text)
+                self._store(job_id, text)
         return len(text)
 
-    def _keep(self, job_id: str, text: str) -> None:
+    def _store(self, job_id: str, text: str) -> None:
         if job_id not in self._jobs:
             self._jobs[job_id] = _JobText(_Tail(self.max_buffer_chars), _Tail(self.max_buffer_chars))
         self._jobs.move_to_end(job_id)
@@ -112,16 +113,16 @@ class RoutedStdout(io.TextIOBase):
             self._jobs.popitem(last=False)
 
     def stop_routing(self) -> None:
-        """From now on pass everything to the real stdout: somebody may still hold this object."""
+        """Pass all further text to the real stdout. Other code may still hold this object."""
         self._is_routing = False
 
     def pop_chunks(self, job_id: str) -> list[str]:
-        """What the job has written since the last call, in the pieces it was written in."""
+        """Return what the job wrote since the last call, in its original pieces."""
         with self._lock:
             return self._jobs[job_id].unread.take() if job_id in self._jobs else []
 
     def get_buffer(self, job_id: str) -> str:
-        """The end of all the job has written, at most `max_buffer_chars`."""
+        """Return the end of the job's whole text, at most `max_buffer_chars`."""
         with self._lock:
             return "".join(self._jobs[job_id].all.parts) if job_id in self._jobs else ""
 
@@ -130,12 +131,12 @@ class RoutedStdout(io.TextIOBase):
             self._jobs.pop(job_id, None)
 
     def list_jobs(self) -> list[str]:
-        """The ids of the jobs whose text is kept; who wrote last comes last."""
+        """Return the ids of the jobs with stored text, ordered by their last write."""
         with self._lock:
             return list(self._jobs)
 
     def get_stats(self) -> dict[str, int]:
-        """`{"job_count", "total_queue_items", "total_buffer_chars"}`."""
+        """Return `{"job_count", "total_queue_items", "total_buffer_chars"}`."""
         with self._lock:
             texts = list(self._jobs.values())
             return {
@@ -150,7 +151,7 @@ _install_lock = Lock()
 
 
 def install_routed_stdout(keep_default: bool = True, max_buffer_chars: int = 200_000) -> RoutedStdout:
-    """Put a `RoutedStdout` in the place of `sys.stdout`. Returns the one that is there if there is one."""
+    """Replace `sys.stdout` by a `RoutedStdout` and return it. If one is installed already, return that."""
     global _installed
     with _install_lock:
         if _installed is None:
@@ -160,24 +161,24 @@ def install_routed_stdout(keep_default: bool = True, max_buffer_chars: int = 200
 
 
 def uninstall_routed_stdout() -> None:
-    """Put the real stdout back and forget the texts. Without one installed nothing happens."""
+    """Restore the real stdout and drop the texts. Does nothing if none is installed."""
     global _installed
     with _install_lock:
         if _installed is None:
             return
         _installed.stop_routing()
-        if sys.stdout is _installed:  # else somebody has wrapped it since: it passes everything on now
+        if sys.stdout is _installed:  # otherwise other code has wrapped it; it now only passes text on
             sys.stdout = _installed.real_stdout
         _installed = None
 
 
 def get_routed_stdout() -> RoutedStdout | None:
-    """The one that is installed, or None."""
+    """Return the installed `RoutedStdout`, or None."""
     return _installed
 
 
 def get_job_output(job_id: str, incremental: bool = True) -> str:
-    """What a job has printed: since the last call, or with `incremental=False` all that is kept. "" for none."""
+    """Return what a job printed since the last call, or all stored text if `incremental` is False."""
     routed = _installed
     if routed is None:
         return ""
@@ -185,6 +186,6 @@ def get_job_output(job_id: str, incremental: bool = True) -> str:
 
 
 def clear_job_output(job_id: str) -> None:
-    """Forget what a job has printed."""
+    """Drop the stored text of a job."""
     if _installed is not None:
         _installed.clear_job(job_id)

@@ -1,4 +1,4 @@
-"""Flows and what they are made of. Plain Python: no SQL, no threads, no clock."""
+"""Flows and their parts. Plain Python: no SQL, no threads, no clock."""
 
 from routilux.core.context import get_current_job, get_current_job_id, get_current_worker_state
 

@@ -1,7 +1,7 @@
-"""One run of logic: what it is given, and what the calls that it makes reach.
+"""One run of logic: its input data, and the object behind the calls that it makes.
 
-Logic touches no connection and no shared object. `emit`, state, job data, traces and own statements only collect
-in the outcome; the engine turns that into rows, in one transaction, and only then does anybody else see it.
+Logic touches no connection and no shared object. `emit`, state, job data, traces and user statements are only
+collected in the outcome. The engine writes the outcome in one transaction. Only then can others see it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ActivationContext:
-    """What the calls made by logic reach, for one activation. Serves as state port and job port of its views."""
+    """Serves the calls that logic makes, for one activation. Its views use it as state port and job port."""
 
     __slots__ = (
         "_overlay",
@@ -57,10 +57,10 @@ class ActivationContext:
 
     @property
     def job(self) -> JobContext:
-        """The job that is being handled, as logic sees it."""
+        """The current job, as logic sees it."""
         return JobContext(self.job_record.job_id, self.flow_id, self.worker_state.worker_id, self)
 
-    # what Routine calls
+    # called by Routine
 
     def emit(self, routine: Routine, event_name: str, data: dict[str, object]) -> None:
         targets = self._routine.targets.get(event_name)
@@ -77,9 +77,9 @@ class ActivationContext:
                 emits.append((target, slot_name, payload.encode(checked, root=root, limit=limit)))
 
     def write(self, statement: object, parameters: object | None) -> None:
-        refusal = self._readers.refuse_statement(statement)
-        if refusal is not None:
-            raise WriteError(refusal)
+        reason = self._readers.refuse_statement(statement)
+        if reason is not None:
+            raise WriteError(reason)
         self.outcome.writes = self.outcome.writes or []
         self.outcome.writes.append((statement, parameters))
 
@@ -97,8 +97,9 @@ class ActivationContext:
     def replace_state(self, routine_id: str, texts: dict[str, str]) -> None:
         if self._routine.concurrency > 1:
             raise StateError(
-                f"routine {self.routine_id!r} has concurrency {self._routine.concurrency}: replacing a whole state would"
-                " lose the changes of its other activations; use worker_state.increment(), or keep a key per job in the job"
+                f"routine {self.routine_id!r} has concurrency {self._routine.concurrency}:"
+                " replacing a whole state would lose the changes of its other activations;"
+                " use worker_state.increment(), or keep one key per job in the job data"
             )
         self._overlay.replace(("state", routine_id), texts)
         self._change_state(Replace(routine_id, texts))
@@ -115,20 +116,29 @@ class ActivationContext:
     def execution_history(self, routine_id: str | None) -> list[dict[str, Any]]:
         return self._readers.execution_history(routine_id)
 
-    # JobPort: only the job that is being handled can be changed here
+    # JobPort: only the current job can be changed here
 
     def job_snapshot(self, job_id: str) -> JobSnapshot | None:
         record = self.job_record
         status = record.status if record.has_ended else "running"
         data = self._overlay.read(("job", record.no))
         return JobSnapshot(
-            record.job_id, self.worker_state.worker_id, self.flow_id, status, instant(record.created_at), instant(record.started_at),
-            instant(record.ended_at), record.metadata, data, record.error, record.result,
-        )  # fmt: skip
+            job_id=record.job_id,
+            worker_id=self.worker_state.worker_id,
+            flow_id=self.flow_id,
+            status=status,
+            created_at=instant(record.created_at),
+            started_at=instant(record.started_at),
+            ended_at=instant(record.ended_at),
+            metadata=record.metadata,
+            data=data,
+            error=record.error,
+            result=record.result,
+        )
 
     def job_traces(self, job_id: str) -> list[dict[str, Any]]:
-        mine = [trace.shown() for trace in self.outcome.traces if trace.kind == "trace"]
-        return self._readers.job_traces(job_id) + mine
+        new = [trace.shown() for trace in self.outcome.traces if trace.kind == "trace"]
+        return self._readers.job_traces(job_id) + new
 
     def set_job_data(self, job_id: str, key: str, text: str) -> None:
         self._overlay.set(("job", self.job_record.no), key, text)
@@ -170,7 +180,7 @@ class ActivationContext:
 
 @dataclass(slots=True)
 class Readers:
-    """What an activation may ask of its surroundings, as plain functions: core knows no store and no clock."""
+    """What an activation may read from outside, as plain functions: core knows no store and no clock."""
 
     now_us: Callable[[], int]
     state_routines: Callable[[], list[str]]
@@ -181,7 +191,7 @@ class Readers:
 
 
 def slot_data(routine: CompiledRoutine, activation: Activation) -> dict[str, list[Any]]:
-    """`{slot: [item, …]}` with every slot present; freshly decoded, so logic may change what it is given."""
+    """Return `{slot: [item, …]}` with every slot present. Items are fresh copies that logic may change."""
     if len(activation.messages) == len(routine.slots) == 1:
         message = activation.messages[0]
         return {message.slot: [payload.decode(message.payload)]}

@@ -1,4 +1,4 @@
-"""A flow as the engine runs it: everything looked up once."""
+"""A flow as the engine runs it, with all lookups done once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Target = tuple[str, str, Slot]  # routine id, slot name, its definition
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledRoutine:
-    """One routine of a flow. `call` and `policy` are None where the routine can never run."""
+    """One routine of a flow. If `call` or `policy` is None, the routine never runs."""
 
     routine_id: str
     routine: Any
@@ -30,7 +30,7 @@ class CompiledRoutine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledFlow:
-    """Its routines by id, in the order they were added."""
+    """The routines of a flow by id, in the order they were added."""
 
     flow_id: str | None
     routines: dict[str, CompiledRoutine]

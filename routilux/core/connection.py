@@ -1,4 +1,4 @@
-"""`Connection`: an event wired to a slot."""
+"""`Connection`: an event connected to a slot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from routilux.errors import RemovedNameError
 
 
 class Connection:
-    """One wire. Made by `Flow.connect`; every connected slot gets the whole of what is emitted."""
+    """One connection, made by `Flow.connect`. Every connected slot gets all of the emitted data."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Connection:
     ) -> None:
         if removed:
             raise RemovedNameError(
-                f"Connection({', '.join(removed)}=…)", "rename fields in the logic of the routine that emits"
+                f"Connection({', '.join(removed)}=…)", "rename fields in the logic of the emitting routine"
             )
         self.source_event = source_event
         self.target_slot = target_slot
@@ -32,7 +32,7 @@ class Connection:
         return f"<Connection {self.source_event.name!r} -> {self.target_slot.name!r}>"
 
     def disconnect(self) -> None:
-        """Take the wire out, of its flow too; messages that went through it stay. Twice is once."""
+        """Remove the connection, also from its flow. Delivered messages stay. It is safe to call it twice."""
         self.source_event.disconnect(self.target_slot)
         if self._forget is not None:
             self._forget(self)

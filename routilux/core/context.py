@@ -1,4 +1,4 @@
-"""Which activation runs here: what `emit`, `write` and the `get_current_…` functions find."""
+"""The current activation, which `emit`, `write` and the `get_current_…` functions look up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ActivationPort(Protocol):
-    """What the calls made by logic reach."""
+    """Serves the calls that logic makes."""
 
     routine_id: str
     flow_id: str
@@ -29,13 +29,13 @@ current: ContextVar[Any] = ContextVar("routilux_activation", default=None)
 
 
 def current_activation() -> ActivationPort | None:
-    """The activation whose logic runs in this context, or None."""
+    """Return the activation whose logic runs in this context, or None."""
     found: ActivationPort | None = current.get()
     return found
 
 
 def required_activation(call: str) -> ActivationPort:
-    """The same for calls that belong to logic. Raises `OutsideLogicError` naming the call."""
+    """Return the current activation. Raises `OutsideLogicError` with the name of the call outside logic."""
     found = current_activation()
     if found is None:
         raise OutsideLogicError(call)
@@ -43,18 +43,18 @@ def required_activation(call: str) -> ActivationPort:
 
 
 def get_current_job() -> JobContext | None:
-    """The job that is being handled; None outside logic."""
+    """Return the current job, or None outside logic."""
     found = current_activation()
     return None if found is None else found.job
 
 
 def get_current_job_id() -> str | None:
-    """Its id; None outside logic."""
+    """Return the id of the current job, or None outside logic."""
     found = current_activation()
     return None if found is None else found.job.job_id
 
 
 def get_current_worker_state() -> WorkerState | None:
-    """The worker's state as this activation sees it; None outside logic."""
+    """Return the worker's state as this activation sees it, or None outside logic."""
     found = current_activation()
     return None if found is None else found.worker_state

@@ -13,7 +13,7 @@ Classes = type[BaseException] | Iterable[type[BaseException]]
 
 
 class ErrorStrategy(StrEnum):
-    """STOP fails the job; CONTINUE and SKIP go on without this activation; RETRY runs it again later."""
+    """STOP fails the job. CONTINUE and SKIP continue without this activation. RETRY runs it again later."""
 
     STOP = "stop"
     CONTINUE = "continue"
@@ -23,13 +23,16 @@ class ErrorStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, init=False)
 class ErrorHandler:
-    """A strategy and its numbers. Immutable: attempts are counted per batch of messages, in the database.
+    """A strategy and its settings. Immutable: attempts are counted per batch of messages, in the database.
 
-    `strategy`: an `ErrorStrategy` or its name. `max_retries`: reruns after the first attempt. `retry_delay`
-    (seconds or timedelta): before the first rerun; before the k-th it is `retry_delay * retry_backoff ** (k - 1)`,
-    at most `max_retry_delay`, plus up to `retry_jitter` (a share of it) at random, never less.
-    `retryable_exceptions`: a class or several; default all. `is_critical`: documents that the flow cannot do without
-    the routine. Raises `DefinitionError` naming the parameter, `TypeError` for what is no strategy or no class.
+    `strategy`: an `ErrorStrategy` or its name. `max_retries`: retries after the first attempt. `retry_delay`:
+    seconds or timedelta before the first retry. Before retry k the delay is
+    `retry_delay * retry_backoff ** (k - 1)`, at most `max_retry_delay`. A random share of the delay, up to
+    `retry_jitter`, is added. `retryable_exceptions`: one exception class or several; default all.
+    `is_critical`: only documents that the flow needs this routine.
+
+    Raises `DefinitionError` with the name of the parameter, and `TypeError` for a strategy or an exception
+    class of a wrong type.
     """
 
     strategy: ErrorStrategy
@@ -53,6 +56,7 @@ class ErrorHandler:
         max_retry_delay: float | timedelta | None = None,
         retry_jitter: float = 0.0,
     ) -> None:
+        longest = None if max_retry_delay is None else _seconds("max_retry_delay", max_retry_delay)
         values = {
             "strategy": _strategy(strategy),
             "max_retries": max_retries,
@@ -60,9 +64,7 @@ class ErrorHandler:
             "retry_backoff": retry_backoff,
             "retryable_exceptions": _classes(retryable_exceptions),
             "is_critical": is_critical,
-            "max_retry_delay": None
-            if max_retry_delay is None
-            else _seconds("max_retry_delay", max_retry_delay),
+            "max_retry_delay": longest,
             "retry_jitter": retry_jitter,
         }
         for name, value in values.items():
@@ -75,11 +77,11 @@ class ErrorHandler:
             or not isinstance(self.max_retries, int)
             or self.max_retries < 0
         ):
-            raise DefinitionError(f"max_retries must be a number from 0 up, not {self.max_retries!r}")
+            raise DefinitionError(f"max_retries must be an integer, 0 or more, not {self.max_retries!r}")
         if not _is_number(self.retry_backoff) or not 1.0 <= self.retry_backoff < float("inf"):
-            raise DefinitionError(f"retry_backoff must be a number from 1 up, not {self.retry_backoff!r}")
+            raise DefinitionError(f"retry_backoff must be a number, 1 or more, not {self.retry_backoff!r}")
         if not _is_number(self.retry_jitter) or not 0 <= self.retry_jitter <= 1:
-            raise DefinitionError(f"retry_jitter must be a share between 0 and 1, not {self.retry_jitter!r}")
+            raise DefinitionError(f"retry_jitter must be a number from 0 to 1, not {self.retry_jitter!r}")
 
     def __init_subclass__(cls) -> None:
         if "handle_error" in vars(cls):
@@ -95,7 +97,7 @@ def _strategy(strategy: str | ErrorStrategy) -> ErrorStrategy:
         return ErrorStrategy(strategy.lower())
     except ValueError:
         names = ", ".join(member.value for member in ErrorStrategy)
-        raise DefinitionError(f"unknown strategy {strategy!r}: one of {names}") from None
+        raise DefinitionError(f"unknown strategy {strategy!r}; use one of {names}") from None
 
 
 def _is_number(value: object) -> bool:
@@ -105,14 +107,14 @@ def _is_number(value: object) -> bool:
 def _seconds(name: str, value: float | timedelta) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not _is_number(seconds) or not 0 <= seconds <= LONGEST_DELAY_S:
-        raise DefinitionError(f"{name} must be a finite number of seconds from 0 up, not {value!r}")
+        raise DefinitionError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
     return float(seconds)
 
 
-def _classes(given: Classes | None) -> tuple[type[BaseException], ...]:
-    if given is None:
+def _classes(exceptions: Classes | None) -> tuple[type[BaseException], ...]:
+    if exceptions is None:
         return (Exception,)
-    classes = (given,) if isinstance(given, type) else tuple(given)
+    classes = (exceptions,) if isinstance(exceptions, type) else tuple(exceptions)
     for kind in classes:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"retryable_exceptions takes exception classes, not {kind!r}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Event:
-    """What a routine emits. `output_params` documents the names it is emitted with."""
+    """A named output. `output_params` documents the names of the emitted values."""
 
     def __init__(
         self, name: str = "", routine: Routine | None = None, output_params: Sequence[str] | None = None
@@ -27,7 +27,7 @@ class Event:
         return f"<Event {self.name!r}>"
 
     def connect(self, slot: Slot) -> None:
-        """Remember a slot that this event feeds; `Flow.connect` calls it."""
+        """Add a slot that this event feeds. `Flow.connect` calls it."""
         if slot not in self.connected_slots:
             self.connected_slots.append(slot)
         slot.connect(self)
@@ -38,6 +38,6 @@ class Event:
         slot.disconnect(self)
 
     def emit(self, runtime: object = None, worker_state: object = None, **data: Any) -> None:
-        """As `Routine.emit`: inside logic only."""
+        """Same as `Routine.emit`. Works only inside logic."""
         assert self.routine is not None
         required_activation("emit()").emit(self.routine, self.name, data)

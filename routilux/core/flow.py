@@ -1,4 +1,4 @@
-"""`Flow`: routines with ids, wired event to slot. A definition; a `Runtime` runs it."""
+"""`Flow`: routines with ids, and the connections from events to slots. A definition; a `Runtime` runs it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ Wire = tuple[str, str, str, str]  # source routine, event, target routine, slot
 class Flow:
     """Routines and the connections between them.
 
-    `flow_id`: default the name under which it is registered. `execution_timeout`: seconds a job may take from its
-    first activation; None (default): no limit.
+    `flow_id`: default the name under which the flow is registered. `execution_timeout`: seconds that a job
+    may be at work, from its first activation on. Time in which it is paused or parked does not count. None
+    (default): no limit.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Flow:
         if removed:
             raise RemovedNameError(
                 f"Flow({', '.join(removed)}=…)",
-                "Runtime(thread_pool_size=…) says how many run at once, Routine.set_concurrency() how many of one routine",
+                "Runtime(thread_pool_size=…) limits how many activations run at once,"
+                " Routine.set_concurrency() how many of one routine",
             )
         if flow_id is not None:
             check_name(flow_id, "flow_id")
@@ -59,7 +61,9 @@ class Flow:
             if isinstance(execution_timeout, bool) or not isinstance(execution_timeout, (int, float)):
                 raise TypeError(f"execution_timeout must be a number of seconds, not {execution_timeout!r}")
             if not 0 < execution_timeout <= LONGEST_DELAY_S:
-                raise DefinitionError(f"execution_timeout must be above 0, not {execution_timeout!r}")
+                raise DefinitionError(
+                    f"execution_timeout must be above 0 and at most a century, not {execution_timeout!r}"
+                )
         self.flow_id = flow_id
         self.execution_timeout = execution_timeout
         self.routines: dict[str, Routine] = {}
@@ -76,9 +80,10 @@ class Flow:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def add_routine(self, routine: Routine, routine_id: str | None = None) -> str:
-        """Add a routine; returns its id. Without one it gets its class name in snake case (`_2`, `_3`, … if taken).
+        """Add a routine and return its id.
 
-        Raises `DefinitionError` for an id that is taken, `TypeError` for something that is no routine.
+        The default id is the class name in snake case, with `_2`, `_3`, … if it is taken.
+        Raises `DefinitionError` if the id is taken, `TypeError` if `routine` is not a `Routine`.
         """
         if not isinstance(routine, Routine):
             raise TypeError(f"add_routine takes a Routine, not {type(routine).__name__}")
@@ -106,11 +111,13 @@ class Flow:
         target_slot: str,
         **removed: object,
     ) -> Connection:
-        """Wire an event to a slot; the same wire again is the same connection. Raises `DefinitionError` naming what
-        there is not."""
+        """Connect an event to a slot. A repeated call returns the same connection.
+
+        Raises `DefinitionError` with the name of the routine, event or slot that does not exist.
+        """
         if removed:
             raise RemovedNameError(
-                f"connect({', '.join(removed)}=…)", "rename fields in the logic of the routine that emits"
+                f"connect({', '.join(removed)}=…)", "rename fields in the logic of the emitting routine"
             )
         source = self.routines.get(source_routine_id)
         if source is None:
@@ -136,7 +143,7 @@ class Flow:
 
     @property
     def connections(self) -> list[Connection]:
-        """Every wire, in the order they were made."""
+        """All connections, in the order they were made."""
         return list(self._wires.values())
 
     def get_connections_for_event(self, event: Event) -> list[Connection]:
@@ -161,7 +168,7 @@ class Flow:
         self._compiled = None
 
     def set_error_handler(self, handler: ErrorHandler) -> Flow:
-        """For routines that have no handler of their own; without one it is STOP."""
+        """Set the handler for routines without a handler of their own. The default is STOP."""
         self.error_handler = handler
         return self
 
@@ -171,7 +178,7 @@ class Flow:
     # checking and describing
 
     def validate(self) -> list[str]:
-        """What is odd ("Warning: …") and what cannot work ("Error: …"); empty if nothing."""
+        """Return what looks wrong ("Warning: …") and what cannot work ("Error: …")."""
         findings: list[str] = []
         feeding = {(source, event) for source, event, _, _ in self._wires}
         fed = {(target, slot) for _, _, target, slot in self._wires}
@@ -183,14 +190,15 @@ class Flow:
                 if (routine_id, name) not in fed
             ]
             findings += [
-                f"Warning: event '{name}' of routine '{routine_id}' is not connected: what it emits goes nowhere"
+                f"Warning: event '{name}' of routine '{routine_id}' is not connected:"
+                " its data is not delivered"
                 for name in routine.events
                 if (routine_id, name) not in feeding
             ]
         return findings
 
     def serialize(self) -> dict[str, Any]:
-        """The structure as JSON values: routines with class, slots, events and policy, and the connections."""
+        """Return the structure as JSON: connections, and routines with class, slots, events, policy."""
         return {
             "flow_id": self.flow_id,
             "execution_timeout": self.execution_timeout,
@@ -202,13 +210,13 @@ class Flow:
         }
 
     def definition_hash(self) -> str:
-        """sha256 of the canonical structure: equal for equal structures, in whatever process."""
+        """Return the sha256 of the canonical structure. Equal structures have equal hashes in any process."""
         return sha256(orjson.dumps(self.serialize(), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     # for the engine
 
     def compiled(self) -> CompiledFlow:
-        """Everything looked up once; made again when the flow or a routine has changed."""
+        """Return the flow with all lookups done. A change of the flow or of a routine rebuilds it."""
         stamp = (
             id(self._error_handler),
             self.execution_timeout,

@@ -12,7 +12,7 @@ from routilux.errors import DefinitionError
 
 
 class FlowBuilder:
-    """Add routines, connect them, `build()`. Each call but the last returns the builder.
+    """Add routines, connect them, then call `build()`. All other calls return the builder.
 
     Example:
         >>> source, sink = Routine(), Routine()
@@ -32,7 +32,7 @@ class FlowBuilder:
         config: Mapping[str, Any] | None = None,
         error_handler: ErrorHandler | None = None,
     ) -> FlowBuilder:
-        """As `Flow.add_routine`; `config` goes to `set_config`, `error_handler` to `set_error_handler`."""
+        """Same as `Flow.add_routine`, then `set_config` and `set_error_handler` of the routine."""
         self.flow.add_routine(routine, routine_id)
         if config:
             routine.set_config(**config)
@@ -43,17 +43,20 @@ class FlowBuilder:
     def connect(
         self, source_routine_id: str, source_event: str, target_routine_id: str, target_slot: str
     ) -> FlowBuilder:
-        """As `Flow.connect`."""
+        """Same as `Flow.connect`."""
         self.flow.connect(source_routine_id, source_event, target_routine_id, target_slot)
         return self
 
     def validate(self) -> FlowBuilder:
-        """Raises `DefinitionError` with all that cannot work. Warnings are no reason: every flow has ends."""
+        """Raises `DefinitionError` with all errors of the flow.
+
+        Warnings do not raise, since every flow has ends that are not connected.
+        """
         errors = [finding for finding in self.flow.validate() if finding.startswith("Error: ")]
         if errors:
             raise DefinitionError("\n".join(error.removeprefix("Error: ") for error in errors))
         return self
 
     def build(self) -> Flow:
-        """The flow, validated. Not registered: that is `FlowRegistry.register_by_name`."""
+        """Validate the flow and return it. Register it with `FlowRegistry.register_by_name`."""
         return self.validate().flow

@@ -1,4 +1,4 @@
-"""`JobContext`: a job as its user sees it, from `post`, from `get_job`, and inside logic."""
+"""`JobContext`: what users see of a job. They get it from `post`, from `get_job`, and inside logic."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def instant(us: int | None) -> datetime | None:
-    """Microseconds since 1970 as an aware datetime in UTC."""
+    """Convert microseconds since 1970 to an aware datetime in UTC."""
     return None if us is None else _EPOCH + timedelta(microseconds=us)
 
 
 @dataclass(frozen=True, slots=True)
 class JobSnapshot:
-    """What is known of a job at one moment; JSON columns as texts."""
+    """A job at one moment. JSON columns are texts."""
 
     job_id: str
     worker_id: str | None
@@ -51,10 +51,10 @@ class JobPort(Protocol):
 
 
 class JobContext:
-    """One request travelling through one worker.
+    """One request on its way through one worker.
 
-    Reads give the latest value: from memory for a live job of this runtime, else by one indexed read. Inside
-    logic, changes are part of the activation.
+    Reads return the latest value: from memory for a live job of this runtime, else from one indexed read.
+    Inside logic, changes are part of the activation.
     """
 
     __slots__ = ("_port", "flow_id", "job_id", "worker_id")
@@ -91,7 +91,7 @@ class JobContext:
 
     @property
     def completed_at(self) -> datetime | None:
-        """When it ended, in whatever way."""
+        """When the job ended: completed, failed or cancelled."""
         return self._now().ended_at
 
     @property
@@ -101,7 +101,7 @@ class JobContext:
 
     @property
     def data(self) -> dict[str, Any]:
-        """A copy of what `set_data` and `increment` left."""
+        """A copy of the values from `set_data` and `increment`."""
         return {key: payload.decode(text) for key, text in (self._now().data or {}).items()}
 
     @property
@@ -110,7 +110,7 @@ class JobContext:
 
     @property
     def trace_log(self) -> list[dict[str, Any]]:
-        """What was traced, oldest first: `{"timestamp", "routine_id", "action", "details"}`."""
+        """The trace entries, oldest first: `{"timestamp", "routine_id", "action", "details"}`."""
         return self._port.job_traces(self.job_id)
 
     def is_running(self) -> bool:
@@ -126,51 +126,53 @@ class JobContext:
         return self.status == JobStatus.CANCELLED
 
     def set_data(self, key: str, value: Any) -> None:
-        """Keep a JSON value with the job. Raises `PayloadError` naming the path."""
+        """Store a JSON value with the job. Raises `PayloadError` with the path of a bad value."""
         check_key(key, "key")
         self._port.set_job_data(self.job_id, key, payload.encode(value, root=f"data.{key}"))
 
     def get_data(self, key: str, default: Any = None) -> Any:
-        """A copy of a value that was set, or `default`."""
+        """Return a copy of a stored value, or `default` if there is none."""
         text = (self._now().data or {}).get(key)
         return default if text is None else payload.decode(text)
 
     def increment(self, key: str, by: float = 1) -> None:
-        """Add `by` to a number in the job's data; absent counts as 0. Exact at any concurrency."""
+        """Add `by` to a number in the job's data. A missing key counts as 0. Exact at any concurrency."""
         check_key(key, "key")
         check_number(by)
         self._port.increment_job_data(self.job_id, key, by)
 
     def trace(self, routine_id: str, action: str, details: Any = None) -> None:
-        """Record a line of this job's story. It is kept even when the activation fails."""
+        """Add an entry to the trace log of this job. It is kept even when the activation fails."""
         self._port.trace_job(self.job_id, routine_id, action, details)
 
     def complete(self, status: str = "completed", error: str | None = None, result: Any = None) -> None:
-        """End the job now; what still waits for it is cancelled.
+        """End the job now. Its waiting messages are cancelled.
 
-        `status` is `completed`, `failed` or `cancelled`. Inside logic it holds from the activation's commit;
-        outside it is durable on return. Raises `JobEndedError` if it has ended, `ValueError` for another status.
+        `status` is `completed`, `failed` or `cancelled`. Inside logic it takes effect with the activation's
+        commit. Outside logic it is durable on return. Raises `JobEndedError` if the job has already ended,
+        `ValueError` for another status.
         """
         if status not in ENDED_JOB:
-            raise ValueError(f"a job ends as completed, failed or cancelled, not {status!r}")
+            raise ValueError(f"status must be completed, failed or cancelled, not {status!r}")
         if error is not None and not isinstance(error, str):
             raise TypeError(f"error must be a string, not {type(error).__name__}")
         text = None if result is None else payload.encode(result, root="result")
         self._port.complete_job(self.job_id, status, error, text)
 
     def cancel(self, reason: str = "") -> None:
-        """End the job as cancelled; running logic finishes and its outcome is recorded as discarded."""
+        """End the job as cancelled. Running logic finishes, and its outcome is recorded as discarded."""
         self._port.cancel_job(self.job_id, reason)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the job has ended. False after `timeout` seconds; never raises for it.
+        """Wait until the job has ended. Returns False after `timeout` seconds; a timeout raises nothing.
 
-        Waits on while the database does not answer; `DatabaseUnavailableError` if it still does not after `timeout`.
+        Keeps waiting while the database does not answer. Raises `DatabaseUnavailableError` if it still does
+        not answer after `timeout`.
         """
         return self._port.wait_for_job(self.job_id, timeout)
 
     def result(self, timeout: float | None = None) -> Any:
-        """What `complete(result=…)` stored, or None.
+        """Wait for the end, and return the result that `complete(result=…)` stored, or None.
 
         Raises `TimeoutError` after `timeout` seconds, `JobFailedError` if the job failed or was cancelled.
         """
@@ -182,7 +184,7 @@ class JobContext:
         return None if end.result is None else payload.decode(end.result)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything of it as a dict: job_id, worker_id, flow_id, status, times, metadata, data, error, trace_log."""
+        """Return a dict of job_id, worker_id, flow_id, status, times, metadata, data, error, trace_log."""
         now = self._now()
         return {
             "job_id": self.job_id,

@@ -1,4 +1,4 @@
-"""Tagged JSON back to the values (`routilux.core.payload` tells what a tag is)."""
+"""Turns tagged JSON back into values. `routilux.core.payload` explains tags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from routilux.errors import PayloadError
 
 
 def untagged(value: Any) -> Any:
-    """What orjson read, with the values of its tags. Raises `PayloadError`."""
+    """Replace the tags in parsed JSON by their values. Raises `PayloadError`."""
     if isinstance(value, list):
         return [untagged(item) for item in value]
     if not isinstance(value, dict):
@@ -37,7 +37,7 @@ def _read(tag: str, read: Callable[[Any], Any], item: Any) -> Any:
         return read(item)
     except PayloadError:
         raise
-    except Exception as error:  # bad text, or whatever a class of the user's raises for it
+    except Exception as error:  # bad text, or any error from a user's class
         raise PayloadError(f"a stored {tag} cannot be read back: {type(error).__name__}: {error}") from error
 
 
@@ -50,7 +50,7 @@ def _plain_key(key: str) -> str:
 
 
 def _class(name: str, fits: Callable[[type], bool]) -> Any:
-    """The class of a tag: only an Enum, a dataclass or a Pydantic model is ever made."""
+    """Return the class of a tag. Only Enums, dataclasses and Pydantic models are allowed."""
     try:
         kind = class_named(name)
     except (ImportError, AttributeError) as error:
@@ -68,7 +68,7 @@ def _enum(item: list[str]) -> Any:
     name, member = item
     kind = _class(name, _is_a(Enum))
     if member not in kind.__members__:
-        raise PayloadError(f"{name} has no member {member!r} any more")
+        raise PayloadError(f"{name} no longer has a member {member!r}")
     return kind[member]
 
 
@@ -88,16 +88,16 @@ def _model(item: list[Any]) -> Any:
 
 
 def class_named(name: str) -> Any:
-    """The class of a tag, `module:qualified.name`."""
+    """Find the class of a tag by its name, `module:qualified.name`."""
     module, _, qualname = name.partition(":")
-    one: Any = sys.modules.get(module) or importlib.import_module(module)
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
     for part in qualname.split("."):
-        one = getattr(one, part)
-    return one
+        found = getattr(found, part)
+    return found
 
 
 def make(kind: type, fields: dict[str, Any]) -> Any:
-    """A dataclass or model of these fields; raises whatever its class raises."""
+    """Make a dataclass or model from these fields. Raises any error that the class raises."""
     if not issubclass(kind, BaseModel):
         return kind(**fields)
     if issubclass(kind, RootModel):

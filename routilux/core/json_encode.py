@@ -1,5 +1,7 @@
-"""Values that JSON cannot say, as tagged JSON (`routilux.core.payload` tells what a tag is): a copy that orjson can take,
-or an error that names the path of what cannot be stored."""
+"""Turns values that JSON does not have into tagged JSON. `routilux.core.payload` explains tags.
+
+The result is a copy that orjson accepts, or an error with the path of the value that cannot be stored.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +20,29 @@ from routilux.core.json_decode import class_named, make
 from routilux.errors import PayloadError
 
 MAX_DEPTH = 200
-MAX_INT_BITS = 14_000  # Python refuses to read more than 4300 digits
-INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what orjson takes
+MAX_INT_BITS = 14_000  # Python does not parse more than 4300 digits
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what orjson accepts
 
 
 def tagged(value: object, path: str, depth: int = 0, above: tuple[int, ...] = ()) -> object:
-    """A copy that orjson can take, tags in it. `path` names the value in errors; `depth`, `above`: what it is in.
+    """Return a copy with tags that orjson accepts.
 
-    Raises `PayloadError` for what cannot be carried.
+    `path`: the name of the value in errors. `depth`: how many containers it is in. `above`: their ids. Raises
+    `PayloadError` for a value that cannot be stored.
     """
     try:
-        return _carried(value, path, depth, above)
+        return _encoded(value, path, depth, above)
     except PayloadError:
         raise
-    except Exception as error:  # whatever a class of the user's own raises when it is looked at
+    except Exception as error:  # a user's class may raise anything when its fields are read
         raise PayloadError(
             f"{path}: {type(value).__name__} cannot be read: {type(error).__name__}", path=path
         ) from error
 
 
-def _carried(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
+def _encoded(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
     match value:
-        case Flag():  # a combination of members has no name to find it by
+        case Flag():  # a combination of members has no name, so its number is stored
             return {"$flag": [_name_of(type(value), path), value.value]}
         case Enum():
             return {"$enum": [_name_of(type(value), path), value.name]}
@@ -56,18 +59,18 @@ def _carried(value: object, path: str, depth: int, above: tuple[int, ...]) -> ob
     if type(value) in _WRITERS:
         tag, write = _WRITERS[type(value)]
         return {tag: write(value, path)}
-    return _carry_compound(value, path, depth, above)
+    return _encode_compound(value, path, depth, above)
 
 
 def _digits(value: int, path: str) -> str:
     if value.bit_length() > MAX_INT_BITS:
         raise PayloadError(
-            f"{path}: an int of {value.bit_length()} bits is too large, use a string", path=path
+            f"{path}: an int of {value.bit_length()} bits is too large; use a string", path=path
         )
     return str(value)
 
 
-def _carry_compound(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
+def _encode_compound(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
     if id(value) in above:
         raise PayloadError(f"{path}: contains itself", path=path)
     if depth >= MAX_DEPTH:
@@ -82,29 +85,27 @@ def _carry_compound(value: object, path: str, depth: int, above: tuple[int, ...]
         case list() | tuple():
             return [tagged(item, f"{path}[{i}]", depth + 1, above) for i, item in enumerate(value)]
         case _ if _has_fields(value):
-            return _carry_fields(value, path, depth, above)
+            return _encode_fields(value, path, depth, above)
     raise PayloadError(f"{path}: {kind_of(value)} is not JSON", path=path)
 
 
-def _carry_fields(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
-    """A model or dataclass by its fields; raises unless its class, given them, makes it again."""
+def _encode_fields(value: object, path: str, depth: int, above: tuple[int, ...]) -> object:
+    """Encode a model or dataclass by its fields. Raises unless its class makes an equal value from them."""
     kind = type(value)
     name, fields = _name_of(kind, path), _fields(value)
-    # a tag, its list and the fields: three levels of JSON
-    carried = {key: tagged(item, f"{path}.{key}", depth + 3, above) for key, item in fields.items()}
+    # the tag, its list and the fields are three levels of JSON
+    encoded = {key: tagged(item, f"{path}.{key}", depth + 3, above) for key, item in fields.items()}
     try:
         again = make(kind, fields)
-    except Exception as error:  # whatever the user's class raises
+    except Exception as error:  # a user's class may raise anything
         raise PayloadError(
             f"{path}: {kind.__name__} cannot be made from its fields: {error}", path=path
         ) from error
     changed = [key for key, item in _fields(again, every=True).items() if item != getattr(value, key)]
     if changed:
         at = f"{path}.{changed[0]}"
-        raise PayloadError(
-            f"{at}: would come back changed, {kind.__name__} makes another value of it", path=at
-        )
-    return {"$model" if isinstance(value, BaseModel) else "$dataclass": [name, carried]}
+        raise PayloadError(f"{at}: would be changed when read back: {kind.__name__} converts it", path=at)
+    return {"$model" if isinstance(value, BaseModel) else "$dataclass": [name, encoded]}
 
 
 def _has_fields(value: object) -> bool:
@@ -112,7 +113,7 @@ def _has_fields(value: object) -> bool:
 
 
 def _fields(value: Any, *, every: bool = False) -> dict[str, Any]:
-    """Name to value; of a dataclass those that its constructor takes, or every one."""
+    """Return names and values. Of a dataclass: the constructor's fields, or with `every` all fields."""
     if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
     return {
@@ -134,7 +135,7 @@ def _text(value: str, path: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise PayloadError(
-            f"{path}: contains a lone surrogate at {error.start}, which is no text", path=path
+            f"{path}: contains a lone surrogate at {error.start}, which is not valid text", path=path
         ) from None
     return str.__str__(value)
 
@@ -151,7 +152,8 @@ def _name_of(kind: type, path: str) -> str:
         is_found = False
     if not is_found:
         raise PayloadError(
-            f"{path}: the class {kind.__qualname__} could not be found again: define it at the top of a module",
+            f"{path}: the class {kind.__qualname__} cannot be found by its name:"
+            " define it at the top level of a module",
             path=path,
         )
     return name
@@ -159,7 +161,7 @@ def _name_of(kind: type, path: str) -> str:
 
 def _write_moment(value: datetime | time, path: str) -> object:
     text, offset = value.isoformat(), value.utcoffset()
-    # a time of a zone that has no offset without a date; and Python reads an offset below a second as none
+    # A time has no date, so its zone may have no offset. Python parses an offset below a second as none.
     if value.tzinfo is not None and (offset is None or type(value).fromisoformat(text).utcoffset() != offset):
         raise PayloadError(f"{path}: {value!r} would lose its time zone: give it a fixed offset", path=path)
     return [text, 1] if value.fold else text

@@ -1,8 +1,8 @@
-"""The slots of one worker in memory. Owned by the engine's thread; no locks.
+"""The slots of one worker in memory. The engine's thread owns them; there are no locks.
 
-A slot keeps a *window*: the first waiting messages by seq, as many as fit. The rest stays on disk and is read
-a quarter of the window at a time when that runs low, so ten million waiting messages cost disk, not memory. `waiting` counts
-all of them.
+A slot keeps a *window*: the first waiting messages by seq, as many as fit. The other messages stay on disk.
+When the window runs low, the next messages are read, a quarter of a window at a time. So ten million waiting
+messages cost disk, not memory. `waiting` counts all of them.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class SlotQueue:
         self.held_bytes = 0
         self.waiting = 0  # in the window, on disk and in runs: everything not yet consumed
         self.has_more = False
-        self.loaded_to = 0  # every waiting message up to this seq is, or was, in the window
+        self.loaded_to = 0  # every waiting message up to this seq is or was in the window
 
     def push(self, seq: int, job: Job, text: str, now: int, produced_by: int | None) -> None:
-        """A message joins the line. One that does not fit into the window stays on disk."""
+        """Add a new message to the queue. If it does not fit into the window, it stays on disk."""
         self.waiting += 1
         if self.has_more or len(self.items) >= self.window or self.held_bytes > self.window_bytes:
             self.has_more = True
@@ -63,7 +63,7 @@ class SlotQueue:
         self.loaded_to = seq
 
     def load(self, message: Message) -> None:
-        """A message that is counted already enters the window."""
+        """Add a message to the window. It is already counted."""
         self.items.append(message)
         self.held_bytes += len(message.payload)
         self.loaded_to = message.seq
@@ -74,11 +74,11 @@ class SlotQueue:
         return message
 
     def give_back(self, messages: Iterable[Message]) -> None:
-        """Messages that were taken and not used return to their places in the line."""
+        """Put unused messages back to their places in the queue."""
         returned = sorted(messages, key=lambda message: message.seq)
         self.held_bytes += sum(len(message.payload) for message in returned)
         if returned and self.items and returned[-1].seq > self.items[0].seq:
-            # a join takes from the middle of the line; the head must stay the smallest
+            # A join takes from the middle of the queue. The head must keep the smallest seq.
             self.items = deque(sorted([*returned, *self.items], key=lambda message: message.seq))
         else:
             self.items.extendleft(reversed(returned))
@@ -95,11 +95,11 @@ class SlotQueue:
 
     @property
     def room(self) -> tuple[int, int]:
-        """So many messages and bytes are read on at once."""
+        """How many messages and bytes the next read may bring."""
         return max(1, self.window // 4), max(1, self.window_bytes - self.held_bytes)
 
     def widen(self, by: int) -> None:
-        """What is held does not do, so more is read until it does: a join looks for a partner, a batch is large."""
+        """Make the window larger: a join still needs a partner, or a batch is larger than the window."""
         if self.has_more:
             self.window = 4 * len(self.items) + by
             self.window_bytes = 4 * self.held_bytes + WINDOW_BYTES
@@ -111,12 +111,21 @@ class SlotQueue:
 
 
 class RoutineCell:
-    """One routine of one worker: its slots, what runs of it, what has come back into its line."""
+    """One routine of one worker: its slots, its runs, and its requeued batches."""
 
     __slots__ = (
-        "compiled", "is_asked", "is_ready", "last_fired_at", "needs_purge", "reruns", "routine_id", "runs", "slots", "wake_at",
+        "compiled",
+        "is_asked",
+        "is_ready",
+        "last_fired_at",
+        "needs_purge",
+        "reruns",
+        "routine_id",
+        "runs",
+        "slots",
+        "wake_at",
         "worker",
-    )  # fmt: skip
+    )
 
     def __init__(self, worker: WorkerCell, compiled: CompiledRoutine, window: int = WINDOW) -> None:
         self.worker = worker
@@ -129,7 +138,7 @@ class RoutineCell:
         self.runs: list[Run] = []
         self.is_ready = False
         self.needs_purge = False  # a job with messages in the windows was paused or has ended
-        self.is_asked = False  # a custom policy has declined; it is asked again when something arrives
+        self.is_asked = False  # a custom policy said no; it is called again when a message arrives
         self.wake_at: int | None = None  # a policy's own timer, µs
         self.last_fired_at: int | None = None
 
@@ -138,7 +147,7 @@ class RoutineCell:
         return self.compiled.call is not None and self.compiled.policy is not None
 
     def messages(self) -> Iterator[Message]:
-        """All that are in memory: in the windows, come back into line, or handed to an executor."""
+        """All messages in memory: in the windows, in requeued batches, or in runs of an executor."""
         for queue in self.slots.values():
             yield from queue.items
         for rerun in self.reruns:
@@ -179,7 +188,7 @@ class WorkerCell:
         "suspects",
         "timed_count",
         "worker_id",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -202,24 +211,24 @@ class WorkerCell:
         self.next_n = 1
         self.deaths = 0
         self.state: dict[str, Texts] = {}
-        self.jobs: dict[int, Job] = {}  # open ones; those of messages on disk only until `drop_idle_jobs`
+        self.jobs: dict[int, Job] = {}  # open jobs; `drop_idle_jobs` drops those with messages on disk only
         self.jobs_limit = MOST_IDLE_JOBS
         self.routines = {rid: RoutineCell(self, compiled, window) for rid, compiled in flow.routines.items()}
-        self.timed_count = 0  # parked with a due time: they will come back by themselves
-        self.held_count = 0  # parked until somebody acts: paused, unroutable
+        self.timed_count = 0  # parked with a due time: requeued without an operator
+        self.held_count = 0  # parked until an operator acts: paused, unroutable
         self.suspects: dict[int, tuple[int, int]] = {}  # seq -> (deaths, not before)
-        self.lock_tries: dict[int, int] = {}  # parked row -> how often a stranger's lock was in its way
+        self.lock_tries: dict[int, int] = {}  # parked row -> how often another transaction's lock blocked it
         self.is_forgotten = False
         self.refreshed_at = 0
         self.idle_since: float | None = None
 
     def purge_soon(self) -> None:
-        """A job was paused or has ended: its messages leave the windows before anything else is taken."""
+        """Call it when a job was paused or has ended: its messages leave the windows before the next pick."""
         for routine in self.routines.values():
             routine.needs_purge = True
 
     def drop_idle_jobs(self) -> None:
-        """Jobs none of whose messages is in memory are read again when one is. Between two commits."""
+        """Drop jobs without messages in memory; they are read again with their messages. Between commits."""
         held = {message.job.no for routine in self.routines.values() for message in routine.messages()}
         self.jobs = {number: job for number, job in self.jobs.items() if number in held}
         self.jobs_limit = len(self.jobs) + max(len(self.jobs), MOST_IDLE_JOBS)
@@ -247,7 +256,7 @@ class WorkerCell:
 
     @property
     def _has_live_reruns(self) -> bool:
-        """Those of jobs that have ended leave when their turn comes."""
+        """Batches of ended jobs do not count: they are removed when their turn comes."""
         routines = self.routines.values()
         held = (message for routine in routines for rerun in routine.reruns for message in rerun.messages)
         return any(not message.job.has_ended for message in held)

@@ -1,7 +1,7 @@
-"""What waits and what it belongs to: the live records that the engine keeps for the workers it owns.
+"""Messages and jobs: the live records that the engine keeps for the workers it owns.
 
-Payloads, state and job data are kept as JSON text: frozen by nature, shared without copying, and just what the
-database holds. Logic gets a freshly decoded copy each time it asks.
+Payloads, state and job data are JSON texts. A text cannot change, is shared without a copy, and is exactly
+what the database stores. Each read by logic decodes a fresh copy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from routilux.core.states import JobStatus
 
 
 class Job:
-    """A live job. An ended one stays ended for ever: sending a dead letter again loads a new record."""
+    """A live job. An ended job stays ended: a retry of its dead letter loads a new record."""
 
     __slots__ = (
         "active_us",
@@ -56,11 +56,11 @@ class Job:
         self.error: str | None = None
         self.started_at: int | None = None
         self.ended_at: int | None = None
-        self.active_us = 0  # at work, as far as that is measured: see `routilux.engine.job_timeouts`
-        self.parked_count = 0  # so many of the open ones are parked
+        self.active_us = 0  # measured time at work; see `routilux.engine.job_timeouts`
+        self.parked_count = 0  # how many of the open messages are parked
         self.is_new = True
         self.is_touched = False
-        self.has_details = False  # data, a result, an error or the status of a routine was ever set
+        self.has_details = False  # data, a result, an error or a routine's status was ever set
 
     @property
     def has_ended(self) -> bool:
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def ends_now(self) -> bool:
-        """It ends with the commit in the making, which counts its messages out of their slots."""
+        """It ends with the current commit, which subtracts its messages from the counts of their slots."""
         return self.ended_at is not None and self.is_touched
 
 
@@ -86,13 +86,13 @@ class Message:
         self.payload = payload
         self.created_at = created_at
         self.produced_by = produced_by
-        self.deaths: int | None = None  # a number: it was in flight when an owner died, so it runs alone
+        self.deaths: int | None = None  # if set: it was in flight when its owner died, so it runs alone
         self.not_before = 0
 
 
 @dataclass(slots=True)
 class Rerun:
-    """A batch that has come back into line (a retry, a dead letter sent again): same messages, same policy message."""
+    """A requeued batch (a retry, or a retried dead letter), with the same messages and policy message."""
 
     key: int  # seq of its parked row
     line: int
@@ -104,7 +104,7 @@ class Rerun:
 
 
 class Activation:
-    """One run of logic that was decided: over which messages, for which job."""
+    """One planned run of logic: which messages, for which job."""
 
     __slots__ = ("attempt", "job", "messages", "policy_message", "reason_text", "rerun")
 
@@ -130,7 +130,7 @@ class Activation:
 
 
 def jobs_of(activation: Activation) -> list[Job]:
-    """The jobs among its messages, each once."""
+    """Return the jobs of its messages, each once."""
     if len(activation.messages) == 1:
         return [activation.messages[0].job]
     return list({message.job.no: message.job for message in activation.messages}.values())

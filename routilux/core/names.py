@@ -1,4 +1,4 @@
-"""Names and keys: they are columns, and parts of addresses, so they must be texts that every database stores."""
+"""Checks for names and keys. They are columns and parts of addresses, so every database must store them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ MAX_NAME_BYTES = 512
 
 
 def check_name(name: object, what: str) -> None:
-    """Raises `TypeError` for what is no string, `DefinitionError` for one that cannot be a name; `what` is said in it."""
+    """Raises `TypeError` if `name` is not a string, `DefinitionError` if it is not valid.
+
+    `what`: how the error calls it.
+    """
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a string, not {type(name).__name__}")
     if not name:
@@ -23,9 +26,9 @@ def check_name(name: object, what: str) -> None:
 
 
 def check_key(key: object, what: str) -> None:
-    """A key of state or data, or the id that state is kept under: any text that can be stored, also an empty one.
+    """Check a key of state or data, or the id of a state. Any text that can be stored is valid, even "".
 
-    Raises `TypeError` for what is no string, `PayloadError` for one that no database stores.
+    Raises `TypeError` if it is not a string, `PayloadError` if no database can store it.
     """
     if type(key) is str and key.isascii() and "\x00" not in key:
         return
@@ -35,7 +38,7 @@ def check_key(key: object, what: str) -> None:
 
 
 def check_number(by: object) -> None:
-    """What a number in state or data grows by. Raises `TypeError`, or `PayloadError` for NaN and the infinities."""
+    """Check an increment. Raises `TypeError` if it is not a number, `PayloadError` for NaN and infinity."""
     if type(by) is int:
         return
     if not isinstance(by, (int, float, Decimal)):

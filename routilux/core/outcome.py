@@ -1,4 +1,4 @@
-"""What an activation wants to write, as data: collected while logic runs, turned into rows by the engine."""
+"""What an activation wants to write, as data. Logic fills it, and the engine turns it into rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from routilux.core.message import Activation
 MAX_ERROR_TEXT = 32_768
 
 
-# Made once or more in most activations: frozen ones, which cost three times as much, are only what is rarer.
+# Most activations make these two. They are not frozen, since a frozen dataclass costs three times as much.
 @dataclass(slots=True)
 class Replace:
-    """Routine state is now exactly this; the texts are shared, so nobody changes them."""
+    """The new routine state, complete. The texts are shared, so they must not be changed."""
 
     routine: str
     texts: dict[str, str]
@@ -23,7 +23,7 @@ class Replace:
 
 @dataclass(slots=True)
 class Increment:
-    """A number in routine state grows."""
+    """Add to a number in routine state."""
 
     routine: str
     key: str
@@ -58,7 +58,7 @@ class Trace:
     at: int
 
     def shown(self) -> dict[str, Any]:
-        """As `JobContext.trace_log` gives it."""
+        """Return it in the form of `JobContext.trace_log`."""
         return {
             "timestamp": self.at / 1e6,
             "routine_id": self.routine,
@@ -87,10 +87,10 @@ class Failure:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """As Python prints it, without the carets below the lines.
+    """Return the traceback as Python prints it, without the carets below the lines.
 
-    Carets are placed with `ast.parse`, and CPython up to 3.12 counts the depth of that in one place for all threads
-    (python/cpython#106905): logic that parses code in another thread would see a `SystemError` that is ours.
+    Python places carets with `ast.parse`. CPython up to 3.12 has one counter of its depth for all threads
+    (python/cpython#106905). Logic that parses code in another thread would get a `SystemError` caused by us.
     """
     formatted = tracebacks.TracebackException.from_exception(error)
     chain = [formatted]
@@ -103,14 +103,14 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What it says, or that it cannot."""
+    """Return the text of an error, or a note that it has none."""
     try:
         return str(error)
-    except Exception as broken:  # a user's __str__ may itself raise
+    except Exception as broken:  # a user's __str__ may raise
         return f"<{type(error).__name__} whose text cannot be made: {type(broken).__name__}>"
 
 
-# Most activations leave most of their lists empty, and a list costs more than the activation's row.
+# Most activations leave most lists empty, and a list costs more than the activation's row.
 _NOTHING: Any = ()
 
 
@@ -118,14 +118,24 @@ class Outcome:
     """Everything one activation wants to write."""
 
     __slots__ = (
-        "activation", "emits", "ended_at", "failure", "job", "job_end", "run", "started_at", "state", "traces", "writes",
-    )  # fmt: skip
+        "activation",
+        "emits",
+        "ended_at",
+        "failure",
+        "job",
+        "job_end",
+        "run",
+        "started_at",
+        "state",
+        "traces",
+        "writes",
+    )
 
     def __init__(self, activation: Activation, started_at: int, ended_at: int = 0, run: Any = None) -> None:
         self.activation = activation
         self.started_at = started_at
         self.ended_at = ended_at
-        self.run = run  # a `Run`; None: it failed without running
+        self.run = run  # a `Run`, or None if it failed without running
         self.failure: Failure | None = None
         self.emits: list[tuple[str, str, str]] = _NOTHING  # target routine, slot, JSON text
         self.state: list[Replace | Increment] = _NOTHING
@@ -135,7 +145,7 @@ class Outcome:
         self.traces: list[Trace] = _NOTHING
 
     def fail(self, error: BaseException) -> None:
-        """Throw away what it wanted to write; its traces stay."""
+        """Record the failure and drop everything but the traces."""
         self.failure = Failure.of(error)
         self.emits = self.state = self.job = self.writes = _NOTHING
         self.job_end = None

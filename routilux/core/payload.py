@@ -1,12 +1,13 @@
-"""Values to JSON text and back.
+"""Turns values into JSON text and back.
 
-Plain JSON goes through one `orjson.dumps`. What JSON cannot say (datetime, Decimal, UUID, bytes, Enum, dataclass,
-Pydantic model, an int beyond 64 bits) is carried in a tag, a one-key object like `{"$datetime": "…"}` (tagging),
-and brought back by `decode` (untagging); keys of the user's own that begin with `$` get a second one. Everything else is
-refused with the path to it: orjson alone would turn NaN into null and an Enum into its value.
+Plain JSON takes one `orjson.dumps`. Types that JSON does not have (datetime, Decimal, UUID, bytes, Enum,
+dataclass, Pydantic model, an int beyond 64 bits) are stored in a tag, an object with one key like
+`{"$datetime": "…"}`. `decode` turns tags back into values. A user's key that begins with `$` gets a second
+`$`. All other values raise an error with their path: orjson alone would turn NaN into null and an Enum into
+its value.
 
-The law: `decode(encode(x)) == x`, of the same types, or `encode` raises. Four things come back as the JSON they are
-like: a tuple as a list, a mapping as a dict, a subclass of str, int or float as its base, a time zone as its offset.
+The law: `decode(encode(x)) == x`, with the same types, or `encode` raises. There are four exceptions: a tuple
+becomes a list, a mapping a dict, a subclass of str, int or float its base, and a time zone its offset.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def encode(value: object, *, root: str = "data", limit: int | None = None) -> str:
-    """`value` as JSON text. `limit`: bytes of UTF-8.
+    """Return `value` as JSON text. `limit`: bytes of UTF-8.
 
-    Raises `PayloadError` naming the path of what cannot be stored, `PayloadTooLargeError` above the limit.
+    Raises `PayloadError` with the path of a bad value, `PayloadTooLargeError` above the limit.
     """
     if type(value) is int and INT_MIN <= value <= INT_MAX:
-        return str(value)  # counters are most of what state is made of
-    carried = value if _is_plain(value, 0) else tagged(value, root)
+        return str(value)  # most state values are counters
+    plain = value if _is_plain(value, 0) else tagged(value, root)
     try:
-        raw = orjson.dumps(carried)
+        raw = orjson.dumps(plain)
     except orjson.JSONEncodeError:
-        # a lone surrogate, or an int beyond 64 bits: the slow walk names it or carries it
+        # a lone surrogate or an int beyond 64 bits: the slow walk raises an error or makes a tag
         raw = orjson.dumps(tagged(value, root))
     if b"\\u0000" in raw:
-        # names U+0000, or finds the six characters \u0000 in a text, which are fine
+        # raises for U+0000; the six characters \u0000 in a text are valid
         tagged(value, root)
     if limit is not None and len(raw) > limit:
         raise PayloadTooLargeError(root, len(raw), limit)
@@ -45,18 +46,18 @@ def encode(value: object, *, root: str = "data", limit: int | None = None) -> st
 
 
 def encode_object(value: object, *, root: str = "data", limit: int | None = None) -> str:
-    """The same for a value that must be a mapping, as every message is."""
+    """Same as `encode`, for a value that must be a mapping. Every message is one."""
     if type(value) is not dict:
         value = as_dict(value, root)
     return encode(value, root=root, limit=limit)
 
 
 def as_dict(value: object, root: str) -> dict[Any, Any]:
-    """Any mapping as a dict. Raises `PayloadError`."""
+    """Return any mapping as a dict. Raises `PayloadError`."""
     try:
         if isinstance(value, Mapping):
             return dict(value)
-    except Exception as error:  # whatever a class of the user's own raises
+    except Exception as error:  # a user's class may raise anything
         raise PayloadError(
             f"{root}: {type(value).__name__} cannot be read: {type(error).__name__}", path=root
         ) from error
@@ -64,8 +65,11 @@ def as_dict(value: object, root: str) -> dict[Any, Any]:
 
 
 def decode(text: str | bytes) -> Any:
-    """The value that was encoded. Raises `PayloadError` for text that `encode` did not write, and when the class of a
-    tag cannot be found or no longer takes what was stored."""
+    """Return the value that was encoded.
+
+    Raises `PayloadError` if `encode` did not write the text, or if the class of a tag cannot be found or no
+    longer accepts the stored fields.
+    """
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -79,14 +83,17 @@ def decode(text: str | bytes) -> Any:
 
 
 def escape_text(text: str, most: int | None = None) -> str:
-    """Any text as one that both databases store: U+0000 and lone surrogates made visible, cut after `most` characters."""
+    """Return a text that both databases can store, cut after `most` characters.
+
+    U+0000 and lone surrogates become visible escapes.
+    """
     if most is not None and len(text) > most:
         text = text[:most] + "…"
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """Whether orjson alone does the right thing. The hot path: one tight walk, scalars without a call."""
+    """Return whether orjson alone encodes it correctly. This is the hot path: scalars cost no call."""
     kind = type(value)
     if kind is dict:
         if depth >= MAX_DEPTH:

@@ -1,7 +1,8 @@
-"""Activation policies: when a routine runs, and over which of its waiting items.
+"""Activation policies: when a routine runs, and with which of its waiting items.
 
-The engine recognises the built-in ones by type and applies them to its own queues (`choosing`); called directly,
-each answers `(activate, {slot: [item, …]}, message)` over `Slot` views, as user policies do.
+The engine recognises built-in policies by type and applies them to its own queues (see `selection`). Called
+directly, a policy reads `Slot` views and returns `(activate, {slot: [item, …]}, message)`, as user policies
+do.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ NO: Answer = (False, {}, None)
 
 @dataclass(frozen=True, slots=True)
 class ImmediatePolicy:
-    """One message each, in order; `max_items` above 1: up to so many consecutive messages of the same job."""
+    """One message each, in order. `max_items` above 1: up to that many consecutive messages of one job."""
 
     max_items: int = 1
 
@@ -43,7 +44,7 @@ class ImmediatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class AllSlotsReadyPolicy:
-    """One message of each slot, by position; `by_job`: of the same job."""
+    """One message of each slot, by position. `by_job`: all of the same job."""
 
     by_job: bool = False
 
@@ -66,7 +67,10 @@ class AllSlotsReadyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class BatchSizePolicy:
-    """When any slot has `size` messages (a number, or a function of slots and worker state): up to `size` of each."""
+    """Runs when any slot has `size` messages, with up to `size` of each slot.
+
+    `size` is a number, or a function of slots and worker state.
+    """
 
     size: int | Callable[..., int]
     max_wait_s: float | None = None
@@ -74,7 +78,7 @@ class BatchSizePolicy:
     def __call__(self, slots: Slots, worker_state: WorkerState | None = None) -> Answer:
         size = self.size if isinstance(self.size, int) else self.size(slots, worker_state)
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise PolicyError(f"batch_size_policy: the size must be a number from 1 up, not {size!r}")
+            raise PolicyError(f"batch_size_policy: the size must be an integer, 1 or more, not {size!r}")
         if not any(slot.get_unconsumed_count() >= size for slot in slots.values()):
             return NO
         taken = {
@@ -95,7 +99,7 @@ class BatchSizePolicy:
 
 @dataclass(frozen=True, slots=True)
 class TimeIntervalPolicy:
-    """At most once per interval, over everything that waits."""
+    """Runs at most once per interval, with all waiting messages."""
 
     interval_s: float
 
@@ -119,9 +123,9 @@ class TimeIntervalPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CustomPolicy:
-    """The user's own function `(slots, worker_state) -> bool | (bool, {slot: [item, …]}, message)`.
+    """A user function `(slots, worker_state) -> bool | (bool, {slot: [item, …]}, message)`.
 
-    It is asked again after each activation and when something arrives. True alone takes everything that waits.
+    It is called again after each activation and when a message arrives. A plain True takes all messages.
     """
 
     fn: Callable[..., Any]
@@ -135,12 +139,13 @@ class CustomPolicy:
             return True, taken, {"reason": "custom_policy_met"}
         if not (isinstance(answer, tuple) and len(answer) == 3 and isinstance(answer[1], Mapping)):
             raise PolicyError(
-                f"a policy answers with a bool or (bool, {{slot: [item, …]}}, message), not {type(answer).__name__}"
+                "a policy must return a bool or (bool, {slot: [item, …]}, message),"
+                f" not {type(answer).__name__}"
             )
         return bool(answer[0]), _all(slots, dict(answer[1])), answer[2]
 
     def describe(self) -> dict[str, Any]:
-        return {"type": "custom", "description": getattr(self.fn, "__name__", "a function of the user's own")}
+        return {"type": "custom", "description": getattr(self.fn, "__name__", "a user function")}
 
 
 Policy = ImmediatePolicy | AllSlotsReadyPolicy | BatchSizePolicy | TimeIntervalPolicy | CustomPolicy
@@ -151,20 +156,20 @@ def _all(slots: Slots, taken: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def as_policy(policy: object) -> Policy:
-    """A built-in policy, or a user's callable as one. Raises `PolicyError` for anything else."""
+    """Return a built-in policy, or wrap a user's callable. Raises `PolicyError` for anything else."""
     if isinstance(policy, Policy):
         return policy
     if callable(policy):
         return CustomPolicy(policy)
     raise PolicyError(
-        f"an activation policy is a function of (slots, worker_state), not {type(policy).__name__}"
+        f"an activation policy must be a function of (slots, worker_state), not {type(policy).__name__}"
     )
 
 
 def evaluate(policy: Policy, slots: Slots, worker_state: WorkerState) -> tuple[list[int], Any] | None:
-    """Ask a policy that is user code. The seqs of what it consumed and its message; None: not now.
+    """Call a policy that is user code. Returns the consumed seqs and its message, or None if it said no.
 
-    It must consume what it takes: a policy that says yes and takes nothing would run for ever on nothing.
+    A policy that says yes must consume items. Otherwise the routine would run without messages in a loop.
     """
     activate, _, message = policy(slots, worker_state)
     if not activate:
@@ -172,13 +177,14 @@ def evaluate(policy: Policy, slots: Slots, worker_state: WorkerState) -> tuple[l
     seqs = [point.seq for slot in slots.values() for point in slot.consumed]
     if not seqs:
         raise PolicyError(
-            "the policy says yes but consumed nothing: take items with slot.consume_one_new() or slot.consume_all_new()"
+            "the policy says yes but consumed nothing: take items with slot.consume_one_new()"
+            " or slot.consume_all_new()"
         )
     return seqs, message
 
 
 def seconds_of(value: float | timedelta, name: str) -> float:
-    """A positive duration. Raises `PolicyError` naming the argument."""
+    """Return a positive duration in seconds. Raises `PolicyError` with the name of the argument."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds <= LONGEST_DELAY_S:

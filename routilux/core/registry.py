@@ -10,7 +10,7 @@ from routilux.errors import DefinitionError, FlowNotFoundError
 
 
 class FlowRegistry:
-    """Names for flows. Registering under a name keeps the flow; `register` alone does not keep it alive."""
+    """Flows by name and by id. `register_by_name` keeps the flow alive, `register` alone does not."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Flow] = {}
@@ -19,10 +19,13 @@ class FlowRegistry:
     @staticmethod
     def get_instance() -> FlowRegistry:
         """The registry of the process."""
-        return _OF_THE_PROCESS
+        return _PROCESS_REGISTRY
 
     def register(self, flow: Flow) -> None:
-        """Make a flow known under its `flow_id`. Raises `TypeError` without one, `DefinitionError` if it is taken."""
+        """Register a flow under its `flow_id`.
+
+        Raises `TypeError` if it has none, `DefinitionError` if another flow has the id.
+        """
         if not isinstance(flow, Flow) or flow.flow_id is None:
             raise TypeError("register takes a Flow with a flow_id; register_by_name() gives it one")
         known = self._by_id.get(flow.flow_id)
@@ -31,9 +34,10 @@ class FlowRegistry:
         self._by_id[flow.flow_id] = flow
 
     def register_by_name(self, name: str, flow: Flow, *, replace: bool = False) -> None:
-        """Make a flow known under a name; the same flow again is a no-op.
+        """Register a flow under a name. The same flow again is a no-op.
 
-        Raises `DefinitionError` when another flow has the name, unless `replace`. A flow without id gets the name as id.
+        A flow without an id gets the name as id. Raises `DefinitionError` if another flow has the name,
+        unless `replace` is set.
         """
         if not isinstance(flow, Flow):
             raise TypeError(f"register_by_name takes a Flow, not {type(flow).__name__}")
@@ -41,7 +45,7 @@ class FlowRegistry:
         known = self._by_name.get(name)
         if known is not None and known is not flow and not replace:
             raise DefinitionError(
-                f"Flow name {name!r} is already registered; replace=True puts another in its place"
+                f"Flow name {name!r} is already registered; pass replace=True to replace the flow"
             )
         self._by_name[name] = flow
         if flow.flow_id is None:
@@ -55,22 +59,22 @@ class FlowRegistry:
         return self._by_name.get(name)
 
     def resolve(self, name: str) -> Flow:
-        """By name first, then by id. Raises `FlowNotFoundError`."""
+        """Find a flow by name first, then by id. Raises `FlowNotFoundError`."""
         flow = self._by_name.get(name) or self._by_id.get(name)
         if flow is None:
             raise FlowNotFoundError(name)
         return flow
 
     def names(self) -> list[str]:
-        """Every name and id that resolves."""
+        """Return every name and id that `resolve` finds."""
         return list(dict.fromkeys([*self._by_name, *self._by_id]))
 
     def list_all(self) -> list[Flow]:
-        """Every flow that is known, once."""
+        """Return every known flow, once."""
         return list({id(flow): flow for flow in [*self._by_name.values(), *self._by_id.values()]}.values())
 
     def unregister_by_name(self, name: str) -> bool:
-        """Forget a name; False if there was none."""
+        """Remove a name. Returns False if it was not registered."""
         flow = self._by_name.pop(name, None)
         if flow is not None and flow.flow_id is not None and self._by_id.get(flow.flow_id) is flow:
             del self._by_id[flow.flow_id]
@@ -81,7 +85,7 @@ class FlowRegistry:
         self._by_id.clear()
 
 
-_OF_THE_PROCESS = FlowRegistry()
+_PROCESS_REGISTRY = FlowRegistry()
 
 
 def get_flow_registry() -> FlowRegistry:

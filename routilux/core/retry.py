@@ -1,4 +1,4 @@
-"""What to do about an error: (error, attempt, handler, now) -> decision. Pure."""
+"""Decides what to do after an error: (error, attempt, handler, now) -> decision. A pure function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from routilux.errors import GiveUp, RetryLater
 
 class DecisionKind(StrEnum):
     FAIL = "fail"  # STOP: dead letter, job failed
-    CONTINUE = "continue"  # consumed, recorded, the job goes on
+    CONTINUE = "continue"  # consumed, recorded, the job continues
     SKIP = "skip"  # consumed, the routine is skipped for the job
     RETRY = "retry"  # again at due_at, an attempt is counted
     LATER = "later"  # again at due_at, no attempt is counted
@@ -30,7 +30,7 @@ class Decision:
 def decide(
     error: BaseException, attempt: int, handler: ErrorHandler, now: float, *, random: Callable[[], float]
 ) -> Decision:
-    """`attempt` counts from 1; `random` gives a number in [0, 1) for the jitter."""
+    """Decide. `attempt` counts from 1. `random` returns a number in [0, 1) for the jitter."""
     if isinstance(error, GiveUp):
         return Decision(DecisionKind.DEAD)
     if isinstance(error, RetryLater):
@@ -48,11 +48,11 @@ def decide(
 
 
 def delay(handler: ErrorHandler, attempt: int) -> float:
-    """Seconds before the rerun that follows this attempt, without jitter."""
+    """Return the seconds between this attempt and the next one, without jitter."""
     try:
         seconds = handler.retry_delay * handler.retry_backoff ** (attempt - 1)
     except OverflowError:
         seconds = float("inf")
     ceiling = handler.max_retry_delay
-    # a year: far enough, and still a date
+    # a year by default: long enough, and the due time still fits into a datetime
     return min(seconds, ceiling if ceiling is not None else 365 * 86_400.0)

@@ -1,4 +1,4 @@
-"""`Routine`: slots in, events out, logic between them."""
+"""`Routine`: input slots, output events, and the logic between them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from routilux.errors import ConfigReadOnlyError, DefinitionError, RemovedNameErr
 
 @dataclass(frozen=True, slots=True)
 class ExecutionContext:
-    """Where logic runs."""
+    """The flow, routine, worker and job for which logic runs."""
 
     flow_id: str
     routine_id: str
@@ -33,8 +33,8 @@ class ExecutionContext:
 class Routine:
     """A building block of flows. Subclass it: add slots and events in `__init__`, set logic and a policy.
 
-    Without an activation policy or without logic a routine never runs. Constructors should take no parameters (use
-    `set_config`): a routine that does cannot be rebuilt in another process.
+    Without an activation policy or without logic, a routine never runs. The constructor should take no
+    parameters: otherwise another process cannot rebuild the routine. Use `set_config` instead.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Routine:
         self._policy: Policy | None = None
         self._error_handler: ErrorHandler | None = None
         self._concurrency = 1
-        self._version = 0  # grows with every change, so that a flow knows when to compile again
+        self._version = 0  # every change adds 1, so a flow knows when to compile again
 
     @property
     def _id(self) -> str:
@@ -66,11 +66,14 @@ class Routine:
         model: type[BaseModel] | None = None,
         **removed: object,
     ) -> Slot:
-        """A new input; see `Slot` for the parameters. Raises `DefinitionError` for a name that is taken or bad limits."""
+        """Add an input. `Slot` explains the parameters.
+
+        Raises `DefinitionError` if the name is taken or a limit is bad.
+        """
         if removed:
             raise RemovedNameError(
                 f"add_slot({', '.join(removed)}=…)",
-                "set_logic() takes the function, set_activation_policy() says when",
+                "set_logic() takes the function, set_activation_policy() sets when it runs",
             )
         check_name(name, "a slot's name")
         if name in self.slots:
@@ -80,7 +83,10 @@ class Routine:
         return self.slots[name]
 
     def add_event(self, name: str, output_params: Sequence[str] | None = None) -> Event:
-        """A new output; `output_params` documents what it is emitted with. Raises `DefinitionError` for a taken name."""
+        """Add an output. `output_params` documents the names of the emitted values.
+
+        Raises `DefinitionError` if the name is taken.
+        """
         check_name(name, "an event's name")
         if name in self.events:
             raise DefinitionError(f"Event {name!r} already exists in {type(self).__name__}")
@@ -100,26 +106,29 @@ class Routine:
         return self.events.get(name)
 
     def set_logic(self, logic: Callable[..., Any]) -> Routine:
-        """The function to run; see `routilux.core.logic_signature` for its forms. Raises `LogicSignatureError`."""
+        """Set the function to run. `routilux.core.logic_signature` explains its two forms.
+
+        Raises `LogicSignatureError`.
+        """
         forms.normalize(logic, list(self.slots))
         self._logic = logic
         self._changed()
         return self
 
     def set_activation_policy(self, policy: Callable[..., Any]) -> Routine:
-        """When to run, and over what: one of `routilux.activation_policies`, or your own function."""
+        """Set when to run and with which items. See `routilux.activation_policies`, or pass a function."""
         self._policy = as_policy(policy)
         self._changed()
         return self
 
     def get_activation_policy_info(self) -> dict[str, Any]:
-        """`{"type", "description", …}` of the policy; type `none` when there is none."""
+        """Return `{"type", "description", …}` of the policy. Without a policy the type is `none`."""
         if self._policy is None:
             return {"type": "none", "description": "no activation policy: the routine never runs"}
         return self._policy.describe()
 
     def set_error_handler(self, handler: ErrorHandler) -> Routine:
-        """What to do when logic raises; goes before the flow's handler."""
+        """Set what to do when logic raises. It overrides the flow's handler."""
         if not isinstance(handler, ErrorHandler):
             raise TypeError(f"set_error_handler takes an ErrorHandler, not {type(handler).__name__}")
         self._error_handler = handler
@@ -132,19 +141,19 @@ class Routine:
     def set_as_critical(
         self, max_retries: int = 3, retry_delay: float = 1.0, retry_backoff: float = 2.0
     ) -> Routine:
-        """The job cannot do without it: retry, then fail the job."""
+        """The job needs this routine: after an error retry, then fail the job."""
         return self.set_error_handler(
             ErrorHandler(ErrorStrategy.RETRY, max_retries, retry_delay, retry_backoff, is_critical=True)
         )
 
     def set_as_optional(self, strategy: str | ErrorStrategy = ErrorStrategy.CONTINUE) -> Routine:
-        """The job can do without it: on an error go on."""
+        """The job does not need this routine: after an error continue."""
         return self.set_error_handler(ErrorHandler(strategy))
 
     def set_concurrency(self, n: int) -> Routine:
-        """How many activations of this routine may run at once in one worker; 1 by default, which keeps order."""
+        """Set how many activations of this routine one worker may run at once. The default 1 keeps order."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise DefinitionError(f"concurrency must be a number from 1 up, not {n!r}")
+            raise DefinitionError(f"concurrency must be an integer, 1 or more, not {n!r}")
         self._concurrency = n
         self._changed()
         return self
@@ -154,7 +163,7 @@ class Routine:
         self._call = None
 
     def _normalized(self) -> tuple[forms.Logic | None, bool]:
-        """The logic as the engine calls it, and whether it is async."""
+        """Return the logic in the form that the engine calls, and whether it is async."""
         function = self._logic if self._logic is not None else getattr(self, "logic", None)
         if function is None:
             return None, False
@@ -165,7 +174,7 @@ class Routine:
     # configuration
 
     def set_config(self, **values: Any) -> Routine:
-        """Settings for logic to read. Raises `ConfigReadOnlyError` inside logic."""
+        """Change settings that logic can read. Raises `ConfigReadOnlyError` inside logic."""
         if current_activation() is not None:
             raise ConfigReadOnlyError
         self._config.update(values)
@@ -175,7 +184,7 @@ class Routine:
         return self._config.get(key, default)
 
     def config(self) -> dict[str, Any]:
-        """A copy of all settings."""
+        """Return a copy of all settings."""
         return dict(self._config)
 
     get_all_config = config
@@ -183,10 +192,10 @@ class Routine:
     # inside logic
 
     def emit(self, event_name: str, runtime: object = None, worker_state: object = None, **data: Any) -> None:
-        """Send `data`, as one dict, to every slot the event is connected to; it goes in with the activation's commit.
+        """Send `data`, as one dict, to every slot connected to the event, in the activation's commit.
 
-        Raises `OutsideLogicError` outside logic, `EventNotFoundError`, `PayloadError` naming the path.
-        `runtime` and `worker_state` are accepted for old programs and not needed.
+        Raises `OutsideLogicError` outside logic, `EventNotFoundError`, and `PayloadError` with the path of a
+        bad value. `runtime` and `worker_state` are ignored; old programs pass them.
         """
         activation = required_activation("emit()")
         activation.emit(self, event_name, data)
@@ -194,31 +203,32 @@ class Routine:
     def write(
         self, statement: object, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> None:
-        """Your own rows, exactly once: a Core `insert`, `update` or `delete` for the runtime's own database.
+        """Write your own rows exactly once: a Core `insert`, `update` or `delete` on the runtime's database.
 
-        It runs inside the activation's commit, in the order of the calls: if the activation does not count, neither
-        does the statement. Returns None. Raises `WriteError` for anything else, `OutsideLogicError` outside logic.
+        Statements run inside the activation's commit, in the order of the calls. If the activation is not
+        committed, neither are they. Returns None. Raises `WriteError` for anything else, `OutsideLogicError`
+        outside logic.
         """
         required_activation("write()").write(statement, parameters)
 
     def get_execution_context(self) -> ExecutionContext | None:
-        """Where logic runs; None outside logic."""
+        """Return the flow, routine, worker and job for which logic runs, or None outside logic."""
         found = current_activation()
         if found is None:
             return None
         return ExecutionContext(found.flow_id, found.routine_id, found.worker_state, found.job)
 
     def get_state(self, worker_state: WorkerState, key: str | None = None, default: Any = None) -> Any:
-        """This routine's own state, or one key of it. Inside logic."""
+        """Return this routine's own state, or one key of it. Inside logic only."""
         state = worker_state.get_routine_state(required_activation("get_state()").routine_id, {})
         return state if key is None else state.get(key, default)
 
     def set_state(self, worker_state: WorkerState, key: str, value: Any) -> None:
-        """Set one key of this routine's own state. Inside logic."""
+        """Set one key of this routine's own state. Inside logic only."""
         self.update_state(worker_state, {key: value})
 
     def update_state(self, worker_state: WorkerState, values: Mapping[str, Any]) -> None:
-        """Set several keys of this routine's own state. Inside logic."""
+        """Set several keys of this routine's own state. Inside logic only."""
         routine_id = required_activation("update_state()").routine_id
         worker_state.update_routine_state(
             routine_id, {**worker_state.get_routine_state(routine_id, {}), **values}

@@ -1,4 +1,4 @@
-"""What is handed to an executor."""
+"""`Run`: the unit of work that the engine gives to an executor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Some activations of one routine, handed to an executor that runs them one after another."""
+    """Activations of one routine. An executor runs them one after another."""
 
     __slots__ = (
         "activations",
@@ -36,19 +36,18 @@ class Run:
     ) -> None:
         self.cell = cell
         self.activations = activations
-        self.is_in_line = is_in_line  # one message each, in the order of their numbers
+        self.is_in_line = is_in_line  # one message each, ordered by seq
         self.is_alone = is_alone
-        self.is_ask = False  # its policy is the user's code: the executor asks it first
+        self.is_ask = False  # its policy is user code: the executor calls it first
         self.snapshot: dict[str, list[Message]] = {}
-        self.running: tuple[Activation, float] | None = (
-            None  # what the executor is at, and since when (monotonic)
-        )
-        self.settled = 0  # outcomes that the engine has taken
-        self.is_broken = False  # an outcome did not go in: those after it run again
+        # the activation that the executor runs now, and its start (monotonic)
+        self.running: tuple[Activation, float] | None = None
+        self.settled = 0  # how many outcomes the engine has applied
+        self.is_broken = False  # an outcome was not committed: the activations after it run again
         self.should_stop = False
 
     def in_flight(self) -> list[object]:
-        """[worker, routine, first seq, last seq, alone, parked row]: who is suspect if this process dies."""
+        """[worker, routine, first seq, last seq, alone, parked row]: the suspects if this process dies."""
         rest = self.activations[self.settled :]
         if self.is_ask:
             seqs = [message.seq for items in self.snapshot.values() for message in items]

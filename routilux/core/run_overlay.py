@@ -1,8 +1,9 @@
-"""What a run has changed and the database does not have yet.
+"""Changes of a run that are not committed yet.
 
-A routine runs ahead of the commits: each activation must see what the one before it left. Scopes are the state
-of a routine (`("state", routine_id)`) and the data of a job (`("job", number)`), each a mapping of key to JSON
-text. The first write of a key to a scope copies it; an activation that fails is undone key by key.
+A run is ahead of the commits, and each activation must see the changes of the activation before it. A scope
+is the state of a routine (`("state", routine_id)`) or the data of a job (`("job", number)`). Each scope maps
+keys to JSON texts. The first write of a key to a scope copies the scope. A failed activation is undone key by
+key.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ Texts = dict[str, str]
 
 
 class Overlay:
-    """Reads fall through to `committed` until a scope is written."""
+    """Reads come from `committed` until a scope is written."""
 
     __slots__ = ("_changed", "_committed", "_own", "_undo")
 
     def __init__(self, committed: Callable[[Scope], Texts | None]) -> None:
         self._committed = committed
         self._changed: dict[Scope, Texts] = {}
-        self._own: set[Scope] = set()  # those whose texts nobody else holds
+        self._own: set[Scope] = set()  # scopes whose texts are not shared
         self._undo: list[tuple[Scope, str | None, str | Texts | None]] = []
 
     def begin(self) -> None:
-        """Start an activation: what follows is kept unless `undo` is called."""
+        """Start an activation. Its changes stay unless `undo` is called."""
         self._undo.clear()
 
     def read(self, scope: Scope) -> Mapping[str, str] | None:
@@ -38,7 +39,7 @@ class Overlay:
         texts[key] = value
 
     def replace(self, scope: Scope, texts: Texts) -> None:
-        """The scope is now these texts, which stay as they are."""
+        """Replace the scope by these texts, which must not be changed."""
         self._undo.append((scope, None, self._changed.get(scope)))
         self._own.discard(scope)
         self._changed[scope] = texts

@@ -1,8 +1,9 @@
-"""What a routine may run next: its policy applied to its slots. Takes messages from the windows; nothing else.
+"""Selects what a routine runs next: applies its policy to its slots. It takes messages from the windows only.
 
-Messages of a job that has ended are dropped on the way (its end swept them in the database, and counted them out of
-the slot); those of a paused job are handed to the engine to be parked, so that they cannot fill the window. A message that was in
-flight when an owner died (a suspect) ends a run: it runs alone.
+Messages of an ended job are dropped: the end of the job already cancelled them in the database and subtracted
+them from the counts of their slots. Messages of a paused job go to the engine, which parks them, so they
+cannot fill the window. A suspect is a message that was in flight when its owner died. It ends a run, since it
+runs alone.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ IMMEDIATE = {"reason": "immediate"}
 
 @dataclass(slots=True)
 class Pick:
-    """What was taken: activations to run in this order, and what is to be parked since its job is paused."""
+    """What was taken: activations to run in this order, and messages to park since their job is paused."""
 
     activations: list[Activation] = field(default_factory=list)
     paused: list[Message] = field(default_factory=list)
     paused_reruns: list[Rerun] = field(default_factory=list)
     is_alone: bool = False
     is_ask: bool = False
-    is_in_line: bool = False  # one message each, in the order of the line
+    is_in_line: bool = False  # one message each, in the order of the queue
 
 
 def pick(cell: RoutineCell, now: int, limit: int, *, is_flushing: bool = False) -> Pick:
-    """Up to `limit` activations that may run now, in order. Sets `cell.wake_at` when a timer will have more."""
+    """Take up to `limit` activations that may run now, in order. Sets `cell.wake_at` if a timer is needed."""
     chosen = Pick()
     cell.wake_at = None
     if cell.needs_purge:
@@ -69,17 +70,17 @@ def _purge(cell: RoutineCell, chosen: Pick) -> None:
 
 
 def is_paused(messages: Iterable[Message]) -> bool:
-    """A batch that has run before waits as a whole while one of its jobs is paused."""
+    """Return whether a requeued batch must wait. The whole batch waits while one of its jobs is paused."""
     return any(message.job.status == JobStatus.PAUSED for message in messages)
 
 
 def may_run(job: Job) -> bool:
-    """False: its messages may not be taken."""
+    """Return whether messages of the job may be taken."""
     return job.status != JobStatus.PAUSED and not job.has_ended
 
 
 def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
-    """A batch that came back into line runs when it is the first of the line. True: nothing else may be taken."""
+    """Take a requeued batch if it is the first of the queue. Returns True if nothing else may be taken."""
     while cell.reruns:
         rerun = cell.reruns[0]
         head = _first(cell)
@@ -111,7 +112,7 @@ def _take_rerun(cell: RoutineCell, chosen: Pick, now: int) -> bool:
 
 
 def _first(cell: RoutineCell) -> SlotQueue | None:
-    """The slot whose head is first in line."""
+    """Return the slot with the first message of all slots."""
     first = None
     for queue in cell.slots.values():
         if queue.items and (first is None or queue.items[0].seq < first.items[0].seq):
@@ -120,12 +121,12 @@ def _first(cell: RoutineCell) -> SlotQueue | None:
 
 
 def newest(messages: Sequence[Message]) -> Job:
-    """The job that an activation over these runs under."""
+    """Return the job that an activation of these messages runs under."""
     return max((message.job for message in messages), key=lambda job: job.no)
 
 
 def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
-    """The hot path: one message each, in the order of the line."""
+    """The hot path: one message each, in the order of the queue."""
     activations = chosen.activations
     chosen.is_in_line = True
     if len(cell.slots) == 1 and not cell.reruns and not cell.worker.suspects:
@@ -159,7 +160,7 @@ def _repeat(
     limit: int,
     take: Callable[[], tuple[list[Message], object] | None],
 ) -> None:
-    """Take batches until the policy has no more, the limit is reached, or a suspect is among them."""
+    """Take batches until the policy has no more, the limit is reached, or a batch has a suspect."""
     while len(chosen.activations) < limit:
         taken = take()
         if taken is None:
@@ -187,7 +188,7 @@ def _take_suspects(
 
 
 def give_back(cell: RoutineCell, messages: list[Message]) -> None:
-    """Messages that were taken return to the front of their slots, in their order."""
+    """Put messages back to the front of their slots, in their order."""
     for name, queue in cell.slots.items():
         queue.give_back(message for message in messages if message.slot == name)
 
@@ -212,7 +213,7 @@ def _one_of_each(cell: RoutineCell) -> tuple[list[Message], object] | None:
 
 
 def _joined(cell: RoutineCell) -> tuple[list[Message], object] | None:
-    """The first job, in the order of the last partner's arrival, with a message in every slot."""
+    """Take one message of each slot for the job whose set was complete first."""
     seen: dict[int, dict[str, Message]] = {}
     arrivals = sorted((m for queue in cell.slots.values() for m in queue.items), key=lambda m: m.seq)
     for message in arrivals:
@@ -229,7 +230,7 @@ def _joined(cell: RoutineCell) -> tuple[list[Message], object] | None:
 def _batch(
     cell: RoutineCell, size: int, max_wait_s: float | None, now: int, is_flushing: bool
 ) -> tuple[list[Message], object] | None:
-    """A slot has `size`, or the oldest has waited long enough, or somebody waits for the end."""
+    """Take a batch: a slot has `size`, or the oldest message is overdue, or a caller waits for all jobs."""
     queues = [queue for queue in cell.slots.values() if queue.items]
     if not queues:
         return None
@@ -246,7 +247,7 @@ def _batch(
 
 
 def _interval(cell: RoutineCell, interval_s: float, now: int) -> tuple[list[Message], object] | None:
-    """At most once per interval; everything that waits."""
+    """Take all waiting messages, at most once per interval."""
     queues = [queue for queue in cell.slots.values() if queue.items]
     if not queues:
         return None

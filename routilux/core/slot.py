@@ -1,6 +1,6 @@
-"""`Slot`: where a routine receives messages. A definition, and the view that policies and tests work on.
+"""`Slot`: an input of a routine. It is a definition, and also the view that policies and tests work on.
 
-The messages themselves belong to a worker and live in the database; a view holds copies of the first of them.
+The messages themselves belong to a worker and live in the database. A view holds copies of the first of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SlotDataPoint:
-    """One item with where it came from; times in seconds since 1970."""
+    """One item and its source. Times are in seconds since 1970."""
 
     data: Any
     emitted_at: float = 0.0
@@ -34,8 +34,8 @@ class SlotDataPoint:
 class Slot:
     """A named input of a routine.
 
-    `max_queue_length`: how many messages may wait in a worker's slot before `post` is refused; None: no limit.
-    `watermark`: the share of it (0 to 1) above which routines that feed the slot run last.
+    `max_queue_length`: how many messages may wait in a worker's slot before `post` is rejected. None: no
+    limit. `watermark`: a share of that limit, from 0 to 1. Above it, routines that feed the slot run last.
     `model`: a Pydantic model that every message must fit.
     """
 
@@ -50,7 +50,8 @@ class Slot:
     ) -> None:
         if max_queue_length is not None and (type(max_queue_length) is not int or max_queue_length <= 0):
             raise DefinitionError(
-                f"max_queue_length of slot {name!r} must be a number above 0 or None, not {max_queue_length!r}"
+                f"max_queue_length of slot {name!r} must be an integer above 0 or None,"
+                f" not {max_queue_length!r}"
             )
         if not isinstance(watermark, (int, float)) or not 0 <= watermark <= 1:
             raise DefinitionError(f"watermark of slot {name!r} must be between 0 and 1, not {watermark!r}")
@@ -70,11 +71,11 @@ class Slot:
 
     @property
     def watermark_threshold(self) -> int | None:
-        """The number of waiting messages at the watermark; None without a limit."""
+        """The number of waiting messages at the watermark, or None without a limit."""
         return None if self.max_queue_length is None else int(self.max_queue_length * self.watermark)
 
     def connect(self, event: Event) -> None:
-        """Remember an event that feeds this slot; `Flow.connect` calls it."""
+        """Add an event that feeds this slot. `Flow.connect` calls it."""
         if event not in self.connected_events:
             self.connected_events.append(event)
 
@@ -83,12 +84,15 @@ class Slot:
             self.connected_events.remove(event)
 
     def check(self, data: Mapping[str, Any], root: str = "data") -> dict[str, Any]:
-        """`data` as the slot's model has it; unchanged without a model. Raises `SlotModelError` naming the field."""
+        """Return `data` as the slot's model converts it, or unchanged without a model.
+
+        Raises `SlotModelError` with the path of the field.
+        """
         if self.model is None:
             return dict(data)
         try:
             return self.model.model_validate(dict(data)).model_dump()
-        except Exception as error:  # a validator of the user's may raise anything
+        except Exception as error:  # a user's validator may raise anything
             if not isinstance(error, ValidationError):
                 raise SlotModelError(
                     f"{root}: {self.model.__name__} of slot {self.name!r} raised {type(error).__name__}",
@@ -103,7 +107,7 @@ class Slot:
     # the view
 
     def view(self, points: Iterable[SlotDataPoint]) -> Slot:
-        """A slot of the same name and limits that holds these points, for a policy to look at and take from."""
+        """Return a slot with the same name and limits that holds these points. Policies take from it."""
         other = Slot(self.name, self.routine, self.max_queue_length, self.watermark, model=self.model)
         other._waiting.extend(points)
         return other
@@ -115,7 +119,7 @@ class Slot:
         self._waiting.append(SlotDataPoint(data, emitted_at, emitted_at, None, emitted_from))
 
     def consume_one_new(self) -> Any:
-        """Take the first waiting item; None if there is none."""
+        """Take the first waiting item. Returns None if there is none."""
         if not self._waiting:
             return None
         point = self._waiting.popleft()
@@ -130,12 +134,12 @@ class Slot:
         return [point.data for point in taken]
 
     def consume_all(self) -> list[Any]:
-        """Every item, those taken before included; all are taken afterwards."""
+        """Return every item, also those that were taken before. Afterwards all are taken."""
         before = [point.data for point in self.consumed]
         return before + self.consume_all_new()
 
     def consume_latest_and_mark_all_consumed(self) -> Any:
-        """Take all, return the last; None if there is none."""
+        """Take all waiting items and return the last one, or None if there is none."""
         taken = self.consume_all_new()
         return taken[-1] if taken else None
 
@@ -158,7 +162,7 @@ class Slot:
         return len(self._waiting) + len(self.consumed)
 
     def get_queue_state(self) -> dict[str, Any]:
-        """Counts and limits of this view."""
+        """Return counts and limits of this view."""
         return {
             "total_count": self.get_total_count(),
             "unconsumed_count": self.get_unconsumed_count(),
@@ -169,18 +173,18 @@ class Slot:
         }
 
     def get_queue_status(self) -> dict[str, Any]:
-        """How full it is: `pressure_level` is low (below 0.6), medium (below the watermark), high or critical (full)."""
+        """Return how full it is.
+
+        `pressure_level` is low (below 0.6), medium (below the watermark), high, or critical (full).
+        """
         limit, waiting = self.max_queue_length, len(self._waiting)
         usage = 0.0 if limit is None else waiting / limit
-        level = (
-            "low"
-            if usage < 0.6
-            else "medium"
-            if usage < self.watermark
-            else "high"
-            if usage < 1
-            else "critical"
-        )
+        if usage < 0.6:
+            level = "low"
+        elif usage < self.watermark:
+            level = "medium"
+        else:
+            level = "high" if usage < 1 else "critical"
         return {
             "unconsumed_count": waiting,
             "total_count": self.get_total_count(),

@@ -1,4 +1,4 @@
-"""The closed sets of states, by the words that the database and the API use."""
+"""All states, with the words that the database and the API use."""
 
 from __future__ import annotations
 

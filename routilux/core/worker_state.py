@@ -1,8 +1,8 @@
-"""`WorkerState`: a worker as its user sees it, from `exec`, from `post`, and inside logic.
+"""`WorkerState`: what users see of a worker. They get it from `exec`, from `post`, and inside logic.
 
-The same class serves three places; what differs is the port behind it: inside logic the port collects changes
-for the activation's commit, outside it reads the live or stored worker, and a detached one (made by hand or
-loaded from a file) is a plain dict that `exec` can start from.
+One class serves three places, and each has its own port. Inside logic, the port collects changes for the
+activation's commit. Outside logic, it reads the live or stored worker. A detached state, made by hand or
+loaded from a file, is a plain dict from which `exec` can start.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StatePort(Protocol):
 
 
 class DetachedState:
-    """State in a plain dict, for a `WorkerState` that no runtime knows."""
+    """State in a plain dict, for a `WorkerState` without a runtime."""
 
     def __init__(self) -> None:
         self.states: dict[str, dict[str, str]] = {}
@@ -58,9 +58,9 @@ class DetachedState:
 class WorkerState:
     """A worker: its identity, its status and the state of its routines.
 
-    State is JSON (and the types `Runtime.post` carries), kept per routine id, shared by all jobs of the worker,
-    never between workers. Inside logic, changes are part of the activation: durable when it commits, gone when
-    it fails.
+    State is JSON, plus the types that `Runtime.post` accepts. It is stored per routine id. All jobs of a
+    worker share it; workers never share it. Inside logic, changes are part of the activation: durable when it
+    commits, dropped when it fails.
     """
 
     __slots__ = ("_port", "flow_id", "worker_id")
@@ -82,22 +82,23 @@ class WorkerState:
 
     @property
     def routine_states(self) -> dict[str, dict[str, Any]]:
-        """A copy of the state of every routine that has one."""
+        """A copy of the state of every routine that has state."""
         states = {routine: self.get_routine_state(routine) for routine in self._port.state_routines()}
         return {routine: state for routine, state in states.items() if state is not None}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
-        """A copy of the state kept under `routine_id`, or `default` if there is none."""
+        """Return a copy of the state stored under `routine_id`, or `default` if there is none."""
         texts = self._port.read_state(routine_id)
         if texts is None:
             return default
         return {key: payload.decode(text) for key, text in texts.items()}
 
     def update_routine_state(self, routine_id: str, state: Mapping[str, Any]) -> None:
-        """Replace the whole state kept under `routine_id`.
+        """Replace the whole state stored under `routine_id`.
 
-        Raises `TypeError` if `state` is no mapping, `PayloadError` naming the path if it cannot be stored, and
-        `StateError` inside a routine of concurrency above 1 (use `increment`, or keep a key per job in the job).
+        Raises `TypeError` if `state` is not a mapping, and `PayloadError` with the path of a value that
+        cannot be stored. Raises `StateError` inside a routine with concurrency above 1: use `increment`, or
+        keep one key per job in the job data.
         """
         if type(state) is not dict and not isinstance(state, Mapping):
             raise TypeError(
@@ -107,18 +108,21 @@ class WorkerState:
         self._port.replace_state(routine_id, encode_items(state, root="state"))
 
     def increment(self, routine_id: str, key: str, by: float = 1) -> None:
-        """Add `by` to a number in the state; absent counts as 0. Exact at any concurrency. Returns None."""
+        """Add `by` to a number in the state. A missing key counts as 0. Exact at any concurrency."""
         check_key(routine_id, "routine_id")
         check_key(key, "key")
         check_number(by)
         self._port.increment_state(routine_id, key, by)
 
     def get_execution_history(self, routine_id: str | None = None) -> list[dict[str, Any]]:
-        """The last activations (up to 1000, oldest first): routine_id, job_id, status, started_at, ended_at, error."""
+        """Return the last activations, up to 1000, oldest first.
+
+        Each has routine_id, job_id, status, started_at, ended_at and error.
+        """
         return self._port.execution_history(routine_id)
 
     def save(self, path: str | Path) -> None:
-        """Write identity and state to a JSON file, to be read by `load`."""
+        """Write identity and state to a JSON file that `load` can read."""
         document = {
             "flow_id": self.flow_id,
             "worker_id": self.worker_id,
@@ -128,7 +132,7 @@ class WorkerState:
 
     @classmethod
     def load(cls, path: str | Path) -> WorkerState:
-        """A detached copy of what `save` wrote; give it to `Runtime.exec(flow, worker_state=…)` to start from it.
+        """Read a file of `save` into a detached state. Pass it to `Runtime.exec(flow, worker_state=…)`.
 
         Raises `FileNotFoundError` if there is no such file.
         """
@@ -140,7 +144,7 @@ class WorkerState:
 
 
 def encode_items(values: Mapping[str, Any], *, root: str) -> dict[str, str]:
-    """Each value of a mapping as JSON text. Raises `PayloadError` naming the path."""
+    """Encode each value of a mapping as JSON text. Raises `PayloadError` with the path of a bad value."""
     texts = {}
     for key, value in values.items():
         if type(key) is not str:
@@ -151,7 +155,7 @@ def encode_items(values: Mapping[str, Any], *, root: str) -> dict[str, str]:
 
 
 def added(text: str | None, by: float) -> str:
-    """The number in `text` plus `by`, as JSON text. Raises `TypeError` if it is no number."""
+    """Return the number in `text` plus `by`, as JSON text. Raises `TypeError` if it is not a number."""
     before = 0 if text is None else payload.decode(text)
     if isinstance(before, bool) or not hasattr(before, "__add__") or isinstance(before, (str, list)):
         raise TypeError(f"increment: the stored value {before!r} is not a number")

@@ -1,1 +1,1 @@
-"""Looking at flows and jobs while they run."""
+"""Tools to observe flows and jobs while they run."""

@@ -1,7 +1,6 @@
-"""The command `routilux`: one module per group of commands, loaded when it is called.
+"""The command `routilux`. Each group of commands is a module that is loaded on use.
 
-`COMMANDS` is the table of contents. A module has a Typer `app`; its imports cost nothing until its name is
-typed.
+`COMMANDS` lists the groups. Each module has a Typer `app`, and is not imported before its command is called.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ COMMANDS = {
     "daemon": ("routilux_service.daemon", "Run the flows of a module until SIGTERM or SIGINT."),
     "demo": (
         "routilux_service.demo",
-        "See it work: index Python sources with a daemon that is killed twice.",
+        "Show how it works: index Python sources with a daemon that is killed twice.",
     ),
-    "db": ("routilux_service.db", "Look at a database, or bring it to the schema of this version."),
+    "db": ("routilux_service.db", "Check a database, or upgrade it to the schema of this version."),
 }
 
 
 class LazyGroup(TyperGroup):
-    """Finds a command by the table above and imports its module only then."""
+    """Finds a command in `COMMANDS` and imports its module only then."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(COMMANDS)

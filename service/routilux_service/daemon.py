@@ -1,7 +1,8 @@
-"""`routilux daemon`: one process that runs the flows of a module until it is told to stop.
+"""`routilux daemon`: one process that runs the flows of a module until a signal stops it.
 
-The module registers its flows when it is imported. SIGTERM or SIGINT: nothing new starts, what runs finishes and
-commits, the leases are given back, exit code 0. A SIGINT after that ends the process at once; that is safe, too.
+The module registers its flows when it is imported. After SIGTERM or SIGINT nothing new starts, running logic
+finishes and commits, the leases are released, and the exit code is 0. A SIGINT after that ends the process at
+once, which is also safe.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ app = typer.Typer()
 log = logging.getLogger("routilux.daemon")
 
 DEFAULT_DATABASE = "sqlite:///routilux.db"
-LOOK_S = 1.0  # how often the main thread sees whether its engine is still there
+POLL_S = 1.0  # how often the main thread checks that its engine still runs
 
 
 @app.command()
@@ -48,24 +49,24 @@ def daemon(
         names = load_flows(module)
         is_clean = serve(database, names)
     except (AppError, RoutiluxError, ArgumentError, SQLAlchemyError) as error:
-        message = getattr(error, "orig", None) or error  # the driver's words, without the statement
+        message = getattr(error, "orig", None) or error  # the driver's text, without the statement
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(0 if is_clean else 1)
 
 
 class AppError(Exception):
-    """What `--app` names cannot be run; the message says what to do."""
+    """The module of `--app` cannot be used. The message says what to do."""
 
 
 def load_flows(module: str) -> list[str]:
-    """Import a module, also from the working directory; the names of the flows that are registered then.
+    """Import a module, also from the working directory, and return the names of all registered flows.
 
-    Raises `AppError` when there is no such module, when its code raises (with the traceback of that code), or when
-    it registers nothing.
+    Raises `AppError` if the module does not exist, if its code raises (with the traceback of that code), or
+    if it registers no flow.
     """
     if not all(part.isidentifier() for part in module.split(".")):
-        raise AppError(f"--app takes a module's name, as in package.module, not {module!r}")
+        raise AppError(f"--app takes the name of a module, like package.module, not {module!r}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -73,8 +74,8 @@ def load_flows(module: str) -> list[str]:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise AppError(
-                f"no module named {error.name!r}, neither installed nor in {here}: start the daemon in the folder"
-                f" that holds {module.partition('.')[0]!r}, or set PYTHONPATH"
+                f"no module named {error.name!r} is installed or in {here}: start the daemon in the folder"
+                f" that contains {module.partition('.')[0]!r}, or set PYTHONPATH"
             ) from error
         raise AppError(f"importing {module!r} failed:\n{_traceback_of_the_module(error)}") from error
     names = FlowRegistry.get_instance().names()
@@ -87,7 +88,7 @@ def load_flows(module: str) -> list[str]:
 
 
 def _traceback_of_the_module(error: Exception) -> str:
-    """Without the frames of this file and of the import machinery, which lead up to it."""
+    """Return the traceback without the leading frames of this file and of Python's import code."""
     leading = (__file__, str(importlib.__file__), "<frozen importlib")
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(leading):
@@ -96,35 +97,35 @@ def _traceback_of_the_module(error: Exception) -> str:
 
 
 def serve(database: str, names: list[str]) -> bool:
-    """Run until a signal comes. False: logic was still running at the deadline of the drain."""
+    """Run until a signal comes. Returns False if logic was still running when the shutdown timed out."""
     shown = make_url(database).render_as_string(hide_password=True)
-    # A put to this queue is safe inside a signal handler, where the lock of an Event may be taken already.
+    # SimpleQueue.put is safe inside a signal handler. An Event is not: the main thread may hold its lock.
     signals: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         signals.put(signal.Signals(number))
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # not SIGTERM: timeout(1) and others send that one twice
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # not SIGTERM: timeout(1) and other tools send it twice
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, on_signal)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     runtime = Runtime(database=database)
-    log.info("runs %s on %s", ", ".join(names), shown)
+    log.info("running %s on %s", ", ".join(names), shown)
     received = _wait(runtime, signals)
     if received is None:
-        log.error("the engine has stopped")
+        log.error("the engine has stopped unexpectedly; shutting down")
         runtime.shutdown(wait=False)
         return False
-    log.info("%s: finishes what runs", received.name)
+    log.info("received %s; waiting for running logic", received.name)
     is_clean = runtime.shutdown(wait=False)
-    log.info("stopped" if is_clean else "stopped; logic still ran, its work goes on at the next start")
+    log.info("stopped" if is_clean else "shutdown timed out; running work starts again at the next start")
     return is_clean
 
 
 def _wait(runtime: Runtime, signals: queue.SimpleQueue[signal.Signals]) -> signal.Signals | None:
-    """The signal that came; None: the engine is gone."""
+    """Return the received signal, or None if the engine is gone."""
     while not runtime.is_engine_gone:
         try:
-            return signals.get(timeout=LOOK_S)
+            return signals.get(timeout=POLL_S)
         except queue.Empty:
             continue
     return None

@@ -1,4 +1,4 @@
-"""`routilux db`: the schema of a database, looked at or brought up to date."""
+"""`routilux db`: check or upgrade the schema of a database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def upgrade(database: Database = DEFAULT_DATABASE) -> None:
 
 @app.command()
 def check(database: Database = DEFAULT_DATABASE) -> None:
-    """Show what is there; changes nothing. Exit code 0: a runtime can use it, 1: it cannot."""
+    """Show the state of the schema; change nothing. Exit code 0: a runtime can use it, 1: it cannot."""
     with _errors_as_messages():
         report = schema.check(database)
         _print(report)
@@ -50,13 +50,13 @@ def _errors_as_messages() -> Iterator[None]:
     try:
         yield
     except (RoutiluxError, SQLAlchemyError) as error:
-        message = getattr(error, "orig", None) or error  # the driver's words, without the statement
+        message = getattr(error, "orig", None) or error  # the driver's text, without the statement
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(1) from error
 
 
 def _print(report: schema.SchemaReport) -> None:
-    from rich.console import Console  # only here: it is slow to import
+    from rich.console import Console  # imported here since it is slow to import
     from rich.table import Table
     from rich.text import Text
 

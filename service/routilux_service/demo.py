@@ -1,7 +1,7 @@
-"""`routilux demo`: index the standard library's sources while the daemon that does it is killed, twice.
+"""`routilux demo`: a daemon indexes the sources of the standard library and is killed twice on the way.
 
-Everything it makes lies in the folder `routilux-demo`: the database (unless another is named), five files that are
-no Python, the log of the daemon. What the flow does is in `demo_flow`, what is checked in `demo_checks`.
+All files are in the folder `routilux-demo`: the database (unless `--database` names another), five files that
+are not valid Python, and the log of the daemon. `demo_flow` has the flow, `demo_checks` has the checks.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from routilux_service.demo_process import DaemonDied, DaemonProcess
 
 app = typer.Typer()
 FOLDER = Path("routilux-demo")
-KILLS = (0.25, 0.6)  # of all activations
-MANY = 200  # fewer files may be done before a kill comes
-LOOK_S = 0.1
+KILLS = (0.25, 0.6)  # kill after these shares of all activations
+MIN_FILES_FOR_KILLS = 200  # with fewer files, the work may be done before a kill
+POLL_S = 0.1
 STALL_S = 120.0
 BROKEN = {
     "missing_bracket.py": b"print('hello'\n",
@@ -44,8 +44,8 @@ BROKEN = {
     "not_utf8.py": b"name = '\xff\xfe'\n",
     "unknown_encoding.py": b"# -*- coding: klingon -*-\n",
 }
-# The sources of tests are as many again; they would only make the demo longer.
-LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
+# There are as many test files as other sources. They would only make the demo longer.
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 
 
 @app.command()
@@ -58,7 +58,7 @@ def demo(
         Path | None, typer.Option(help="Folder of Python sources; default the standard library's.")
     ] = None,
 ) -> None:
-    """Index Python sources with a daemon that is killed with SIGKILL twice, and check that nothing is lost."""
+    """Index Python sources with a daemon that gets SIGKILL twice, and check that nothing is lost."""
     console = Console()
     folder = directory or Path(sysconfig.get_paths()["stdlib"])
     try:
@@ -74,12 +74,12 @@ def demo(
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue. The message says why."""
 
 
 def _sources(folder: Path) -> list[Path]:
     found = sorted(
-        path for path in folder.rglob("*.py") if not LEFT_OUT & set(path.relative_to(folder).parts)
+        path for path in folder.rglob("*.py") if not SKIPPED_FOLDERS & set(path.relative_to(folder).parts)
     )
     if not found:
         raise DemoError(f"no Python sources in {folder}: name another folder with --directory")
@@ -98,7 +98,7 @@ def _opened(url: str) -> Iterator[Engine]:
 
 
 class Demo:
-    """One run. Jobs of earlier runs in the same database stay apart: each run has a worker of its own."""
+    """One run of the demo. Each run has its own worker, so it ignores jobs of earlier runs."""
 
     def __init__(self, console: Console, url: str, engine: Engine) -> None:
         self._console = console
@@ -110,10 +110,10 @@ class Demo:
         self._killed = 0
 
     def run(self, sources: list[Path]) -> bool:
-        """False: a check has failed."""
+        """Run the demo. Returns False if a check failed."""
         files = [*sources, *self._write_broken()]
         with Runtime(1, database=self._url, recover=False) as runtime:
-            runtime.exec(demo_flow.FLOW, worker_id=self._run)  # makes the flow and the worker known
+            runtime.exec(demo_flow.FLOW, worker_id=self._run)  # registers the flow and the worker
         try:
             self._daemon.start()
             with Client(self._url) as client:
@@ -144,7 +144,7 @@ class Demo:
         return Post(item, job_id=f"{self._run}:{path.absolute()}", metadata={"file": str(path.absolute())})
 
     def _watch(self, total: int) -> None:
-        """Show progress until every job has ended; kill the daemon on the way."""
+        """Show progress until every job has ended, and kill the daemon on the way."""
         ended_sql = demo_checks.ENDED.format(run=self._run)
         done_sql = f"SELECT count(*) FROM routilux_activation_history WHERE worker_id = '{self._run}'"
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -154,7 +154,7 @@ class Demo:
             while (ended := self._number(ended_sql)) < total:
                 progress.update(bar, completed=ended)
                 done = self._number(done_sql)
-                # done > killed_at: the one that runs now has done something
+                # done > killed_at: the current daemon has done some work
                 if self._killed < len(KILLS) and done > max(killed_at, KILLS[self._killed] * 5 * total):
                     self._kill(progress)
                     killed_at = done
@@ -162,28 +162,28 @@ class Demo:
                 if done != last:
                     last, since = done, time.monotonic()
                 elif time.monotonic() - since > STALL_S:
-                    raise DemoError(f"nothing has moved for {STALL_S:g} s; see {FOLDER / 'daemon.log'}")
-                threading.Event().wait(LOOK_S)
+                    raise DemoError(f"no progress for {STALL_S:g} s; see {FOLDER / 'daemon.log'}")
+                threading.Event().wait(POLL_S)
             progress.update(bar, completed=total)
 
     def _kill(self, progress: Progress) -> None:
-        """A kill counts when the daemon had work in hand."""
+        """Kill the daemon and start it again. The kill counts only if work was in flight."""
         pid = self._daemon.pid
         self._daemon.kill()
-        in_hand = self._in_hand(pid)
-        self._killed += 1 if in_hand else 0
+        in_flight = self._in_flight(pid)
+        self._killed += 1 if in_flight else 0
         progress.console.print(
-            f"daemon {pid}: kill -9, with {in_hand} activations in hand; started again as {self._daemon.start()}"
+            f"daemon {pid}: kill -9, with {in_flight} messages in flight; new daemon {self._daemon.start()}"
         )
 
-    def _in_hand(self, pid: int) -> int:
-        """What a dead process had been given after its last commit."""
+    def _in_flight(self, pid: int) -> int:
+        """Return how many messages a dead process had in flight after its last commit."""
         with self._reading() as connection:
             keys = [row.key for row in ownership.others_alive(connection, 0) if row.pid == pid]
-            given = [entry for key in keys for entry in ownership.last_in_flight(connection, key)]
+            ranges = [entry for key in keys for entry in ownership.last_in_flight(connection, key)]
             return sum(
                 len(ownership.messages_in_flight(connection, worker, routine, first, last)) or 1
-                for worker, routine, first, last, *_ in given
+                for worker, routine, first, last, *_ in ranges
             )
 
     def _report(self, posted: int, exit_code: int | None) -> bool:
@@ -203,7 +203,7 @@ class Demo:
                     lines=totals.get("lines", 0),
                 )
             )
-        kills = len(KILLS) if posted >= MANY else self._killed
+        kills = len(KILLS) if posted >= MIN_FILES_FOR_KILLS else self._killed
         results.append(Check("kill -9 of the daemon at work", self._killed, kills))
         results.append(Check("exit code of the daemon after SIGTERM", exit_code, 0))
         self._print_dead_letters(dead)
@@ -225,21 +225,19 @@ class Demo:
         self._console.print(table)
 
     def _print_queries(self, results: list[Check]) -> None:
-        """As plain lines, to be copied."""
+        """Print plain lines that can be copied."""
         print = self._console.out
-        print("\nThe same numbers, by SQL:\n", highlight=False)
+        print("\nThe same numbers from SQL:\n", highlight=False)
         for result in results:
             if result.sql:
                 print(f"  -- {result.title}: {result.expected}\n  {result.sql};", highlight=False)
-        print(f"\nThe database stays. Look into it:\n\n{self._how_to_look()}\n", highlight=False)
+        print(f"\nThe database is kept. To query it:\n\n{self._query_command()}\n", highlight=False)
 
-    def _how_to_look(self) -> str:
+    def _query_command(self) -> str:
         url = make_url(self._url)
         query = "SELECT path, lines FROM indexed_modules ORDER BY lines DESC LIMIT 5"
         if url.get_backend_name() == "sqlite":
-            return (
-                f'  sqlite3 -box {url.database} "{query}"\n'
-                f"  python -c \"import sqlite3; print(*sqlite3.connect('{url.database}').execute('{query}'), sep='\\n')\""
-            )
+            code = f"import sqlite3; print(*sqlite3.connect('{url.database}').execute('{query}'), sep='\\n')"
+            return f'  sqlite3 -box {url.database} "{query}"\n  python -c "{code}"'
         plain = url.set(drivername="postgresql").render_as_string(hide_password=True)
         return f'  psql {plain} -c "{query}"'

@@ -1,6 +1,6 @@
-"""What `routilux demo` checks at its end: plain SQL over the public views and the user's own table.
+"""The final checks of `routilux demo`: plain SQL on the public views and the user's own table.
 
-The same text is run and printed, so that anybody can run it again.
+The demo runs and prints the same SQL, so anyone can run it again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FAILED = f"{JOBS} AND status = 'failed'"
 DEAD = "SELECT count(*) FROM routilux_dead_letters WHERE worker_id = '{run}'"
 DEAD_OF_THE_DEMO = f"{DEAD} AND payload LIKE '%{{broken}}%'"
 ROWS = "SELECT count(*) FROM indexed_modules WHERE run = '{run}'"
-DOUBLED = "SELECT count(*) - count(DISTINCT path) FROM indexed_modules WHERE run = '{run}'"
-STRAY = (
+DUPLICATES = "SELECT count(*) - count(DISTINCT path) FROM indexed_modules WHERE run = '{run}'"
+ORPHANS = (
     f"{ROWS} AND job_id NOT IN"
     " (SELECT job_id FROM routilux_job_history WHERE worker_id = '{run}' AND status = 'completed')"
 )
@@ -38,7 +38,7 @@ WHERE d.worker_id = '{run}' ORDER BY d.message
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One number from the database beside the one that it must be; `sql` is empty for what SQL cannot know."""
+    """A number and its expected value. `sql` is empty if the number does not come from the database."""
 
     title: str
     found: object
@@ -56,11 +56,11 @@ class DeadFile:
     error: str
 
     def can_be_parsed(self) -> bool:
-        """It should not be here."""
+        """Return whether the file is valid Python. Then it should not be a dead letter."""
         try:
             with tokenize.open(self.path) as source:
                 ast.parse(source.read())
-        except Exception:  # whatever it is that the flow met
+        except Exception:  # the same errors as in the flow
             return False
         return True
 
@@ -68,10 +68,10 @@ class DeadFile:
 def checks(
     connection: Connection, run: str, *, posted: int, unparsable: int, broken: Path, planted: int, lines: int
 ) -> Iterator[Check]:
-    """Ask the database.
+    """Query the database.
 
-    `unparsable`: files that failed and should have, `broken`: the folder of the `planted` ones; `lines`: the total
-    in the worker's state.
+    `unparsable`: how many files failed as expected. `broken`: the folder of the bad files that the demo
+    wrote. `planted`: how many those are. `lines`: the total in the worker's state.
     """
 
     def check(title: str, sql: str, expected: object) -> Check:
@@ -85,13 +85,13 @@ def checks(
     yield check("dead letters", DEAD, unparsable)
     yield check("… the bad files of this demo", DEAD_OF_THE_DEMO, planted)
     yield check("rows in indexed_modules = jobs completed", ROWS, completed)
-    yield check("… more than one row for a file", DOUBLED, 0)
-    yield check("… rows without a completed job", STRAY, 0)
-    yield check("lines in them = lines in worker state", LINES, lines)
+    yield check("… files with more than one row", DUPLICATES, 0)
+    yield check("… rows without a completed job", ORPHANS, 0)
+    yield check("lines in all rows = lines in worker state", LINES, lines)
 
 
 def dead_letters(connection: Connection, run: str) -> list[DeadFile]:
-    """The files whose jobs failed, with the error of each."""
+    """Return the files whose jobs failed, each with its error."""
     return [
         DeadFile(Path(orjson.loads(metadata)["file"]), f"{error_type}: {error}")
         for metadata, error_type, error in rows(connection, ERRORS.format(run=run))
@@ -99,10 +99,10 @@ def dead_letters(connection: Connection, run: str) -> list[DeadFile]:
 
 
 def number(connection: Connection, sql: str) -> int:
-    """The one number that a query answers."""
+    """Return the single number of a query."""
     return int(rows(connection, sql)[0][0])
 
 
 def rows(connection: Connection, sql: str) -> list[Any]:
-    """All rows of a query."""
-    return list(connection.execute(text(sql.replace(":", r"\:"))))  # a colon in a path is no parameter
+    """Return all rows of a query."""
+    return list(connection.execute(text(sql.replace(":", r"\:"))))  # a colon in a path is not a parameter

@@ -3,7 +3,7 @@
     read ──▶ parse ──▶ measure ──┬──▶ store       a row of the table `indexed_modules`
                                  └──▶ aggregate   totals in the state of the worker
 
-`read` and `parse` raise for a file that is no Python: its job fails, and its message is a dead letter.
+`read` and `parse` raise if a file is not valid Python: its job fails, and its message becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOW = "module_index"
 Slots = dict[str, list[Any]]
 
 metadata = MetaData()
-# No unique key beside the number: a row that was written twice would be seen.
+# The id is the only unique key, so the checks would find a row that was written twice.
 indexed_modules = Table(
     "indexed_modules",
     metadata,
@@ -36,13 +36,13 @@ indexed_modules = Table(
     Column("longest_function", Integer, nullable=False),
 )
 
-# Old sources have escapes that newer Pythons warn of.
+# Newer Python versions warn about escapes in old sources.
 warnings.filterwarnings("ignore", category=SyntaxWarning)
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 class Read(Routine):
-    """The text of a file, in the encoding that it declares."""
+    """Read the text of a file, in the encoding that the file declares."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Read(Routine):
 
 
 class Parse(Routine):
-    """What is in it, as `ast` sees it."""
+    """Find functions, classes and imports with `ast`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Parse(Routine):
 
 
 class Measure(Routine):
-    """Names become numbers."""
+    """Count what was found."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Measure(Routine):
 
 
 class Store(Routine):
-    """One row in the user's own table, in the commit of this activation."""
+    """Write one row to the user's own table, in the commit of this activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Store(Routine):
 
 
 class Aggregate(Routine):
-    """Totals over every file that this worker has seen."""
+    """Add up totals of all files of this worker."""
 
     def __init__(self) -> None:
         super().__init__()

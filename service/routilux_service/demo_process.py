@@ -1,4 +1,4 @@
-"""The daemon of `routilux demo`: a process that can be started, killed with SIGKILL, and told to stop."""
+"""The daemon of `routilux demo`: a process that can be started, killed with SIGKILL, and stopped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ STOP_S = 40.0
 
 
 class DaemonDied(Exception):
-    """It ended by itself; the message is the end of its log."""
+    """The daemon ended by itself. The message contains the end of its log."""
 
 
 class DaemonProcess:
-    """`python -m routilux daemon` on a database, one process at a time; its log goes to a file."""
+    """Runs `python -m routilux daemon` on a database, one process at a time. Its log goes to a file."""
 
     def __init__(self, database: str, log: Path) -> None:
         self._database = database
@@ -25,8 +25,8 @@ class DaemonProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> int:
-        """Start it; returns its process id."""
-        # The URL goes by the environment: it may hold a password, and arguments can be read by everybody.
+        """Start it and return its process id."""
+        # The URL goes into the environment: it may contain a password, and every user can read arguments.
         environment = {**os.environ, "ROUTILUX_DATABASE_URL": self._database}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -35,17 +35,17 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the demo, which then stops the daemon
+                start_new_session=True,  # Ctrl-C goes to the demo, which then stops the daemon
             )
         return self._process.pid
 
     @property
     def pid(self) -> int:
-        """0 when it does not run."""
+        """The process id, or 0 if it does not run."""
         return 0 if self._process is None else self._process.pid
 
     def check_alive(self) -> None:
-        """Raises `DaemonDied` if it has ended though nobody asked it to."""
+        """Raises `DaemonDied` if it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
             tail = self._log.read_text(errors="replace")[-2000:]
             raise DaemonDied(
@@ -53,18 +53,18 @@ class DaemonProcess:
             )
 
     def kill(self) -> None:
-        """SIGKILL: it gets no chance to finish anything."""
+        """Send SIGKILL: it cannot finish anything."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int | None:
-        """SIGTERM; returns its exit code, or None if it was not running."""
+        """Send SIGTERM. Returns the exit code, or None if it was not running."""
         return self._end(signal.SIGTERM)
 
-    def _end(self, how: signal.Signals) -> int | None:
+    def _end(self, number: signal.Signals) -> int | None:
         process, self._process = self._process, None
         if process is None:
             return None
-        process.send_signal(how)
+        process.send_signal(number)
         try:
             return process.wait(STOP_S)
         except subprocess.TimeoutExpired:

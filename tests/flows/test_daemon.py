@@ -100,7 +100,7 @@ def test_it_runs_what_a_client_posts_until_it_is_told_to_stop(
     daemon.send_signal(how)
     _, log = daemon.communicate(timeout=30)
     assert daemon.returncode == 0, log
-    assert "runs visitors" in log
+    assert "running visitors" in log
     assert "stopped" in log
 
 
@@ -156,7 +156,7 @@ def test_the_default_database_is_a_file_in_the_working_directory(start: Start, t
     [
         (None, "nowhere.at_all", "no module named 'nowhere'"),
         (None, "guests.nobody", "no module named 'guests.nobody'"),
-        (None, "guests/book.py", "takes a module's name"),
+        (None, "guests/book.py", "takes the name of a module"),
         ("x = 1", "mine", "registers no flow"),
         ("import missing_thing", "mine", "No module named 'missing_thing'"),
         ("def f():\n    return 1 / 0\n\nf()", "mine", 'mine.py", line 4, in <module>'),

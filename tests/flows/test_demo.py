@@ -77,15 +77,15 @@ _FAULTS = {
     "SELECT 1": [],
     "DELETE FROM indexed_modules WHERE id = (SELECT min(id) FROM indexed_modules WHERE run = :run)": [
         "rows in indexed_modules = jobs completed",
-        "lines in them = lines in worker state",
+        "lines in all rows = lines in worker state",
     ],
     "INSERT INTO indexed_modules (job_id, run, path, lines, functions, classes, imports, longest_function)"
     " SELECT job_id, run, path, lines, functions, classes, imports, longest_function FROM indexed_modules"
     " WHERE lines = (SELECT max(lines) FROM indexed_modules WHERE run = :run) AND run = :run AND id ="
     " (SELECT max(id) FROM indexed_modules AS m WHERE m.lines = indexed_modules.lines AND m.run = :run)": [
         "rows in indexed_modules = jobs completed",
-        "… more than one row for a file",
-        "lines in them = lines in worker state",
+        "… files with more than one row",
+        "lines in all rows = lines in worker state",
     ],
     "UPDATE routilux_jobs SET status = 'running' WHERE job_id ="
     " (SELECT min(job_id) FROM routilux_job_history WHERE worker_id = :run AND status = 'completed')": [

@@ -36,7 +36,7 @@ def test_a_strategy_may_be_given_by_name_in_any_case(name: str) -> None:
 
 def test_an_unknown_strategy_names_the_known_ones() -> None:
     with pytest.raises(
-        DefinitionError, match="unknown strategy 'explode': one of stop, continue, retry, skip"
+        DefinitionError, match="unknown strategy 'explode'; use one of stop, continue, retry, skip"
     ):
         ErrorHandler("explode")
     with pytest.raises(TypeError, match="not int"):

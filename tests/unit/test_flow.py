@@ -274,7 +274,7 @@ def test_ends_that_lead_nowhere_are_warnings() -> None:
     flow.connect("a", "out", "b", "input")
     assert flow.validate() == [
         "Warning: slot 'input' of routine 'a' is not connected: only post() reaches it",
-        "Warning: event 'out' of routine 'b' is not connected: what it emits goes nowhere",
+        "Warning: event 'out' of routine 'b' is not connected: its data is not delivered",
     ]
 
 

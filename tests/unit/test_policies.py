@@ -94,7 +94,7 @@ def test_the_size_of_a_batch_may_be_asked_for_each_time() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, "2", None])
 def test_the_size_that_a_function_gives_is_checked(size: Any) -> None:
-    with pytest.raises(PolicyError, match="the size must be a number from 1 up"):
+    with pytest.raises(PolicyError, match="the size must be an integer, 1 or more"):
         batch_size_policy(lambda slots, worker_state: size)(slots_of(a=[1]))
 
 
@@ -123,7 +123,7 @@ def test_a_custom_answer_in_full_names_every_slot() -> None:
 
 @pytest.mark.parametrize("answer", [None, 1, (True, {}), (True, [], None), "yes"])
 def test_a_custom_answer_of_another_shape_is_refused(answer: Any) -> None:
-    with pytest.raises(PolicyError, match="a policy answers with a bool or"):
+    with pytest.raises(PolicyError, match="a policy must return a bool or"):
         custom_policy(lambda slots, state: answer)(slots_of(a=[1]))
 
 
