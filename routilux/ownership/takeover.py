@@ -63,7 +63,7 @@ def bury(connection: Connection, key: int, now: int) -> None:
     """A runtime is dead from this commit on; what it had in flight is suspect."""
     for entry in ownership.last_in_flight(connection, key):
         _suspect(connection, entry, now)
-    ownership.bury(connection, key, now)
+    ownership.mark_runtime_dead(connection, key, now)
 
 
 def _suspect(connection: Connection, entry: list[Any], now: int) -> None:

@@ -36,7 +36,7 @@ def test_a_runtime_that_is_declared_dead_while_it_starts_comes_back_as_another(
         register(engine, lease)
         if len(buried) < 2:  # stopped here for longer than its lease, and then again
             with engine.store.database.write() as connection:
-                ownership.bury(connection, engine.runtime_key, engine.clock.now_us())
+                ownership.mark_runtime_dead(connection, engine.runtime_key, engine.clock.now_us())
             buried.append(engine.runtime_key)
 
     monkeypatch.setattr(wiring, "register", registering)

@@ -104,7 +104,7 @@ def lock(connection: Connection, key: int) -> Row[Any] | None:
     return connection.execute(query).first()
 
 
-def bury(connection: Connection, key: int, now: int) -> None:
+def mark_runtime_dead(connection: Connection, key: int, now: int) -> None:
     """Dead for ever."""
     connection.execute(update(runtimes).where(runtimes.c.key == key).values(state="dead", stopped_at=now))
 

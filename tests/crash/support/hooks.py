@@ -134,7 +134,12 @@ def _watch_posts(box: BlackBox, death: Death) -> None:
 
 
 def _watch_recovery(box: BlackBox, death: Death) -> None:
-    run_once, bury, take, load = takeover.run_once, ownership.bury, ownership.take, worker_loading.load
+    run_once, bury, take, load = (
+        takeover.run_once,
+        ownership.mark_runtime_dead,
+        ownership.take,
+        worker_loading.load,
+    )
 
     def taking_over(*arguments: Any) -> int:
         box.recovering(True)
@@ -161,7 +166,7 @@ def _watch_recovery(box: BlackBox, death: Death) -> None:
         return cell
 
     takeover.run_once = taking_over
-    ownership.bury, ownership.take, worker_loading.load = burying, taking, loading
+    ownership.mark_runtime_dead, ownership.take, worker_loading.load = burying, taking, loading
     assert handover.ownership is ownership
 
 
