@@ -34,8 +34,8 @@ from routilux.engine.inputs import Input, InputQueue, PostIn, Receipt, Task
 from routilux.engine.settings import Settings
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.ownership import handover, maintenance
-from routilux.store.errors import Failure, classify
-from routilux.store.writes.store import Fenced, Store
+from routilux.store.errors import Failure, Fenced, classify
+from routilux.store.writes.store import Store
 
 log = logging.getLogger("routilux")
 T = TypeVar("T")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from routilux.engine import interpreter
 from routilux.engine.batch import Batch
 from routilux.errors import RuntimeShutDownError
-from routilux.store.errors import PASSING, classify
+from routilux.store.errors import PASSING, AlreadyIn, Fenced, TransactionEnded, classify
 from routilux.store.writes.commit_rows import CommitRow
-from routilux.store.writes.store import AlreadyIn, Commit, Fenced, TransactionEnded, as_json
+from routilux.store.writes.store import Commit, as_json
 
 if TYPE_CHECKING:
     from routilux.engine.engine import Engine

@@ -27,7 +27,8 @@ from routilux.engine.batch import Batch, Fact
 from routilux.engine.group_commit import GroupCommit, Refused
 from routilux.engine.inputs import Input, PostIn, Request, RunEnded, SignalIn, Task
 from routilux.errors import RuntimeShutDownError
-from routilux.store.writes.store import Commit, Fenced, InboxRow
+from routilux.store.errors import Fenced
+from routilux.store.writes.store import Commit, InboxRow
 
 if TYPE_CHECKING:
     from routilux.engine.engine import Engine

@@ -15,7 +15,8 @@ from routilux.core.message import Activation, jobs_of
 from routilux.core.outcome import Outcome
 from routilux.engine.batch import Batch
 from routilux.errors import WriteError
-from routilux.store.writes.store import Commit, TransactionEnded
+from routilux.store.errors import TransactionEnded
+from routilux.store.writes.store import Commit
 
 if TYPE_CHECKING:
     from routilux.engine.engine import Engine

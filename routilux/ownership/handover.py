@@ -14,10 +14,10 @@ from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.engine import worker_loading
 from routilux.engine.ids import new_id
 from routilux.errors import RuntimeShutDownError, WorkerEndedError, WorkerNotFoundError
-from routilux.store.errors import PASSING, classify
+from routilux.store.errors import PASSING, Fenced, classify
 from routilux.store.reads import worker_reads
 from routilux.store.writes import ownership
-from routilux.store.writes.store import Commit, Fenced
+from routilux.store.writes.store import Commit
 
 if TYPE_CHECKING:
     from routilux.engine.engine import Engine

@@ -16,6 +16,25 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from routilux.errors import DatabaseFullError, DatabaseReadOnlyError, DatabaseUnavailableError
 
 
+class Fenced(Exception):
+    """My runtime is dead for the database: somebody took over. Nothing of this transaction may go in.
+
+    `was_in`: an earlier try, whose answer was lost, went in before that.
+    """
+
+    def __init__(self, *, was_in: bool = False) -> None:
+        super().__init__()
+        self.was_in = was_in
+
+
+class AlreadyIn(Exception):
+    """The commit of this number went in at an earlier try whose answer was lost."""
+
+
+class TransactionEnded(Exception):
+    """An own statement ended the transaction of everybody."""
+
+
 class Failure(StrEnum):
     """Kinds of failure, by what to do about them."""
 

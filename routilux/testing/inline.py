@@ -29,7 +29,7 @@ from routilux.execution.performer import Performer
 from routilux.ownership.alarm import Alarm
 from routilux.ownership.lease import Lease
 from routilux.runtime.drive import Waitable
-from routilux.store.writes.store import Fenced
+from routilux.store.errors import Fenced
 from routilux.testing.clock import TestClock
 from routilux.testing.coroutines import PrivateLoop
 

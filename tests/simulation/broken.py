@@ -30,10 +30,11 @@ from routilux.engine.engine import Engine
 from routilux.engine.group_commit import GroupCommit
 from routilux.ownership import handover, takeover
 from routilux.ownership.lease import Lease
+from routilux.store.errors import Fenced
 from routilux.store.reads import worker_reads
 from routilux.store.writes import ownership
 from routilux.store.writes.commit_rows import Changes
-from routilux.store.writes.store import Commit, Fenced
+from routilux.store.writes.store import Commit
 from routilux.testing.simulation import FAULTS
 from tests.simulation import operators, strangers
 

@@ -19,29 +19,9 @@ from routilux.store.backends import driver_sql
 from routilux.store.backends.database import Database
 from routilux.store.backends.database_url import check_named
 from routilux.store.backends.postgres_connection import ANSWER, AS_USUAL, BY_KEY, LOCK_TIMEOUT_MS
-from routilux.store.errors import Failure, classify
+from routilux.store.errors import AlreadyIn, Failure, Fenced, TransactionEnded, classify
 from routilux.store.writes import single_roundtrip
 from routilux.store.writes.commit_rows import Changes, CommitRow
-
-
-class Fenced(Exception):
-    """My runtime is dead for the database: somebody took over. Nothing of this transaction may go in.
-
-    `was_in`: an earlier try, whose answer was lost, went in before that.
-    """
-
-    def __init__(self, *, was_in: bool = False) -> None:
-        super().__init__()
-        self.was_in = was_in
-
-
-class AlreadyIn(Exception):
-    """The commit of this number went in at an earlier try whose answer was lost."""
-
-
-class TransactionEnded(Exception):
-    """An own statement ended the transaction of everybody."""
-
 
 Group = Sequence[tuple[Any, Any]]  # the own statements of one activation, with their parameters
 

@@ -8,7 +8,8 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from routilux.ownership import handover, takeover
-from routilux.store.writes.store import Commit, Fenced
+from routilux.store.errors import Fenced
+from routilux.store.writes.store import Commit
 from routilux.testing.simulation.database import Crash, database_error
 from routilux.testing.simulation.process import LONG_S, Process
 

@@ -28,8 +28,8 @@ from routilux.ownership import handover
 from routilux.ownership.lease import Lease
 from routilux.runtime.wiring import readers_for, reconcile, register
 from routilux.store.backends.database import Database
-from routilux.store.errors import PASSING, classify
-from routilux.store.writes.store import Fenced, Store
+from routilux.store.errors import PASSING, Fenced, classify
+from routilux.store.writes.store import Store
 from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock
 

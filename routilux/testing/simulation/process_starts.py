@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from routilux.engine.settings import Settings
 from routilux.errors import WorkerEndedError
 from routilux.ownership import handover
-from routilux.store.errors import PASSING, classify
-from routilux.store.writes.store import Fenced
+from routilux.store.errors import PASSING, Fenced, classify
 from routilux.testing.simulation.database import Crash
 from routilux.testing.simulation.process import LONG_S, Broken, Process
 from routilux.testing.simulation.tables import Violation
