@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Row, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from routilux.engine import acceptance, commands
 from routilux.engine.batch import Batch
@@ -23,6 +21,9 @@ from routilux.engine.ids import new_id
 from routilux.engine.inputs import Post, PostIn, Receipt
 from routilux.errors import RoutiluxError
 from routilux.ownership import handover
+from routilux.store.reads import inbox as inbox_rows
+from routilux.store.reads.inbox import FoundRow
+from routilux.store.types import Connection, SQLAlchemyError
 from routilux.store.writes.store import Commit, InboxRow
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ HOT_S, LOOK_WHILE_HOT_S = 5.0, 0.05  # Postgres: who has just posted may post ag
 PAUSES_S = (1.0, 300.0)  # the first and the longest, before a row that could not be refused is tried again
 RETRY_S = 0.5  # after one of them was refused once more, for the others to come
 AGAIN_S = 0.3  # more than `listening.TELL_EVERY_S` and the time a commit takes
-
-_LOOK = text(
-    "SELECT i.id, i.flow, i.worker_id, i.job_id, w.key, w.owner, r.state AS owner_state, w.status FROM routilux_inbox AS i"
-    " LEFT JOIN routilux_workers AS w ON w.worker_id = i.worker_id LEFT JOIN routilux_runtimes AS r ON r.key = w.owner"
-    " ORDER BY i.id LIMIT :most"
-)
 
 
 class Again(NamedTuple):
@@ -117,7 +112,7 @@ def _find(engine: Engine, connection: Connection) -> None:
     due: dict[int, tuple[str, str | None]] = {}
     jobs: dict[int, str | None] = {}
     seen, now = engine.inbox, engine.clock.monotonic()
-    for row in connection.execute(_LOOK, {"most": MOST + len(seen.postponed)}):
+    for row in inbox_rows.find(connection, MOST + len(seen.postponed)):
         jobs[row.id] = row.job_id
         again = seen.postponed.get(row.id)
         if again is None or again.job_id != row.job_id:  # SQLite may have given the id to another
@@ -133,7 +128,7 @@ def _find(engine: Engine, connection: Connection) -> None:
     seen.condemned = {id: verdict for id, verdict in seen.condemned.items() if id in jobs}
 
 
-def _note(engine: Engine, row: Row[Any], found: dict[int, tuple[str, str | None]]) -> None:
+def _note(engine: Engine, row: FoundRow, found: dict[int, tuple[str, str | None]]) -> None:
     """One more row, if it is for a worker of mine; a worker that nobody runs is asked for."""
     if row.worker_id is None:
         if not engine.flows.has(row.flow):

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Delete, Insert, Update
-
 from routilux.core.message import Activation, jobs_of
 from routilux.core.outcome import Outcome
 from routilux.engine.batch import Batch
 from routilux.errors import WriteError
+from routilux.store import user_sql
 from routilux.store.errors import TransactionEnded
 from routilux.store.writes.store import Commit
 
@@ -23,17 +22,16 @@ if TYPE_CHECKING:
 
 # For a stranger's lock the group waits this long; for one that was there before, or a second one, hardly at all.
 LOCK_WAIT_MS, KNOWN_LOCK_WAIT_MS = 250, 20
-_DML = (Insert, Update, Delete)
 
 
 def refusal(statement: object) -> str | None:
     """Why a statement cannot be an own statement; None: it can."""
-    if not isinstance(statement, _DML):
+    if not user_sql.is_dml(statement):
         return (
             f"write() takes a Core insert(), update() or delete(), not {type(statement).__name__}: anything else could end"
             " the transaction of everybody"
         )
-    if statement._returning:
+    if user_sql.returns_rows(statement):
         return "write() cannot give rows back: leave .returning() out and read in another place"
     return None
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row
-
 from routilux.ownership import handover
-from routilux.store.tables import parked
-from routilux.store.writes import ownership
+from routilux.store.types import Connection, Row
+from routilux.store.writes import ownership, suspects
 from routilux.store.writes.store import Commit
 
 if TYPE_CHECKING:
@@ -61,31 +59,5 @@ def _declare_dead(engine: Engine, lease: Lease, row: Row[Any]) -> bool:
 
 def bury(connection: Connection, key: int, now: int) -> None:
     """A runtime is dead from this commit on; what it had in flight is suspect."""
-    for entry in ownership.last_in_flight(connection, key):
-        _suspect(connection, entry, now)
+    suspects.mark_in_flight(connection, key, now)
     ownership.mark_runtime_dead(connection, key, now)
-
-
-def _suspect(connection: Connection, entry: list[Any], now: int) -> None:
-    """Mark what was in flight. Being a suspect costs nothing; a death while running alone counts."""
-    worker, routine, first, last, alone, rerun = entry
-    if rerun is not None:
-        deaths = ownership.deaths_of(connection, worker, [rerun]).get(rerun)
-        if deaths is not None:
-            ownership.set_deaths(connection, worker, rerun, deaths + (1 if alone or deaths == 0 else 0))
-        return
-    rows = ownership.messages_in_flight(connection, worker, routine, first, last)
-    known = ownership.deaths_of(connection, worker, [row.seq for row in rows])
-    for row in rows:
-        if row.seq in known:
-            if alone:
-                ownership.set_deaths(connection, worker, row.seq, known[row.seq] + 1)
-        else:
-            connection.execute(parked.insert().values(_marker(worker, routine, row, now)))
-
-
-def _marker(worker: int, routine: str, row: Row[Any], now: int) -> dict[str, Any]:
-    return {
-        "worker": worker, "seq": row.seq, "job": row.job, "routine": routine, "reason": "suspect",
-        "seqs": f"[{row.seq}]", "attempt": 0, "deaths": 0, "parked_at": now,
-    }  # fmt: skip

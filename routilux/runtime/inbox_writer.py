@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from routilux.core.job_context import JobContext, JobSnapshot
 from routilux.core.states import JobStatus
@@ -22,44 +20,32 @@ from routilux.errors import (
     StateError,
 )
 from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
-from routilux.store.backends import notify
 from routilux.store.backends.database_url import check_named
 from routilux.store.backends.sqlite_writer import TurnConnection
 from routilux.store.errors import Failure, classify
 from routilux.store.reads import dead_letter_rows, queue_depth, worker_reads
+from routilux.store.types import Connection, SQLAlchemyError
+from routilux.store.writes import inbox
 from routilux.store.writes.store import Store
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from routilux.runtime.posting import Posted
+    from routilux.store.types import Session
 
 Names = tuple[str, str, str]
 
 
 def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str, Any]:
-    body: dict[str, Any] = {"routine": names[1], "slot": names[2], "payload": post.payload}
-    if post.due_at is not None:
-        body["due_at"] = post.due_at
-    if post.fingerprint is not None:
-        body["fingerprint"] = post.fingerprint
-    return {
-        "kind": "post", "flow": names[0], "worker_id": worker_id, "job_id": post.job_id, "metadata": post.metadata,
-        "body": orjson.dumps(body).decode(), "created_at": now,
-    }  # fmt: skip
-
-
-def _core(transaction: Connection | Session) -> Connection:
-    if isinstance(transaction, Connection):
-        return transaction
-    from sqlalchemy.orm import Session  # 5 MB, which whoever has a session has loaded already
-
-    if not isinstance(transaction, Session):
-        raise TypeError(
-            "post(transaction=…) takes a SQLAlchemy Core Connection or an ORM Session, not "
-            + type(transaction).__name__
-        )
-    return transaction.connection()
+    return inbox.post_row(
+        names,
+        worker_id=worker_id,
+        job_id=post.job_id,
+        payload=post.payload,
+        metadata=post.metadata,
+        due_at=post.due_at,
+        fingerprint=post.fingerprint,
+        now=now,
+    )
 
 
 def post_in(
@@ -73,12 +59,12 @@ def post_in(
     """A post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
     from routilux.runtime.posting import Posted
 
-    connection = _core(transaction)
+    connection = inbox.connection_of(transaction)
     _check_turn(connection)
     try:
         if not is_known(connection, post):
             _check_room(connection, names, [post], worker_id, limit)
-            notify.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
+            inbox.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
     except UnicodeEncodeError as error:
         raise StateError(
             "the connection of post(transaction=…) has a client_encoding without some of the text; make it with"
@@ -107,21 +93,17 @@ def _snapshot(names: Names, post: Post, worker_id: str | None) -> JobSnapshot:
     return JobSnapshot(post.job_id, worker_id, names[0], JobStatus.PENDING, None, metadata=post.metadata)
 
 
-_KNOWN = text(
-    "SELECT NULL AS flow, fingerprint AS found FROM routilux_job_keys WHERE job_id = :job_id UNION ALL"
-    " SELECT flow, body FROM routilux_inbox WHERE job_id = :job_id AND kind = 'post'"
-)
-
-
 def is_known(connection: Connection, post: Post) -> bool:
     """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was posted as something else."""
     if post.fingerprint is None:
         return False
-    for flow, found in connection.execute(_KNOWN, {"job_id": post.job_id}):
-        if (found if flow is None else _print_of(flow, orjson.loads(found))) != post.fingerprint:
-            raise IdempotencyConflictError(post.job_id)
-        return True
-    return False
+    known = inbox.known_post(connection, post.job_id)
+    if known is None:
+        return False
+    flow, found = known
+    if (found if flow is None else _print_of(flow, orjson.loads(found))) != post.fingerprint:
+        raise IdempotencyConflictError(post.job_id)
+    return True
 
 
 def _print_of(flow: str, body: dict[str, Any]) -> str:
@@ -153,7 +135,7 @@ def _insert(
         new = list({post.job_id: post for post in posts if not is_known(connection, post)}.values())
         _check_room(connection, names, new, worker_id, limit)
         if new:
-            notify.put(connection, [_row(names, post, worker_id, now) for post in new])
+            inbox.put(connection, [_row(names, post, worker_id, now) for post in new])
     return {post.job_id: worker_id for post in posts}
 
 
@@ -177,10 +159,7 @@ def ask(
 
     Raises `DeadLetterGoneError` if another operator was first, `DatabaseUnavailableError`.
     """
-    row = {
-        "kind": kind, "flow": flow, "worker_id": worker_id, "job_id": job_id, "body": orjson.dumps(body).decode(),
-        "created_at": now,
-    }  # fmt: skip
+    row = inbox.verb_row(kind, flow, worker_id=worker_id, job_id=job_id, body=body, now=now)
     try:
         _insert_verb(store, row, body)
     except SQLAlchemyError as error:
@@ -198,4 +177,4 @@ def _insert_verb(store: Store, row: dict[str, Any], body: dict[str, Any]) -> Non
             stored = worker_reads.worker_named(connection, row["worker_id"])
             if stored is None or not dead_letter_rows.hold_letter(connection, stored.key, body["seq"]):
                 raise DeadLetterGoneError(body["seq"])
-        notify.put(connection, [row])
+        inbox.put(connection, [row])

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from routilux import Client, Post, Runtime, sqlite_engine
 from routilux.errors import RoutiluxError
 from routilux.store import schema
-from routilux.store.writes import ownership
+from routilux.store.writes import ownership, suspects
 from routilux_service import demo_checks, demo_flow
 from routilux_service.demo_checks import Check, DeadFile
 from routilux_service.demo_process import DaemonDied, DaemonProcess
@@ -180,9 +180,9 @@ class Demo:
         """Return how many messages a dead process had in flight after its last commit."""
         with self._reading() as connection:
             keys = [row.key for row in ownership.others_alive(connection, 0) if row.pid == pid]
-            ranges = [entry for key in keys for entry in ownership.last_in_flight(connection, key)]
+            ranges = [entry for key in keys for entry in suspects.last_in_flight(connection, key)]
             return sum(
-                len(ownership.messages_in_flight(connection, worker, routine, first, last)) or 1
+                len(suspects.messages_in_flight(connection, worker, routine, first, last)) or 1
                 for worker, routine, first, last, *_ in ranges
             )
 

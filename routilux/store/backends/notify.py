@@ -9,13 +9,10 @@ Source: https://www.postgresql.org/docs/current/sql-notify.html
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, func, insert
-
-from routilux.store.tables import inbox
+from sqlalchemy import Connection, Engine
 
 CHANNEL = "routilux_inbox"
 TELL_EVERY_S = 0.1
@@ -25,15 +22,7 @@ _told_at: WeakKeyDictionary[Engine, float] = (
 )  # each database of a process has listeners of its own
 
 
-def put(connection: Connection, rows: Sequence[dict[str, Any]], *, is_ours: bool = True) -> None:
-    """Rows for the owners of workers. `is_ours`: the transaction is our own and is about to be committed."""
-    statement: Any = insert(inbox)
-    if connection.dialect.name == "postgresql" and _may_tell(connection, is_ours=is_ours):
-        statement = statement.returning(func.pg_notify(CHANNEL, ""))
-    connection.execute(statement, list(rows))
-
-
-def _may_tell(connection: Connection, *, is_ours: bool) -> bool:
+def may_notify(connection: Connection, *, is_ours: bool) -> bool:
     if not is_ours:  # committed some time, or prepared, which a transaction that tells cannot be
         return not hasattr(connection.get_transaction(), "prepare")
     now = time.monotonic()

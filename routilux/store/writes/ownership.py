@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
 from routilux.store.backends import postgres_connection
 from routilux.store.backends.postgres_connection import NOW
 from routilux.store.reads import worker_reads
-from routilux.store.tables import commits, flows, inbox, messages, parked, runtimes, worker_state, workers
+from routilux.store.tables import flows, inbox, runtimes, worker_state, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,41 +106,6 @@ def lock(connection: Connection, key: int) -> Row[Any] | None:
 def mark_runtime_dead(connection: Connection, key: int, now: int) -> None:
     """Dead for ever."""
     connection.execute(update(runtimes).where(runtimes.c.key == key).values(state="dead", stopped_at=now))
-
-
-def last_in_flight(connection: Connection, key: int) -> list[list[Any]]:
-    """What ran when the runtime made its last commit."""
-    query = select(commits.c.in_flight).where(commits.c.runtime == key).order_by(commits.c.n.desc()).limit(1)
-    found = connection.execute(query).scalar()
-    return [] if found is None else list(orjson.loads(found))
-
-
-def messages_in_flight(
-    connection: Connection, worker: int, routine: str, first: int, last: int
-) -> list[Row[Any]]:
-    query = (
-        select(messages.c.seq, messages.c.job)
-        .where(
-            messages.c.worker == worker,
-            messages.c.seq.between(first, last),
-            messages.c.routine == routine,
-            messages.c.status == "waiting",
-        )
-        .limit(2000)
-    )
-    return list(connection.execute(query))
-
-
-def deaths_of(connection: Connection, worker: int, seqs: Sequence[int]) -> dict[int, int]:
-    """seq -> deaths, of parked rows (suspects, retries)."""
-    query = select(parked.c.seq, parked.c.deaths).where(parked.c.worker == worker, parked.c.seq.in_(seqs))
-    return {row.seq: row.deaths for row in connection.execute(query)}
-
-
-def set_deaths(connection: Connection, worker: int, seq: int, deaths: int) -> None:
-    connection.execute(
-        update(parked).where(parked.c.worker == worker, parked.c.seq == seq).values(deaths=deaths)
-    )
 
 
 _FREE = (
