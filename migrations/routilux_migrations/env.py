@@ -1,7 +1,7 @@
-"""How Alembic runs the revisions: on the connection of `store.schema`, or on the URL of a developer.
+"""How Alembic runs the revisions: on the connection of `store.schema`, or on a URL that a developer gives.
 
-A change of a live Postgres table waits behind every reader of it, and everybody waits behind the change.
-So it waits only `LOCK_TIMEOUT_MS` for a lock, lets go, and is tried again. One transaction holds all
+A change of a live Postgres table waits for every reader of the table, and all others wait behind the change.
+So it waits only `LOCK_TIMEOUT_MS` for a lock, rolls back, and is tried again. One transaction holds all
 revisions.
 """
 
@@ -29,7 +29,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 def _is_ours(
     item: SchemaItem, name: str | None, kind: str, reflected: bool, other: SchemaItem | None
 ) -> bool:
-    """The tables may live in the user's own database: whatever is not ours is not looked at."""
+    """The tables may be in the user's own database. Alembic must not look at tables that are not ours."""
     return kind != "table" or (name or "").startswith(PREFIX)
 
 
@@ -39,7 +39,7 @@ def _url() -> str:
     )
     url = url or os.environ.get("ROUTILUX_DATABASE_URL")
     if not url:
-        raise SystemExit("name the database: `alembic -x url=URL …` or ROUTILUX_DATABASE_URL")
+        raise SystemExit("give the database: `alembic -x url=URL …` or ROUTILUX_DATABASE_URL")
     return url
 
 
@@ -49,7 +49,7 @@ def _migrate(connection: Connection) -> None:
         target_metadata=metadata,
         include_object=_is_ours,
         version_table=VERSION_TABLE,
-        # SQLite changes a table by copying it; op.batch_alter_table does that
+        # SQLite changes a table by copying it: op.batch_alter_table does that
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():
@@ -64,14 +64,18 @@ def _migrate_with_patience(connection: Connection) -> None:
         try:
             with connection.begin():
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-                # two upgrades at once: the second waits here, then finds nothing to do
+                # two upgrades at once: the second one waits here, then finds nothing to do
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('routilux schema'))")
                 _migrate(connection)
             return
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE or attempt == TRIES:
                 raise
-            log.warning("a table is locked by others; try %d of %d follows", attempt + 1, TRIES)
+            log.warning(
+                "a table is locked by other transactions; starting try %d of %d after a pause",
+                attempt + 1,
+                TRIES,
+            )
             time.sleep(min(attempt, 5))
 
 
@@ -87,7 +91,7 @@ def run() -> None:
 
 
 def run_offline() -> None:
-    """`alembic upgrade head --sql`: the statements, for an operator to read."""
+    """For `alembic upgrade head --sql`: print the statements, for an operator to read."""
     context.configure(
         url=_url(),
         target_metadata=metadata,

@@ -1,7 +1,8 @@
-"""What kind of failure a database error is: does it pass, is the answer lost, or is it about the data.
+"""The store's own exceptions, and the kind of failure of a database error.
 
-The commit loop repeats what passes and takes a batch apart for the rest, so a wrong OTHER here blames
-innocent work and a wrong RETRY repeats for ever. Codes:
+`classify` tells whether an error is transient, whether the answer was lost, or whether the data is at fault.
+The commit loop repeats transient failures. For all others it takes the batch apart. So a wrong OTHER blames
+innocent work, and a wrong RETRY repeats without end. Codes:
 https://www.postgresql.org/docs/current/errcodes-appendix.html and https://www.sqlite.org/rescode.html
 """
 
@@ -17,9 +18,9 @@ from routilux.errors import DatabaseFullError, DatabaseReadOnlyError, DatabaseUn
 
 
 class Fenced(Exception):
-    """My runtime is dead for the database: somebody took over. Nothing of this transaction may go in.
+    """The database says that this runtime is dead: another one took over. This transaction must not commit.
 
-    `was_in`: an earlier try, whose answer was lost, went in before that.
+    `was_in`: an earlier try of the same commit, whose answer was lost, was committed before the take-over.
     """
 
     def __init__(self, *, was_in: bool = False) -> None:
@@ -28,17 +29,17 @@ class Fenced(Exception):
 
 
 class AlreadyIn(Exception):
-    """The commit of this number went in at an earlier try whose answer was lost."""
+    """The commit of this number is stored already: an earlier try succeeded, and its answer was lost."""
 
 
 class TransactionEnded(Exception):
-    """An own statement ended the transaction of everybody."""
+    """A user statement ended the shared transaction of the group commit."""
 
 
 class Failure(StrEnum):
     """Kinds of failure, by what to do about them."""
 
-    LOST = "lost"  # the connection is gone: a COMMIT may or may not have happened
+    LOST = "lost"  # the connection is gone; a COMMIT may or may not have happened
     RETRY = "retry"  # deadlock, lock timeout, serialization, busy: nothing happened
     FULL = "full"
     READ_ONLY = "read_only"
@@ -46,24 +47,24 @@ class Failure(StrEnum):
     OTHER = "other"
 
 
-# The same transaction is sent again, and again.
+# Transient: the same transaction is sent again until it succeeds.
 PASSING = frozenset({Failure.LOST, Failure.RETRY, Failure.FULL, Failure.READ_ONLY})
 
 _SQLITE = {
     sqlite3.SQLITE_BUSY: Failure.RETRY,
     sqlite3.SQLITE_LOCKED: Failure.RETRY,
-    sqlite3.SQLITE_PROTOCOL: Failure.RETRY,  # a race for the locks of the WAL
+    sqlite3.SQLITE_PROTOCOL: Failure.RETRY,  # a race for the WAL locks
     sqlite3.SQLITE_NOMEM: Failure.RETRY,
     sqlite3.SQLITE_INTERRUPT: Failure.RETRY,
     sqlite3.SQLITE_FULL: Failure.FULL,
-    # an I/O error can come from the fsync in COMMIT, after the commit record was written
+    # the fsync of a COMMIT can fail after the commit record was written
     sqlite3.SQLITE_IOERR: Failure.LOST,
     sqlite3.SQLITE_CANTOPEN: Failure.LOST,
     sqlite3.SQLITE_READONLY: Failure.READ_ONLY,
     sqlite3.SQLITE_CONSTRAINT: Failure.INTEGRITY,
 }
 _SQLITE_EXTENDED = {
-    sqlite3.SQLITE_IOERR_WRITE: Failure.FULL,  # EDQUOT and EFBIG end up here; ENOSPC is SQLITE_FULL
+    sqlite3.SQLITE_IOERR_WRITE: Failure.FULL,  # EDQUOT and EFBIG arrive as this code; ENOSPC as SQLITE_FULL
     sqlite3.SQLITE_IOERR_SHMSIZE: Failure.FULL,  # the -shm file could not grow
 }
 _POSTGRES = {
@@ -88,7 +89,7 @@ _POSTGRES = {
 
 
 def classify(error: BaseException) -> Failure:
-    """The kind of an error of SQLAlchemy, of its drivers, or of `routilux.store.backends.database`."""
+    """The kind of an error of SQLAlchemy, of a driver, or of `routilux.store.backends.database`."""
     match error:
         case DatabaseReadOnlyError():
             return Failure.READ_ONLY
@@ -114,7 +115,7 @@ def _of_driver(error: BaseException) -> Failure:
         return Failure.OTHER
     state: str | None = getattr(error, "sqlstate", None)
     if state is None:
-        # raised by the driver itself: the socket is closed, or was never opened
+        # the driver itself raised it: the socket is closed, or was never opened
         return Failure.LOST if kinds & {"OperationalError", "InterfaceError"} else Failure.OTHER
     match state[:2]:
         case "08":
@@ -126,6 +127,6 @@ def _of_driver(error: BaseException) -> Failure:
 
 def _of_sqlite(error: sqlite3.Error) -> Failure:
     code: int | None = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # raised by the module, which closes no connection by itself
+    if code is None:  # the module raised it; it never closes a connection by itself
         return Failure.LOST if "closed database" in str(error) else Failure.OTHER
     return _SQLITE_EXTENDED.get(code) or _SQLITE.get(code & 0xFF, Failure.OTHER)

@@ -1,4 +1,4 @@
-"""What the reads for people return: frozen records, instants as aware datetimes, JSON columns as text."""
+"""Records that the reads for people return: frozen, instants as aware datetimes, JSON columns as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job, or a post that waits in the inbox (`worker_id` may be None then)."""
+    """A job, or a post that still waits in the inbox (then `worker_id` may be None)."""
 
     job_id: str
     worker_id: str | None
@@ -43,7 +43,7 @@ class WorkerRecord:
 
 @dataclass(frozen=True, slots=True)
 class ActivationRecord:
-    """One attempt to run logic; `seqs` are its messages."""
+    """One attempt to run logic. `seqs` are the messages it consumed."""
 
     worker_id: str
     n: int
@@ -80,7 +80,10 @@ class DeadMessage:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A batch that was given up. `key` names it; `job_id` is None when its messages are of several jobs."""
+    """A batch that was given up.
+
+    `key` identifies it. `job_id` is None if its messages belong to several jobs.
+    """
 
     key: DeadLetterKey
     worker_id: str
@@ -108,7 +111,7 @@ class QueueDepth:
 
 
 def instant(us: int) -> datetime:
-    """As it is kept: µs since 1970."""
+    """The datetime of a stored instant: µs since 1970 UTC."""
     return _EPOCH + timedelta(microseconds=us)
 
 

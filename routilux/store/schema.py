@@ -1,9 +1,9 @@
-"""The schema: which revision a database has, and how it gets the one that this code needs.
+"""The schema: which revision a database has, and how it gets the revision that this code needs.
 
-A runtime calls `ensure` at start: one query when all is well, and Alembic is imported only when there is
-something to do. SQLite upgrades itself, Postgres is upgraded by an operator (`routilux db upgrade`), who
-decides when. The revisions live in the package `routilux_migrations`; this module knows their names, not
-what they do.
+A runtime calls `ensure` at start. If the schema is current, that is one query; Alembic is imported only for
+an upgrade. SQLite is upgraded automatically. Postgres is upgraded by an operator (`routilux db upgrade`), who
+decides when. The revisions are in the package `routilux_migrations`. This module knows their names, not their
+content.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from routilux.store.tables import PREFIX, metadata
 REVISIONS = (
     "0001",
     "0002",
-)  # a test compares them with the scripts; reading those needs Alembic
+)  # a test compares them with the scripts; reading the scripts needs Alembic
 HEAD = REVISIONS[-1]
 VERSION_TABLE = f"{PREFIX}alembic_version"
 VIEWS = tuple(
@@ -37,7 +37,7 @@ BUSY_S = 30.0
 WAL_RESET_FIXED = (3, 51, 3)
 
 _VERSION = text(f"SELECT version_num FROM {VERSION_TABLE}")
-_upgrading = threading.Lock()  # Alembic keeps the running environment in a module
+_upgrading = threading.Lock()  # Alembic keeps the running environment in module globals
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +57,39 @@ class SchemaReport:
 
 
 def ensure(bind: Connection | Engine, url: str, *, is_exclusive: Callable[[], bool] = lambda: True) -> None:
-    """Make sure that this code can serve the database, or raise the `SchemaError` that says what to do.
+    """Make sure that this code can serve the database. Raises the `SchemaError` that says what to do if not.
 
-    `is_exclusive` is asked before an existing SQLite schema is changed: is no other process alive on the
-    file?
+    `is_exclusive` is called before an existing SQLite schema is changed. It tells whether no other process is
+    alive on the file.
     """
     if isinstance(bind, Engine):
         with bind.connect() as connection:
             ensure(connection, url, is_exclusive=is_exclusive)
         return
     current, state = _find(bind)
-    shown = _shown(url)
+    redacted = _redacted(url)
     match state:
         case "ok":
             return
         case "new":
-            raise SchemaTooNewError(shown, current, HEAD)
+            raise SchemaTooNewError(redacted, current, HEAD)
         case "foreign":
-            raise SchemaForeignError(shown)
+            raise SchemaForeignError(redacted)
         case "missing" | "old" if bind.dialect.name == "sqlite":
-            # a missing schema serves nobody: two processes may start on a new file at once
+            # nobody can use a missing schema yet: two processes may start on a new file at once
             if state == "old" and not is_exclusive():
-                raise SchemaTooOldError(shown, current, HEAD)
-            _upgrade_own(bind, url)
+                raise SchemaTooOldError(redacted, current, HEAD)
+            _upgrade_sqlite(bind, url)
         case "missing":
-            raise SchemaMissingError(shown)
+            raise SchemaMissingError(redacted)
         case _:
-            raise SchemaTooOldError(shown, current, HEAD)
+            raise SchemaTooOldError(redacted, current, HEAD)
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to the revision of this code, however many call it at once; durable when it returns.
+    """Upgrade the database to the revision of this code. Durable when it returns; concurrent calls are safe.
 
-    Raises `SchemaTooNewError` or `SchemaForeignError` for a database that is not ours to change.
+    Raises `SchemaTooNewError` or `SchemaForeignError` for a database that this code must not change.
     """
     with _connect(make_url(url)) as connection:
         if connection.dialect.name == "sqlite":
@@ -103,35 +103,35 @@ def upgrade(url: str) -> None:
 
 
 def check(url: str) -> SchemaReport:
-    """Look at a database and change nothing, not even create a file."""
+    """Report the state of a database. Changes nothing: it does not even create a file."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and not _file_exists(parsed):
-        notes = (f"the file {parsed.database} does not exist; the first runtime makes it", *_sqlite_notes())
+        notes = (f"the file {parsed.database} does not exist; the first runtime creates it", *_sqlite_notes())
         return SchemaReport("sqlite", sqlite3.sqlite_version, None, HEAD, "missing", notes)
     with _connect(parsed) as connection:
         current, state = _find(connection)
-        absent = _absent(connection) if state == "ok" else []
-        notes = tuple(f"{name} is gone; it belongs to revision {current}" for name in absent)
+        missing = _missing_names(connection) if state == "ok" else []
+        notes = tuple(f"{name} is missing; it belongs to revision {current}" for name in missing)
         is_sqlite = connection.dialect.name == "sqlite"
         return SchemaReport(
             dialect=connection.dialect.name,
             server_version=sqlite3.sqlite_version if is_sqlite else _setting(connection, "server_version"),
             current=current,
             head=HEAD,
-            state="foreign" if absent else state,
+            state="foreign" if missing else state,
             notes=notes + (_sqlite_notes() if is_sqlite else _postgres_notes(connection)),
         )
 
 
-# what is there
+# the present state
 
 
 def _find(connection: Connection) -> tuple[str | None, str]:
-    """The revision and what it means."""
+    """The revision of the database, and its state (see `SchemaReport.state`)."""
     current = _revision(connection)
     state = _state(connection, current)
     if current is None and state == "foreign":
-        # tables and no revision: somebody else's upgrade may have come in between the two reads
+        # tables but no revision: another process may have upgraded between the two reads
         if connection.dialect.name != "sqlite":
             connection.rollback()
         current = _revision(connection)
@@ -140,7 +140,7 @@ def _find(connection: Connection) -> tuple[str | None, str]:
 
 
 def _revision(connection: Connection) -> str | None:
-    """The revision that the database says it has; None: no version table, or an empty one."""
+    """The stored revision. Returns None if the version table is missing or empty."""
     was_idle = not connection.in_transaction()
     try:
         return connection.execute(_VERSION).scalar()
@@ -150,7 +150,7 @@ def _revision(connection: Connection) -> str | None:
         return None
     finally:
         if was_idle:
-            # Postgres: the error ended it; SQLite: a read would stand in the way of the upgrade
+            # Postgres: the error ended the transaction. SQLite: an open read would block the upgrade.
             connection.rollback()
 
 
@@ -169,32 +169,32 @@ def _state(connection: Connection, current: str | None) -> str:
     return "foreign" if names - {VERSION_TABLE} else "missing"
 
 
-def _absent(connection: Connection) -> list[str]:
+def _missing_names(connection: Connection) -> list[str]:
     inspector = inspect(connection)
-    there = {*inspector.get_table_names(), *inspector.get_view_names()}
-    return [name for name in (*metadata.tables, *VIEWS) if name not in there]
+    present = {*inspector.get_table_names(), *inspector.get_view_names()}
+    return [name for name in (*metadata.tables, *VIEWS) if name not in present]
 
 
 def _is_upgradable(connection: Connection, url: str) -> bool:
-    """Whether there is something to do. Raises if it is not ours to do."""
+    """Whether an upgrade is needed. Raises if this code must not change the database."""
     current, state = _find(connection)
     match state:
         case "ok":
             return False
         case "new":
-            raise SchemaTooNewError(_shown(url), current, HEAD)
+            raise SchemaTooNewError(_redacted(url), current, HEAD)
         case "foreign":
-            raise SchemaForeignError(_shown(url))
+            raise SchemaForeignError(_redacted(url))
     if connection.dialect.name != "sqlite":
         connection.rollback()
     return True
 
 
-# how it changes
+# the upgrade
 
 
 def _run_revisions(connection: Connection) -> None:
-    from alembic import command  # not at every start
+    from alembic import command  # imported late: most starts need no upgrade
     from alembic.config import Config
 
     config = Config()
@@ -204,17 +204,20 @@ def _run_revisions(connection: Connection) -> None:
         command.upgrade(config, "head")
 
 
-def _upgrade_own(connection: Connection, url: str) -> None:
+def _upgrade_sqlite(connection: Connection, url: str) -> None:
     if _is_memory(make_url(url)):
-        _run_revisions(connection)  # no other connection would reach it
+        _run_revisions(connection)  # no other connection can reach a database in memory
         connection.commit()
     else:
-        connection.rollback()  # a read that is still open would keep the file from changing its mode
+        connection.rollback()  # an open read would prevent the change of the journal mode
         upgrade(url)
 
 
 def _prepare_file(connection: Connection) -> None:
-    """Modes that live in the file. auto_vacuum counts only before the first page is written: first."""
+    """Set the modes that are stored in the file.
+
+    auto_vacuum comes first: it has an effect only before the first page is written.
+    """
     connection.exec_driver_sql("PRAGMA auto_vacuum = INCREMENTAL")
     until = time.monotonic() + BUSY_S
     while True:
@@ -222,7 +225,7 @@ def _prepare_file(connection: Connection) -> None:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             return
         except OperationalError as error:
-            # the change of mode does not wait for others as other statements do
+            # unlike other statements, the change of the mode does not wait for a busy file
             if "locked" not in str(error.orig) or time.monotonic() > until:
                 raise
             time.sleep(0.05)
@@ -230,7 +233,7 @@ def _prepare_file(connection: Connection) -> None:
 
 @contextmanager
 def _connect(url: URL) -> Iterator[Connection]:
-    """A connection of our own. SQLite: without the implicit BEGIN of the driver, too late for DDL.
+    """A connection of its own. SQLite: without the driver's implicit BEGIN, which comes too late for DDL.
 
     Raises `DatabaseUnavailableError` for a Postgres database that is not in UTF8.
     """
@@ -252,7 +255,7 @@ def _connect(url: URL) -> Iterator[Connection]:
         engine.dispose()
 
 
-# what else to say
+# notes of the report
 
 
 def _sqlite_notes() -> tuple[str, ...]:
@@ -260,16 +263,19 @@ def _sqlite_notes() -> tuple[str, ...]:
         return ()
     return (
         f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it:"
-        " its processes take turns to write. Others that write here should use routilux.sqlite_engine()",
+        " its processes write one at a time. Other programs that write here should use"
+        " routilux.sqlite_engine()",
     )
 
 
 def _postgres_notes(connection: Connection) -> tuple[str, ...]:
     notes = []
     if _setting(connection, "fsync") == "off":
-        notes.append("fsync is off: a power loss may destroy the whole database, whatever Routilux promises")
+        notes.append(
+            "fsync is off: a power loss may destroy the whole database, and no promise of Routilux holds"
+        )
     if _setting(connection, "full_page_writes") == "off":
-        notes.append("full_page_writes is off: a power loss may tear pages")
+        notes.append("full_page_writes is off: a power loss may leave half-written pages")
     return tuple(notes)
 
 
@@ -277,7 +283,7 @@ def _setting(connection: Connection, name: str) -> str:
     return str(connection.exec_driver_sql(f"SHOW {name}").scalar())
 
 
-def _shown(url: str) -> str:
+def _redacted(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 

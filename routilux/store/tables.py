@@ -1,14 +1,15 @@
-"""The tables, once, in SQLAlchemy Core; Alembic revisions and every statement are checked against them.
+"""The tables, in SQLAlchemy Core. Alembic revisions and every statement are checked against them.
 
 Who writes what:
 
-- `runtimes`, `commits`: the runtime a row belongs to, and whoever takes it over.
-- `inbox`: anybody; emptied by the owner of the worker that a row is for.
-- everything else: only the runtime that owns the worker, inside its fenced commit.
+- `runtimes`, `commits`: the runtime that a row belongs to, and the runtime that takes it over.
+- `inbox`: every process inserts; the owner of the row's worker deletes.
+- all others: only the runtime that owns the worker, inside its fenced commit.
 
-Instants are microseconds since 1970 UTC (`BIGINT`); the views show them as timestamps. JSON is kept as text:
-it is written as it came and read only by Routilux and by people. There are no foreign keys: on Postgres each
-would lock a row of `workers` for every message inserted, and only the owner writes, so nothing can dangle.
+Instants are microseconds since 1970 UTC (`BIGINT`); the views show them as timestamps. JSON is stored as
+text: it is written unchanged, and only Routilux and people read it. There are no foreign keys: on Postgres
+each one would lock a row of `workers` for every inserted message. Only the owner writes, so no reference can
+dangle.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, SmallInteger, Table, Text, text
 
 metadata = MetaData()
-Key = BigInteger().with_variant(Integer(), "sqlite")  # SQLite gives ids only to a column of type INTEGER
+Key = BigInteger().with_variant(Integer(), "sqlite")  # SQLite generates ids only for a column of type INTEGER
 PREFIX = "routilux_"
 
 
@@ -86,7 +87,8 @@ inbox = Table(
     Column("body", Text, nullable=False, comment="JSON: the rest of the request"),
     _instant("created_at", "when it was asked for", nullable=False),
     Index(f"{PREFIX}inbox_job", "job_id"),
-    comment="What a process that does not own the worker wants; a row is deleted by the commit that accepts it",
+    comment="What a process that does not own the worker wants;"
+    " a row is deleted by the commit that accepts it",
 )
 
 flows = Table(

@@ -1,7 +1,7 @@
 """The types of SQLAlchemy that modules outside the store may name.
 
-Only the store sends statements. Other modules hand a connection on, hold a row, or catch an error: they import the
-type from here, so that one contract can forbid `sqlalchemy` everywhere else.
+Only the store sends statements. Other modules pass a connection on, hold a row, or catch an error. They
+import the type from here, so one contract can forbid `sqlalchemy` everywhere else.
 """
 
 from __future__ import annotations

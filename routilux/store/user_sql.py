@@ -1,7 +1,7 @@
 """Which statements a routine may hand to `self.write`.
 
-They run inside the shared transaction of a group commit. A plain text could be a COMMIT, so only Core statements
-whose kind is known are allowed.
+They run inside the shared transaction of a group commit. A plain SQL text could be a COMMIT. So only Core
+statements of a known kind are allowed.
 """
 
 from __future__ import annotations

@@ -188,9 +188,9 @@ def test_a_forked_child_may_not_use_the_database_of_its_parent(opened: Database)
     ("url", "words"),
     [
         ("mysql://host/name", "only SQLite and Postgres"),
-        ("jobs.db", "is no URL"),
+        ("jobs.db", "is not a database URL"),
         ("sqlite:////nowhere/at/all/jobs.db", "directory /nowhere/at/all does not exist"),
-        ("sqlite:///file:jobs.db?uri=true", "no plain file"),
+        ("sqlite:///file:jobs.db?uri=true", "not a plain file"),
         ("postgresql://user:secret@127.0.0.1:1/name", "check that the server runs"),
     ],
 )

@@ -186,7 +186,7 @@ def test_check_tells_of_a_view_that_is_gone(empty: str) -> None:
     run(empty, "DROP VIEW routilux_lineage")
     report = schema.check(empty)
     assert report.state == "foreign"
-    assert any("routilux_lineage is gone" in note for note in report.notes)
+    assert any("routilux_lineage is missing" in note for note in report.notes)
 
 
 def test_check_makes_no_file(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_text_is_the_same_again(asking_for: str, query: str) -> None:
 
 def test_a_database_that_does_not_have_every_text_is_refused_by_name(encoded_otherwise: str) -> None:
     for use in (schema.upgrade, schema.check, Client, lambda url: Runtime(database=url)):
-        with pytest.raises(DatabaseUnavailableError, match=r"is encoded in \w+, .* createdb --encoding=UTF8"):
+        with pytest.raises(
+            DatabaseUnavailableError, match=r"encoding of .* is \w+, .* createdb --encoding=UTF8"
+        ):
             use(encoded_otherwise)
 
 

@@ -1,7 +1,7 @@
 """The tables of the durable core.
 
-Written out, not taken from `routilux.store.tables`: a revision says what was created then. A test compares a
-migrated database with the tables of today, so a change there needs a revision here.
+They are written out, not imported from `routilux.store.tables`: a revision says what was created at its time.
+A test compares a migrated database with the tables of today. So a change there needs a revision here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ depends_on = None
 
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-# Rows of these change or go soon after they come. Room in the page keeps an update beside its old version (HOT:
-# no index is touched); vacuum comes by the number of dead rows, not by a share of a table that may be huge.
+# Rows of these tables change or are deleted soon after their insert. Free room in a page keeps a new version
+# beside the old one (HOT: no index is touched). Vacuum starts at a number of dead rows, not at a share of a
+# table that may be huge.
 SMALL = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000"
 LARGE = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 HOT = {
@@ -31,9 +32,10 @@ HOT = {
     "routilux_messages": f"fillfactor = 70, {LARGE}",
 }
 
-# SQLite without statistics takes the primary key for anything that names a worker, and reads all its messages to
-# find those of one job. These say what the tables look like once they matter; an ANALYZE of the user's replaces
-# them. (table, index, rows and rows per distinct key prefix); WITHOUT ROWID: the key is named as its table.
+# Without statistics, SQLite uses the primary key for any query with a worker. Then it reads all messages of
+# the worker to find those of one job. These numbers describe large tables; an ANALYZE by the user replaces
+# them. (table, index, rows and rows per distinct key prefix). WITHOUT ROWID: the key has the name of its
+# table.
 STATISTICS = (
     ("routilux_messages", "routilux_messages", "1000000 10000 1"),
     ("routilux_messages", "routilux_messages_job", "1000000 10000 3"),
@@ -59,21 +61,32 @@ def upgrade() -> None:
         for table, settings in HOT.items():
             op.execute(f"ALTER TABLE {table} SET ({settings}, autovacuum_vacuum_cost_delay = 0)")
     else:
-        _tell_sqlite_the_shapes()
+        _insert_sqlite_statistics()
 
 
-def _tell_sqlite_the_shapes() -> None:
-    op.execute("ANALYZE routilux_messages")  # of an empty table: makes sqlite_stat1 and leaves no row
+def _insert_sqlite_statistics() -> None:
+    op.execute("ANALYZE routilux_messages")  # the table is empty: this creates sqlite_stat1 without a row
     for table, index, shape in STATISTICS:
         op.execute(f"INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('{table}', '{index}', '{shape}')")
-    op.execute("ANALYZE sqlite_master")  # this connection reads them again; others do when they open
+    op.execute("ANALYZE sqlite_master")  # this connection reads them again; others read them when they open
 
 
 def downgrade() -> None:
     for name in (
-        "traces", "activations", "parked", "messages", "job_keys", "jobs", "slots", "worker_state", "workers",
-        "flows", "inbox", "commits", "runtimes",
-    ):  # fmt: skip
+        "traces",
+        "activations",
+        "parked",
+        "messages",
+        "job_keys",
+        "jobs",
+        "slots",
+        "worker_state",
+        "workers",
+        "flows",
+        "inbox",
+        "commits",
+        "runtimes",
+    ):
         op.drop_table(f"routilux_{name}")
 
 
@@ -130,7 +143,8 @@ def _create_runtime_tables() -> None:
             "in_flight",
             sa.Text(),
             nullable=False,
-            comment="JSON [[worker, routine, first seq, last seq, alone], …]: what runs once this commit is in",
+            comment="JSON [[worker, routine, first seq, last seq, alone], …]:"
+            " what runs once this commit is in",
         ),
         sa.Column(
             "committed_at", sa.BigInteger(), nullable=False, comment="when it was sent (µs since 1970 UTC)"
@@ -151,7 +165,8 @@ def _create_runtime_tables() -> None:
         sa.Column(
             "created_at", sa.BigInteger(), nullable=False, comment="when it was asked for (µs since 1970 UTC)"
         ),
-        comment="What a process that does not own the worker wants; a row is deleted by the commit that accepts it",
+        comment="What a process that does not own the worker wants;"
+        " a row is deleted by the commit that accepts it",
     )
     op.create_index("routilux_inbox_job", "routilux_inbox", ["job_id"])
 
@@ -358,7 +373,8 @@ def _create_work_tables() -> None:
         sa.Column(
             "due_at",
             sa.BigInteger(),
-            comment="when it may run; NULL: it waits for an operator, or has come back into line (µs since 1970 UTC)",
+            comment="when it may run; NULL: it waits for an operator, or has come back into line (µs since"
+            " 1970 UTC)",
         ),
         sa.Column("line", sa.BigInteger(), comment="place in line since it came due; NULL: not in line"),
         sa.Column("seqs", sa.Text(), nullable=False, comment="JSON list: the messages of the batch"),

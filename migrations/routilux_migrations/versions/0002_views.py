@@ -1,8 +1,8 @@
-"""The views: the public query surface, with the same columns and the same meaning on both databases.
+"""The views: the public query interface, with the same columns and the same meaning on both databases.
 
 Timestamps are `timestamptz` on Postgres and text `YYYY-MM-DD HH:MM:SS.ffffff` in UTC on SQLite. JSON is text
-on both; cast it (`data::jsonb`, `json(data)`). A filter by `worker_id` or `job_id` reaches the indexes
-everywhere.
+on both: cast it (`data::jsonb`, `json(data)`). A filter by `worker_id` or `job_id` uses the indexes in every
+view.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ COMMENTS = {
 
 
 class Words(NamedTuple):
-    """Where the databases need different words. `s` is an element of the message list of a parked row `p`."""
+    """SQL that differs between the databases. `s` is an element of the message list of a parked row `p`."""
 
     time: Callable[[str], str]
-    then: str  # a join whose left side is read first
+    then: str  # a join that reads its left side first
     waiting: str  # joins the messages m that may wait to a worker w
     each: str
     seq: str
@@ -43,12 +43,12 @@ def _sqlite_time(us: str) -> str:
 
 
 def _postgres_time(us: str) -> str:
-    # a double holds the seconds of our times to a quarter of a microsecond, and to_timestamp rounds
+    # a double holds the seconds of present times to a quarter of a microsecond, and to_timestamp rounds
     return f"to_timestamp(CAST({us} AS double precision) / 1e6)"
 
 
 def _sqlite_joined(expression: str, order: str, source: str) -> str:
-    # an ordered subquery: group_concat takes an ORDER BY of its own only from SQLite 3.44 on
+    # an ordered subquery: group_concat has its own ORDER BY only from SQLite 3.44 on
     return f"(SELECT group_concat(o.v, ',') FROM (SELECT {expression} AS v {source} ORDER BY {order}) AS o)"
 
 
@@ -70,7 +70,8 @@ SQLITE = Words(
 POSTGRES = Words(
     time=_postgres_time,
     then="JOIN",
-    # OFFSET 0 keeps this one key range per worker: else Postgres reads all messages to find the few that wait
+    # OFFSET 0 keeps this one key range per worker. Otherwise Postgres reads all messages to find the few that
+    # wait.
     waiting=f"CROSS JOIN LATERAL (SELECT * FROM routilux_messages AS m WHERE {WAITING} OFFSET 0) AS m",
     each="jsonb_array_elements_text(CAST(p.seqs AS jsonb)) WITH ORDINALITY AS s(value, key)",
     seq="CAST(s.value AS bigint)",
@@ -125,8 +126,8 @@ def _activation_history(words: Words) -> str:
 
 
 def _queue_depth(words: Words) -> str:
-    # Worker first, in each part: Postgres takes a filter by worker_id down to the key ranges, and SQLite,
-    # which does not, reads what may wait and not the whole history.
+    # Worker first, in each part: Postgres applies a filter by worker_id to the key ranges. SQLite does not,
+    # but it reads only what may wait, not the whole history.
     live = "w.status NOT IN ('completed', 'failed', 'cancelled')"
     return f"""
         SELECT flow_id, worker_id, routine_id, slot, CAST(sum(waiting) AS bigint) AS waiting,

@@ -1,1 +1,1 @@
-"""Connections to SQLite and Postgres and what is special about each."""
+"""Connections to SQLite and Postgres, and the special handling that each database needs."""

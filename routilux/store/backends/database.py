@@ -1,13 +1,13 @@
-"""One database, and how it is written and read. The only place that knows both kinds of connection.
+"""One database, and how to write and read it. The only module that knows both kinds of connection.
 
-    write()  one write transaction of anybody: heartbeat, post from another process, housekeeping
+    write()  one write transaction for any caller: heartbeat, post from another process, maintenance
     Writer   the same for the engine's group commits, on a connection that it keeps
     read()   one short transaction that cannot write
 
-SQLite: all writing of a process goes through one connection, in turns (`sqlite_writers`, `oslocks`). Postgres: a
-pool, and one more connection for each `Writer` (`postgres_server`). Errors of the driver pass through as they
-are, wrapped by SQLAlchemy; `failures.classify` says what they mean. An error of COMMIT leaves open whether it
-happened.
+SQLite: all writes of a process go through one connection, one at a time (`sqlite_writer`, `lock_file`).
+Postgres: a pool, and one more connection for each `Writer` (`postgres_connection`). Driver errors pass
+through unchanged, wrapped by SQLAlchemy; `errors.classify` says what they mean. After an error of COMMIT it
+is unknown whether the commit happened.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SYNCHRONOUS = {"power_loss": "FULL", "process_crash": "NORMAL"}
 
 
 class Database:
-    """Where everything is kept. Made by `open`; `close` lets go of the connections."""
+    """One database. Created by `open`; `close` closes the connections."""
 
     def __init__(self, url: URL, durability: Durability) -> None:
         self.url = url
@@ -67,12 +67,12 @@ class Database:
         application_name: str = "routilux",
         allow_fsync_off: bool = False,
     ) -> Database:
-        """Connect, and refuse at once what cannot work. Changes nothing but an empty SQLite file's modes.
+        """Connect, or refuse at once what cannot work. Changes nothing but the modes of an empty SQLite file.
 
-        `database`: a URL, or an Engine, of which only the URL is taken: put connect_args into the URL's
+        `database`: a URL or an Engine. Of an Engine only the URL is used: put connect_args into the URL's
         query.
-        `durability`: what a commit survives. `allow_fsync_off`: take a Postgres that may lose all on power
-        loss.
+        `durability`: what a commit survives.
+        `allow_fsync_off`: accept a Postgres server that may lose everything on power loss.
         Raises `DatabaseUnavailableError`, `DatabaseReadOnlyError`, `DatabaseFullError`.
         """
         if durability not in _SYNCHRONOUS:
@@ -85,7 +85,7 @@ class Database:
             case "postgresql":
                 self = cls(postgres_connection.with_psycopg(url), durability)
                 self._engine = postgres_connection.pooled_engine(self.url, application_name)
-                event.listen(self._engine, "checkin", self._given_back)
+                event.listen(self._engine, "checkin", self._close_if_returned_late)
                 must_fsync = durability == "power_loss" and not allow_fsync_off
                 try:
                     postgres_connection.check(self._engine, self.url, must_fsync=must_fsync)
@@ -94,7 +94,7 @@ class Database:
                     raise
             case other:
                 raise DatabaseUnavailableError(
-                    f"{other}: only SQLite and Postgres are served; use sqlite:/// or postgresql://"
+                    f"{other}: only SQLite and Postgres are supported; use sqlite:/// or postgresql://"
                 )
         return self
 
@@ -111,8 +111,11 @@ class Database:
         if self._shared is not None:
             self._shared.leave()
 
-    def _given_back(self, driver: Any, record: object) -> None:
-        """By a thread that was still at it when this was closed: nobody else would close it."""
+    def _close_if_returned_late(self, driver: Any, record: object) -> None:
+        """A thread returned a connection to the pool.
+
+        If the pool was closed meanwhile, nobody else would close it.
+        """
         if self._is_closed and driver is not None:
             driver.close()
 
@@ -120,7 +123,7 @@ class Database:
     def write(self, timeout_s: float | None = None) -> Iterator[Connection]:
         """One write transaction: COMMIT at the end of the block, ROLLBACK if it raises. Durable on return.
 
-        `timeout_s`: how long to wait on SQLite for the turn to write, then `DatabaseUnavailableError`.
+        `timeout_s`: SQLite: how long to wait for the write turn, before `DatabaseUnavailableError` is raised.
         """
         self._check_usable()
         if self._shared is not None:
@@ -141,9 +144,9 @@ class Database:
 
     @contextlib.contextmanager
     def read(self, *, is_single: bool = False) -> Iterator[Connection]:
-        """One short transaction that cannot write (in memory: one that should not). Keep it short.
+        """One transaction that cannot write (in memory: that should not write). Keep it short.
 
-        `is_single`: it is one statement, which needs no BEGIN.
+        `is_single`: the block sends one statement, which needs no BEGIN.
         """
         self._check_usable()
         if self._memory is not None:
@@ -155,35 +158,38 @@ class Database:
                 yield connection
 
     def connect_writer(self) -> Writer:
-        """A connection kept for one thread that commits all the time."""
+        """A connection for one thread that commits all the time. It stays open."""
         self._check_usable()
         writer = Writer(self)
         self._writers.append(writer)
         return writer
 
     def drop_writer(self) -> None:
-        """Throw the shared SQLite writing connection away; the next transaction has a new one."""
+        """SQLite: close the shared write connection. The next transaction opens a new one."""
         if self._shared is not None:
             self._shared.drop()
 
     def connect_kept(self) -> Connection:
-        """Postgres: a connection that stays checked out, for a `Writer`."""
+        """Postgres: a connection for a `Writer`. It stays checked out."""
         self._check_usable()
         kept = self._engine.connect().execution_options(**{BEGIN: self.begin_write})
         postgres_connection.prepare_if_direct(kept.connection.driver_connection)
         return kept
 
     def now_us(self, connection: Connection) -> int:
-        """µs since 1970 UTC by the clock of due times: Postgres, the server's; SQLite, the host's."""
+        """Now, in µs since 1970 UTC, by the clock of due times.
+
+        Postgres: the server's. SQLite: the host's.
+        """
         if self.is_sqlite:
             return time.time_ns() // 1000
         return int(connection.execute(postgres_connection.NOW_US).scalar_one())
 
     def changed_since(self, token: object) -> tuple[object, bool]:
-        """SQLite: (new token, whether anybody but this database's `Writer` may have written since `token`).
+        """SQLite: (new token, whether anything but a `Writer` of this object may have written since `token`).
 
-        `token`: None at first, which counts as changed. Call it before the read that it is for. On Postgres
-        nothing can be told: (None, True).
+        `token`: None at first, which counts as changed. Call this before the read that depends on it. On
+        Postgres the answer is not known: returns (None, True).
         """
         self._check_usable()
         if self.is_postgres:
@@ -193,35 +199,37 @@ class Database:
             now: object = self._memory_transactions - mine
             return now, now != token
         version = self._shared.foreign_version()
-        if version is None:  # a thread is writing: what it commits is seen next time
+        if version is None:  # a thread is writing: the next call sees its commit
             return token, token is None
         now = (version, self._shared.transactions - mine)
         return now, now != token
 
     def may_have_been_written(self) -> bool:
-        """SQLite: False if nobody has written the file since this was asked last, but for writes within one tick of the file
-        system's clock, which `changed_since` sees. Elsewhere nothing can be told: True."""
+        """SQLite: whether the file may have been written since the last call. Elsewhere not known: True.
+
+        It misses writes within one tick of the file system's clock; `changed_since` sees those.
+        """
         if self.path is None:
             return True
         before, self._written_at = self._written_at, sqlite_connection.written_at(self.path)
         return before != self._written_at
 
     def checkpoint(self, *, truncate: bool = False) -> tuple[int, int]:
-        """SQLite: copy the WAL into the file; with `truncate` also empty it, if no reader needs it.
+        """SQLite: copy the WAL into the file. With `truncate` also empty the WAL, if no reader needs it.
 
-        Returns (pages in the WAL, pages of them copied); (0, 0) elsewhere.
+        Returns (pages in the WAL, pages copied), or (0, 0) for other databases.
         """
         self._check_usable()
         return (0, 0) if self._shared is None else self._shared.checkpoint(truncate=truncate)
 
     @property
     def begin_write(self) -> str:
-        """Postgres: what begins a write transaction."""
+        """Postgres: the text that begins a write transaction."""
         return postgres_connection.WRITE[self.durability]
 
     @property
     def begin_rows(self) -> str:
-        """Postgres: what begins one whose plans are always the same."""
+        """Postgres: the same for a transaction whose plans are always the same."""
         return postgres_connection.WRITE_ROWS[self.durability]
 
     def _open_memory(self) -> None:
@@ -236,7 +244,7 @@ class Database:
         with named_errors(path):
             self.lock_file = LockFile.of(path)
             with self.lock_file.turn():
-                # makes the file, sets its modes, and finds out whether it is a database
+                # creates the file, sets its modes, and checks that it is a database
                 driver = sqlite_connection.connect_file(str(path))
                 try:
                     driver.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Where a database is, as a URL or a file, and what is wrong with that place: errors that say what to do."""
+"""Where a database is (URL or file), and errors that say what is wrong with that place and what to do."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from routilux.store.errors import Failure, classify
 
 
 def url_of(database: str | URL | Engine) -> URL:
-    """Raises `DatabaseUnavailableError` for what is no URL, and for an Engine in memory."""
+    """Raises `DatabaseUnavailableError` if it is not a URL, and for an Engine in memory."""
     if not isinstance(database, Engine):
         try:
             return _checked(make_url(database))
-        except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        except (ArgumentError, ValueError) as error:  # ValueError: the port is not a number
             raise DatabaseUnavailableError(
-                f"{_shown(database)} is no URL of a database; use sqlite:///path or postgresql://host/name"
+                f"{_redacted(database)} is not a database URL; use sqlite:///path or postgresql://host/name"
             ) from error
     if database.dialect.name == "sqlite" and database.url.database in (None, "", ":memory:"):
         raise DatabaseUnavailableError(
-            "an Engine in memory has a database of its own that cannot be shared; pass 'sqlite://' or a file"
+            "an Engine in memory has its own database, which cannot be shared; pass 'sqlite://' or a file"
         )
     return database.url
 
@@ -35,17 +35,16 @@ def url_of(database: str | URL | Engine) -> URL:
 def _checked(url: URL) -> URL:
     """Raises `ValueError` for a URL that no file and no server can have."""
     for part in (url.username, url.password, url.host, url.database):
-        if (
-            part is not None and "\x00" in str(part).encode().decode()
-        ):  # a lone surrogate is a ValueError as well
+        # encode() raises a ValueError for a lone surrogate, too
+        if part is not None and "\x00" in str(part).encode().decode():
             raise ValueError("it contains U+0000")
     if url.host is not None:
         url.host.encode("idna")
     return url
 
 
-def _shown(database: object) -> str:
-    """What was given, without what may be a password."""
+def _redacted(database: object) -> str:
+    """The given value for an error text, without a possible password."""
     if not isinstance(database, str):
         return f"a database of type {type(database).__name__}"
     shown = re.sub(r"^([\w+]+://)?.*@", r"\1***@", database, flags=re.DOTALL)
@@ -54,42 +53,43 @@ def _shown(database: object) -> str:
 
 
 def file_of(database: str | Path | URL) -> str:
-    """The absolute path in a SQLite URL. Raises `DatabaseUnavailableError` if it names no plain file."""
+    """The absolute path in a SQLite URL. Raises `DatabaseUnavailableError` if it is not a plain file."""
     if isinstance(database, str) and "://" in database:
         database = make_url(database)
     if isinstance(database, URL):
         if database.get_backend_name() != "sqlite":
             raise DatabaseUnavailableError(
-                f"{database.render_as_string()} is no SQLite URL; use create_engine()"
+                f"{database.render_as_string()} is not a SQLite URL; use create_engine()"
             )
         database = database.database or ""
     name = str(database)
     if name in ("", ":memory:") or name.startswith("file:"):
         raise DatabaseUnavailableError(
-            f"{name or ':memory:'!r} names no plain file; use sqlite:///path/to/file.db"
+            f"{name or ':memory:'!r} is not a plain file; use sqlite:///path/to/file.db"
         )
     return os.path.abspath(name)
 
 
 def check_place(path: Path) -> None:
+    """Raises an error that says what to do if the file cannot be opened or written."""
     try:
         path.stat()
     except FileNotFoundError:
         pass
-    except OSError as error:  # a name that is too long, a loop of links, a parent that may not be looked into
+    except OSError as error:  # the name is too long, links form a loop, or a directory is not accessible
         raise DatabaseUnavailableError(f"{path} cannot be opened: {error.strerror}") from error
     if not path.parent.is_dir():
         raise DatabaseUnavailableError(f"{path}: the directory {path.parent} does not exist; create it first")
     if path.is_dir():
         raise DatabaseUnavailableError(f"{path} is a directory; name a file in it")
-    for place in (path, path.parent):  # SQLite makes the -wal and -shm files beside the database
+    for place in (path, path.parent):  # SQLite creates the -wal and -shm files beside the database
         if place.exists() and not os.access(place, os.W_OK):
             raise DatabaseReadOnlyError(f"{path} cannot be written: no permission to write {place}")
 
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """What is wrong with a file, as errors that say what to do."""
+    """Turn SQLite errors of the block into errors that say what to do."""
     try:
         yield
     except sqlite3.Error as error:
@@ -104,7 +104,10 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def named(error: BaseException, url: URL) -> BaseException:
-    """The same as an error to give to somebody else; itself if it is about something less."""
+    """The error as one of our own for a caller.
+
+    Returns it unchanged if it is not about the whole database.
+    """
     try:
         check_named(error, url)
     except DatabaseUnavailableError as ours:
@@ -113,7 +116,7 @@ def named(error: BaseException, url: URL) -> BaseException:
 
 
 def check_named(error: BaseException, url: URL, *, is_read: bool = False) -> None:
-    """Raises an error of the driver that tells what is wrong with the whole database as one of ours."""
+    """Raises one of our own errors if this driver error is about the whole database. Otherwise returns."""
     reason = str(getattr(error, "orig", error)).partition("\n")[0]
     match classify(error):
         case Failure.READ_ONLY:

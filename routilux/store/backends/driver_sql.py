@@ -1,7 +1,7 @@
-"""Statements that go past SQLAlchemy, whose part of a small one is ten times the driver's. Only the engine's own: fixed texts
-that the driver takes as they are.
+"""Statements that bypass SQLAlchemy, which takes ten times as long for a small one as the driver.
 
-If somebody listens to statements SQLAlchemy tells them as ever. An error is a `DBAPIError` either way.
+Only the engine's own statements go this way: fixed texts in the driver's format. If a listener is registered
+for statements, they go through SQLAlchemy as usual. Errors are a `DBAPIError` either way.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-BEGIN = "routilux_begin"  # execution option: the statement that begins a transaction; empty: none is needed
+BEGIN = "routilux_begin"  # execution option: the statement that begins a transaction; empty if none is needed
 
 
 def is_watched(connection: Connection) -> bool:
-    """Whether somebody listens to the statements of this connection."""
+    """Whether a listener is registered for the statements of this connection."""
     dispatch = connection.engine.dispatch
     return bool(dispatch.before_cursor_execute or dispatch.after_cursor_execute)
 
 
 def send(connection: Connection, statement: str, parameters: Sequence[object] = ()) -> Any:
-    """SQLite: execute, and return a cursor or a result, which both have `fetchone`."""
+    """SQLite: execute, and return a cursor or a result. Both have `fetchone`."""
     if is_watched(connection):
         return connection.exec_driver_sql(statement, tuple(parameters))
     driver: Any = connection.connection.driver_connection
@@ -34,8 +34,10 @@ def send(connection: Connection, statement: str, parameters: Sequence[object] = 
 
 
 def send_whole(connection: Connection, statements: str, parameters: Sequence[object]) -> None:
-    """Postgres: a transaction from BEGIN to COMMIT in one go, `%s` and the values brought together by the driver. An error of
-    the server leaves nothing of it; whether it is in when the connection is lost is not known.
+    """Postgres: a whole transaction, from BEGIN to COMMIT, in one text. The driver fills in the `%s` values.
+
+    After an error of the server, nothing of it is stored. After a lost connection it is unknown whether it
+    was committed.
     """
     dbapi: Any = connection.dialect.loaded_dbapi
     driver: Any = connection.connection.driver_connection
@@ -49,7 +51,7 @@ def send_whole(connection: Connection, statements: str, parameters: Sequence[obj
 
 
 def send_many(connection: Connection, statements: str) -> Any:
-    """Postgres: several statements in one go; the first row of the last."""
+    """Postgres: send several statements in one text. Returns the first row of the last one."""
     driver: Any = connection.connection.driver_connection
     try:
         with driver.execute(statements) as cursor:

@@ -1,17 +1,19 @@
-"""Locks that the kernel frees when a process is gone: one file beside a SQLite database, one byte a purpose.
+"""Locks that the kernel releases when a process ends.
 
-    byte 0          the turn: held around every write transaction and checkpoint
+One file beside a SQLite database, one byte per purpose:
+
+    byte 0          the write turn: held around every write transaction and checkpoint
     byte 1          the right to change the schema
     byte 2          next in line for the turn
-    byte 1000 + key the life of the runtime of that key
+    byte 1000 + key held while the runtime with that key is alive
 
-Who wants the turn takes "next in line" first and gives it back when it has the turn. So a process that
-commits in a loop finds the place taken and waits behind the other, instead of taking back what it has just
-given. Threads of one process stand in the same kind of line before that.
+A process that wants the turn locks "next in line" first, and releases it when it has the turn. So a process
+that commits in a loop finds "next in line" locked and waits behind the other process. Otherwise it would take
+the turn again at once. The threads of one process wait in the same kind of line before that.
 
-POSIX locks belong to a process and are all dropped when it closes any descriptor of the file: there is one
-descriptor per process and file, and it is never closed. They do not pass to a forked child. `flock` would: a
-child would keep its dead parent alive.
+POSIX locks belong to a process. All of them are dropped when the process closes any descriptor of the file.
+So there is one descriptor per process and file, and it is never closed. A forked child does not inherit these
+locks. It would inherit `flock` locks: then a child would keep its dead parent alive.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, For
 
 TURN_TIMEOUT_S = 60.0
 _TURN, _UPGRADE, _NEXT, _ALIVE = 0, 1, 2, 1000
-# A blocking F_SETLKW has no timeout, and the kernel, which knows processes but no threads, takes two threads
-# that wait for each other's process for a deadlock. While one waits for the turn it is next in line, so a
-# pause costs a moment of idleness, never the turn.
+# Polling, because a blocking F_SETLKW has no timeout. Also, the kernel knows processes but not threads: it
+# reports a deadlock when two threads wait for each other's process. A process that waits for the turn is next
+# in line, so a pause costs a moment of idle time, never the turn.
 _PAUSES_S = ((0.05, 0.0001), (1.0, 0.0005), (float("inf"), 0.005))  # (waited less than, pause)
 
 _files: dict[tuple[int, str], LockFile] = {}
@@ -47,28 +49,28 @@ class LockFile:
         self._next_thread = threading.Lock()
         self._turn_thread = threading.Lock()
         self._holder: int | None = None
-        self._alive_lock = threading.Lock()  # a probe and a hold of one byte must not mix
+        self._alive_lock = threading.Lock()  # probing and holding one byte must not overlap
         self._alive: set[int] = set()
 
     @classmethod
     def of(cls, database: str | Path) -> LockFile:
-        """The lock file beside a database file: the same object for all of this process."""
+        """The lock file beside a database file. One process gets the same object each time."""
         path = os.path.realpath(database) + "-routilux-lock"
         key = (os.getpid(), path)
         known = _files.get(key)
         if known is not None and known._is_current():
             return known
-        if known is not None:  # the file was deleted and is another now; the old descriptor stays open
+        if known is not None:  # the file was deleted and created again; the old descriptor stays open
             _files.pop(key, None)
-        # of two threads one wins; the other's descriptor stays open too, closing it would drop the winner's
-        # locks
+        # If two threads race, one wins. The other's descriptor stays open, too: closing it would drop the
+        # winner's locks.
         return _files.setdefault(key, cls(path))
 
     # the turn
 
     @contextlib.contextmanager
     def turn(self, timeout_s: float = TURN_TIMEOUT_S) -> Iterator[None]:
-        """Hold the turn to write; see `take_turn`."""
+        """Hold the write turn during the block; see `take_turn`."""
         self.take_turn(timeout_s)
         try:
             yield
@@ -76,9 +78,9 @@ class LockFile:
             self.give_turn()
 
     def take_turn(self, timeout_s: float = TURN_TIMEOUT_S) -> None:
-        """Wait for the turn to write: in line with the threads of this process, then with other processes.
+        """Wait for the write turn: first behind threads of this process, then behind other processes.
 
-        Raises `DatabaseUnavailableError` after `timeout_s`, `StateError` when this thread has it already.
+        Raises `DatabaseUnavailableError` after `timeout_s`, `StateError` if this thread has the turn already.
         """
         self._check_fork()
         if self.is_my_turn:
@@ -88,10 +90,10 @@ class LockFile:
             )
         until = time.monotonic() + timeout_s
         if not self._next_thread.acquire(timeout=timeout_s):
-            raise self._late("a thread of this process")
+            raise self._timeout_error("a thread of this process")
         try:
             if not self._turn_thread.acquire(timeout=max(0.0, until - time.monotonic())):
-                raise self._late("a thread of this process")
+                raise self._timeout_error("a thread of this process")
         finally:
             self._next_thread.release()
         try:
@@ -106,7 +108,7 @@ class LockFile:
         self._holder = threading.get_ident()
 
     def give_turn(self) -> None:
-        """Give the turn back; any thread may, but only for the one who has it."""
+        """Release the turn. Any thread may call it, but only on behalf of the thread that holds the turn."""
         if self._pid != os.getpid():
             return
         self._holder = None
@@ -115,12 +117,18 @@ class LockFile:
 
     @property
     def is_my_turn(self) -> bool:
-        """Whether this thread has taken the turn: waiting for anybody else's write would be for ever."""
+        """Whether this thread holds the turn.
+
+        If so, waiting for a write of another thread would never end.
+        """
         return self._holder == threading.get_ident()
 
     @contextlib.contextmanager
     def upgrade(self, timeout_s: float = TURN_TIMEOUT_S) -> Iterator[None]:
-        """Hold the right to change the schema, alone among processes. Not for two threads of one process."""
+        """Hold the right to change the schema.
+
+        It excludes other processes, but not threads of this process.
+        """
         self._check_fork()
         self._wait(_UPGRADE, time.monotonic() + timeout_s)
         try:
@@ -128,17 +136,17 @@ class LockFile:
         finally:
             self._free(_UPGRADE)
 
-    # who lives
+    # which runtimes are alive
 
     def hold_alive(self, key: int) -> None:
-        """Show that the runtime `key` lives, until `release_alive` or the end of this process."""
+        """Show that the runtime `key` is alive, until `release_alive` or the end of this process."""
         self._check_fork()
         with self._alive_lock:
-            self._wait(_ALIVE + key, time.monotonic() + 5.0)  # somebody's probe may have it for a moment
+            self._wait(_ALIVE + key, time.monotonic() + 5.0)  # a probe may hold it for a moment
             self._alive.add(key)
 
     def release_alive(self, key: int) -> None:
-        """Take the sign away. Idempotent."""
+        """Release the lock of `hold_alive`. Idempotent."""
         if self._pid != os.getpid():
             return
         with self._alive_lock:
@@ -147,21 +155,21 @@ class LockFile:
                 self._free(_ALIVE + key)
 
     def is_alive(self, key: int) -> bool:
-        """Whether the process of the runtime `key` lives and holds its sign."""
+        """Whether the process of the runtime `key` is alive and holds its lock."""
         self._check_fork()
         with self._alive_lock:
-            if key in self._alive:  # the kernel never tells a process about its own locks
+            if key in self._alive:  # the kernel does not report a process's own locks to it
                 return True
-            if not self._try(_ALIVE + key, fcntl.LOCK_SH):  # shared: probes do not see each other
+            if not self._try(_ALIVE + key, fcntl.LOCK_SH):  # shared: probes do not block each other
                 return True
             self._free(_ALIVE + key)
             return False
 
     def is_alone(self) -> bool:
-        """Whether no runtime of another process lives on this file."""
+        """Whether no runtime of another process is alive on this file."""
         self._check_fork()
         with self._alive_lock:
-            if not self._try(_ALIVE, fcntl.LOCK_EX, length=0):  # 0: to the end
+            if not self._try(_ALIVE, fcntl.LOCK_EX, length=0):  # 0: to the end of the file
                 return False
             start = _ALIVE
             for key in sorted(self._alive):
@@ -171,7 +179,7 @@ class LockFile:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 0, start)
             return True
 
-    # how
+    # internals
 
     @property
     def _database(self) -> str:
@@ -194,13 +202,13 @@ class LockFile:
         while not self._try(byte):
             waited = time.monotonic() - began
             if began + waited >= until:
-                raise self._late("another process")
+                raise self._timeout_error("another process")
             time.sleep(next(pause for limit, pause in _PAUSES_S if waited < limit))
 
-    def _late(self, holder: str) -> DatabaseUnavailableError:
+    def _timeout_error(self, holder: str) -> DatabaseUnavailableError:
         return DatabaseUnavailableError(
-            f"no turn to write to {self._database} in time: {holder} is in a write transaction;"
-            " end transactions sooner, or look for a stopped process"
+            f"timed out waiting for the write turn on {self._database}: {holder} is in a write transaction;"
+            " keep transactions shorter, or look for a stopped process"
         )
 
     def _try(self, byte: int, kind: int = fcntl.LOCK_EX, length: int = 1) -> bool:
@@ -221,7 +229,7 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except PermissionError as error:
         raise DatabaseReadOnlyError(
-            f"{path} cannot be written: {error.strerror}; Routilux locks it to write"
+            f"{path} cannot be written: {error.strerror}; Routilux must lock this file to write"
         ) from error
     except OSError as error:
         if error.errno == errno.EROFS:

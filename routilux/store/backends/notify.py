@@ -1,8 +1,9 @@
-"""Postgres: a process that wants something of another says so, and is heard at once instead of at the next look.
+"""Postgres: NOTIFY tells other processes of new inbox rows at once, instead of at their next poll.
 
-`put` writes rows of the inbox and tells of them with the commit of its transaction. A commit that tells waits for every
-other that does, so a process tells a database at most every `TELL_EVERY_S`; whoever has just heard looks often for a while. What is
-said is never relied on: those who listen look now and then all the same, and behind a pooler nobody listens.
+`writes.inbox.put` inserts the rows, and its commit sends the notification. A commit that notifies waits for
+every other commit that notifies. So a process notifies a database at most every `TELL_EVERY_S`, and a process
+that was notified polls often for a while. Nothing relies on a notification: listeners poll now and then
+anyway, and behind a pooler nobody listens.
 Source: https://www.postgresql.org/docs/current/sql-notify.html
 """
 
@@ -17,24 +18,28 @@ from sqlalchemy import Connection, Engine
 CHANNEL = "routilux_inbox"
 TELL_EVERY_S = 0.1
 _LISTENS = "routilux_listens"  # in `Connection.info`
-_told_at: WeakKeyDictionary[Engine, float] = (
-    WeakKeyDictionary()
-)  # each database of a process has listeners of its own
+# per database: each has its own listeners
+_notified_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
 
 def may_notify(connection: Connection, *, is_ours: bool) -> bool:
-    if not is_ours:  # committed some time, or prepared, which a transaction that tells cannot be
+    """Whether this transaction may notify. If it is ours, the answer True counts as a notification."""
+    # the caller's transaction commits at an unknown time, and PREPARE TRANSACTION fails after a NOTIFY
+    if not is_ours:
         return not hasattr(connection.get_transaction(), "prepare")
     now = time.monotonic()
-    may_tell = now - _told_at.get(connection.engine, float("-inf")) >= TELL_EVERY_S
-    if may_tell:
-        _told_at[connection.engine] = now
-    return may_tell
+    is_due = now - _notified_at.get(connection.engine, float("-inf")) >= TELL_EVERY_S
+    if is_due:
+        _notified_at[connection.engine] = now
+    return is_due
 
 
 def listen(connection: Connection) -> None:
-    """From the end of this transaction on, if it has not been done yet. Only a connection that is kept hears anything; the server
-    does not end it because it is silent."""
+    """Listen from the end of this transaction on. Idempotent.
+
+    Only a connection that stays open can receive notifications. So the server must not close it for being
+    idle.
+    """
     if _LISTENS not in connection.info:
         connection.exec_driver_sql(f"LISTEN {CHANNEL}")
         if (connection.dialect.server_version_info or (0,)) >= (14,):
@@ -43,10 +48,14 @@ def listen(connection: Connection) -> None:
 
 
 def listens(connection: Connection) -> bool:
+    """Whether this connection is open and listens."""
     return not connection.closed and not connection.invalidated and _LISTENS in connection.info
 
 
 def heard(connection: Connection) -> bool:
-    """Whether anything was told since this was asked last. Raises the driver's error if the connection is lost."""
+    """Whether a notification arrived since the last call.
+
+    Raises the driver's error if the connection is lost.
+    """
     driver: Any = connection.connection.driver_connection
     return bool(list(driver.notifies(timeout=0)))

@@ -1,10 +1,12 @@
 """How one process connects to Postgres.
 
-Nothing is set for a session: behind a pooler in transaction mode the next transaction may be on another
-backend. All settings travel with BEGIN, in one round trip. The driver is in autocommit mode, otherwise it
-would send a BEGIN of its own in a round trip of its own; COMMIT and ROLLBACK are its own as usual. Statements are
-prepared only by a connection that is kept for writing, whose plans are made anew (`BY_KEY`), and only where nothing
-stands between: a pooler in transaction mode need not find them again.
+Nothing is set for a session: behind a pooler in transaction mode, the next transaction may run on another
+backend. All settings are sent with BEGIN, in one round trip. The driver is in autocommit mode. Otherwise it
+would send its own BEGIN in one more round trip. COMMIT and ROLLBACK are the driver's, as usual.
+
+Only a connection that is kept for writing prepares statements, and each execution is planned again
+(`BY_KEY`). It prepares only without a pooler: a pooler in transaction mode may not find the prepared
+statements again.
 """
 
 from __future__ import annotations
@@ -21,20 +23,20 @@ from routilux.store.backends.driver_sql import BEGIN
 
 LOCK_TIMEOUT_MS = 5_000
 IDLE_MS = 6_000  # this and the TCP limits stay below the default lease of 9 s
-PREPARE_AFTER = 5  # executions of a statement; psycopg's own default
-ASK = "routilux_ask"  # in `Connection.info`: a question that travels with BEGIN
-ANSWER = "routilux_answer"  # the same: the row that it found, or None; absent if it was not asked
+PREPARE_AFTER = 5  # prepare after so many executions of a statement; psycopg's own default
+ASK = "routilux_ask"  # in `Connection.info`: a SELECT that is sent with BEGIN
+ANSWER = "routilux_answer"  # in `Connection.info`: the row that it found, or None; absent if it was not sent
 _LIMITS = (
     f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
 )
-# Rows are found by their keys: joined to a table that has grown since it was analysed, the planner would rather hash all
-# of it for each commit; and a plan that was kept from when the table was empty would take any index that begins with
-# the worker. An own statement is planned as it would be anywhere.
+# Find rows by their keys. If a table has grown since it was analysed, the planner would hash all of it for
+# each commit. A cached plan from when the table was empty would use any index that begins with the worker. A
+# user statement is planned with the server's defaults (`AS_USUAL`).
 _PLANS = {"enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_custom_plan"}
 BY_KEY = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _PLANS.items())
 AS_USUAL = "; ".join(f"SET LOCAL {name} = DEFAULT" for name in _PLANS)
-# Reads of the engine. A million waiting messages are a large part of a table, so the planner would read all of it, history
-# and all, with parallel workers.
+# For reads of the engine. A million waiting messages are a large part of a table. So the planner would read
+# the whole table, including history, with parallel workers.
 ALONG_KEYS = (
     f"{BY_KEY}; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
     " SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"
@@ -43,13 +45,17 @@ _WRITE = (
     f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {_LIMITS}; {BY_KEY}; SET LOCAL synchronous_commit ="
 )
 WRITE = {"power_loss": f"{_WRITE} on", "process_crash": f"{_WRITE} off"}
-# The same for a transaction that leaves the planner no choice and waits for nobody in its middle.
-_WRITE_ROWS = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL synchronous_commit ="
+# For a transaction that leaves the planner no choice and never waits for the client in the middle.
+_WRITE_ROWS = (
+    f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS};"
+    " SET LOCAL synchronous_commit ="
+)
 WRITE_ROWS = {"power_loss": f"{_WRITE_ROWS} on", "process_crash": f"{_WRITE_ROWS} off"}
 READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
-# libpq drops what the platform does not have
+# libpq ignores settings that the platform does not have
 _CONNECT = {
-    "client_encoding": "UTF8",  # not what the role or the database says: text would be refused that it does not have
+    # overrides the setting of the role or the database: another encoding would refuse some texts
+    "client_encoding": "UTF8",
     "connect_timeout": 5,
     "keepalives_idle": 3,
     "keepalives_interval": 1,
@@ -61,7 +67,7 @@ NOW_US = text(f"SELECT {NOW}")
 
 
 def with_psycopg(url: URL) -> URL:
-    """The same database through the driver that we use."""
+    """The URL of the same database with the driver psycopg."""
     try:
         import psycopg  # noqa: F401
     except ImportError as error:
@@ -70,7 +76,7 @@ def with_psycopg(url: URL) -> URL:
 
 
 def pooled_engine(url: URL, application_name: str) -> Engine:
-    """Begins a transaction with the execution option `BEGIN`, READ if there is none."""
+    """A pooled engine. It begins a transaction with the execution option `BEGIN`, by default with `READ`."""
     name = {} if "application_name" in url.query else {"application_name": application_name}
     engine = create_engine(
         url,
@@ -86,14 +92,15 @@ def pooled_engine(url: URL, application_name: str) -> Engine:
 
 
 def connect_args(url: URL) -> dict[str, Any]:
-    """What every connection of ours is made with, but for what the URL says itself."""
+    """Connect arguments of every connection, except those that the URL sets itself."""
     return {
         name: value for name, value in _CONNECT.items() if name not in url.query or name == "client_encoding"
     }
 
 
 def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
-    """Reachable, the right database and password, and a server that keeps what it commits."""
+    """Raises `DatabaseUnavailableError` if the database does not answer, refuses the login, or may lose"
+    " commits."""
     shown = url.render_as_string(hide_password=True)
     try:
         with engine.connect() as connection:
@@ -109,12 +116,12 @@ def check(engine: Engine, url: URL, *, must_fsync: bool) -> None:
 
 
 def check_encoding(connection: Connection, shown: str) -> None:
-    """Raises `DatabaseUnavailableError` for a database that cannot store every text."""
+    """Raises `DatabaseUnavailableError` if the database cannot store every text."""
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
     if encoding != "UTF8":
         raise DatabaseUnavailableError(
-            f"{shown}: the database is encoded in {encoding}, which does not have every text; make one in UTF8:"
-            " createdb --encoding=UTF8 --template=template0"
+            f"{shown}: the encoding of the database is {encoding}, which cannot store every text;"
+            " create one in UTF8: createdb --encoding=UTF8 --template=template0"
         )
 
 
@@ -123,20 +130,20 @@ def _autocommit(driver: Any, record: object) -> None:
 
 
 def prepare_if_direct(driver: Any) -> None:
-    """Let it prepare what it sends again and again, unless a pooler stands between."""
+    """Let the driver prepare repeated statements, unless a pooler is in between."""
     (pid,) = driver.execute("SELECT pg_backend_pid()").fetchone()
-    if pid == driver.info.backend_pid:  # a pooler gives its clients a pid of its own making
+    if pid == driver.info.backend_pid:  # a pooler gives its clients an invented pid
         driver.prepare_threshold = PREPARE_AFTER
 
 
 def is_direct(connection: Connection) -> bool:
-    """As `prepare_if_direct` has found."""
+    """Whether no pooler is in between, as `prepare_if_direct` found out."""
     driver: Any = connection.connection.driver_connection
     return driver.prepare_threshold is not None
 
 
 def backend_of(connection: Connection) -> int | None:
-    """The pid of the backend that serves this connection as long as it is open; None behind a pooler, which changes it."""
+    """The pid of the backend of this connection. Returns None behind a pooler, which changes the backend."""
     driver: Any = connection.connection.driver_connection
     return int(driver.info.backend_pid) if is_direct(connection) else None
 
@@ -157,7 +164,7 @@ def _reason(error: DBAPIError) -> str:
 
 def _advice(error: DBAPIError) -> str:
     said = str(error.orig)
-    # no SQLSTATE: libpq reports a refused login as a failed connection, with the server's words
+    # no SQLSTATE: libpq reports a refused login as a failed connection, with the server's text
     if "does not exist" in said and "database" in said:
         return "create the database first: createdb"
     if "authentication failed" in said or "no password supplied" in said:

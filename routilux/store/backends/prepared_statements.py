@@ -1,7 +1,7 @@
-"""Postgres: statements that a connection keeps prepared, to be called in a text of several.
+"""Postgres: prepared statements of a connection, for use inside a text of several statements.
 
-The driver prepares what it sends alone; in a text there is only `PREPARE` and `EXECUTE`. A statement is prepared in the first text
-that has it, and is known from then on if that text went in.
+The driver can only prepare a statement that it sends alone. A text of several needs `PREPARE` and `EXECUTE`.
+The first text that contains a statement prepares it. If that text succeeds, later texts execute it by name.
 Source: https://www.postgresql.org/docs/current/sql-prepare.html
 """
 
@@ -21,13 +21,16 @@ _PREPARED = "routilux_prepared"  # in `Connection.info`
 
 
 class Prepared:
-    """What one connection has prepared; nothing where a pooler stands between, which may have it on another."""
+    """The statements that one connection has prepared.
+
+    Behind a pooler there are none: the pooler may use another backend for the next transaction.
+    """
 
     def __init__(self, *, is_direct: bool) -> None:
         self._is_direct = is_direct
         self._calls: dict[str, str] = {}
         self._new: dict[str, str] = {}
-        self._names = (f"routilux_{number}" for number in itertools.count())  # none is used twice
+        self._names = (f"routilux_{number}" for number in itertools.count())  # no name is used twice
 
     @classmethod
     def of(cls, connection: Connection) -> Prepared:
@@ -38,9 +41,12 @@ class Prepared:
 
     @contextmanager
     def text(self, parts: Sequence[Literal]) -> Iterator[str]:
-        """The text of these statements, to be sent in the block. Its error forgets all: something may not be there any more."""
+        """The text of these statements, to be sent in the block.
+
+        If the block raises, all names are forgotten: some statements may not be prepared any more.
+        """
         try:
-            yield "; ".join([self._words(part) for part in parts])
+            yield "; ".join([self._text_of(part) for part in parts])
         except BaseException:
             self._calls.clear()
             self._new.clear()
@@ -48,7 +54,7 @@ class Prepared:
         self._calls |= self._new
         self._new.clear()
 
-    def _words(self, part: Literal) -> str:
+    def _text_of(self, part: Literal) -> str:
         if not (self._is_direct and part.is_plain):
             return part.statement
         call = self._calls.get(part.statement) or self._new.get(part.statement)

@@ -1,10 +1,10 @@
 """How one process connects to one SQLite file: pragmas, engines that read, and the WAL with its checkpoints.
 
-Whoever writes holds the turn of the lock file (`sqlite_writers`). Checkpoints run within the turn too: two connections
-that write and checkpoint at once meet the WAL-reset bug of SQLite before 3.51.3.
+A writer holds the turn of the lock file (`sqlite_writer`). Checkpoints hold the turn, too: if one connection
+writes while another one checkpoints, they can hit the WAL-reset bug of SQLite before 3.51.3.
 
-No file of the database is opened here other than by SQLite: closing any descriptor of it would drop SQLite's
-locks.
+Only SQLite opens the files of the database. If this code closed a descriptor of its own, SQLite would lose
+its locks.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from routilux.store.backends.driver_sql import BEGIN
 
 log = logging.getLogger("routilux")
 
-WAL_BYTES = 16 * 1024 * 1024  # about 4000 pages: checkpoint when the WAL has grown beyond
+WAL_BYTES = 16 * 1024 * 1024  # about 4000 pages: checkpoint when the WAL is larger
 WAL_RESET_FIXED = (3, 51, 3)
 BUSY_MS = 30_000
-READ_CACHE_KB = (
-    16_384  # a window of waiting messages is read once, so what the writer has would only be waste
-)
+# a window of waiting messages is read once, so a cache as large as the writer's would be wasted
+READ_CACHE_KB = 16_384
 _DRIVER: dict[str, Any] = {
     "isolation_level": None,
     "check_same_thread": False,
     "timeout": BUSY_MS / 1000,
-    "cached_statements": 512,  # the sizes of `bulk.Values`, for each table
+    "cached_statements": 512,  # enough for the sizes of `bulk.Values`, for each table
 }
 _EVERY = (
     f"PRAGMA busy_timeout = {BUSY_MS}",
@@ -49,7 +48,7 @@ _EVERY = (
 
 
 class Wal:
-    """The write-ahead log of a file, and when to copy it into the file."""
+    """The write-ahead log of a file, and the decision when to copy it into the file."""
 
     def __init__(self, path: str) -> None:
         self.path = f"{path}-wal"
@@ -62,13 +61,13 @@ class Wal:
             return 0
 
     def checkpoint_if_grown(self, driver: sqlite3.Connection) -> None:
-        """Call it within the turn, after COMMIT. Never raises: the commit is in."""
+        """Call it while holding the turn, after COMMIT. Never raises, because the commit has succeeded."""
         size = self.size_bytes()
         if size <= WAL_BYTES:
             self._limit = WAL_BYTES
         elif size > self._limit:
-            # a reader can keep the WAL from beginning anew: then not after every commit, but when it has
-            # grown again
+            # A reader can prevent the WAL from starting over. So try again after the same growth, not after
+            # every commit.
             self._limit = size + WAL_BYTES
             with without_waiting(driver), contextlib.suppress(sqlite3.Error):
                 driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -77,15 +76,19 @@ class Wal:
 def connect_file(
     path: str, factory: type[sqlite3.Connection] = sqlite3.Connection, **kw: Any
 ) -> sqlite3.Connection:
-    """A driver connection that can write, with all pragmas; within the turn if the file is new."""
+    """A driver connection that can write, with all pragmas.
+
+    If the file is new, call it while holding the turn.
+    """
     driver: sqlite3.Connection = sqlite3.connect(path, **{**_DRIVER, **kw}, factory=factory)
     try:
         for pragma in _EVERY:
             driver.execute(pragma).fetchall()
         if driver.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            driver.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts only before WAL writes the first page
+            # auto_vacuum first: it has an effect only before WAL writes the first page
+            driver.execute("PRAGMA auto_vacuum = INCREMENTAL")
             driver.execute("PRAGMA journal_mode = WAL").fetchall()
-        # a WAL that was read to its end is cut to this when it begins anew, so its size tells what is in it
+        # a fully copied WAL is cut to this size when it starts over, so its size tells how much it holds
         driver.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchall()
     except BaseException:
         driver.close()
@@ -108,7 +111,7 @@ def reading_engine(path: str) -> Engine:
 
 
 def memory_engine() -> Engine:
-    """One connection to a database that lives as long as it does."""
+    """One connection to a database in memory. The database ends with the connection."""
 
     def connect() -> sqlite3.Connection:
         driver: sqlite3.Connection = sqlite3.connect(":memory:", **_DRIVER)
@@ -122,7 +125,7 @@ def memory_engine() -> Engine:
 
 
 def written_at(path: Path) -> tuple[int, int] | None:
-    """Time (ns) and size of the WAL; None: there is none."""
+    """Time (ns) and size of the WAL. Returns None if there is no WAL."""
     try:
         found = os.stat(f"{path}-wal")
     except FileNotFoundError:
@@ -131,17 +134,17 @@ def written_at(path: Path) -> tuple[int, int] | None:
 
 
 def warn_sqlite_wal_reset() -> None:
-    """Say once, at INFO, that this SQLite has the WAL-reset bug, and who is safe from it."""
-    if sqlite3.sqlite_version_info < WAL_RESET_FIXED and "wal" not in _said:
-        _said.add("wal")
+    """Log once, at INFO, if this SQLite has the WAL-reset bug, and which programs are safe from it."""
+    if sqlite3.sqlite_version_info < WAL_RESET_FIXED and "wal" not in _logged:
+        _logged.add("wal")
         log.info(
-            "SQLite %s has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it: its processes take"
-            " turns to write. Others that write to the same file should use routilux.sqlite_engine()",
+            "SQLite %s has the WAL-reset bug (fixed in 3.51.3). Routilux is safe from it: its processes write"
+            " one at a time. Other programs that write to the same file should use routilux.sqlite_engine()",
             sqlite3.sqlite_version,
         )
 
 
-_said: set[str] = set()
+_logged: set[str] = set()
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:
@@ -157,7 +160,7 @@ def _begin(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def without_waiting(driver: sqlite3.Connection) -> Iterator[None]:
-    """A checkpoint that waits for readers would stop every writer of the file."""
+    """No busy timeout in the block: a checkpoint that waits for readers would stop every writer."""
     driver.execute("PRAGMA busy_timeout = 0")
     try:
         yield

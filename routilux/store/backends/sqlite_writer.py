@@ -1,7 +1,7 @@
-"""Who writes to a SQLite file, and holds the turn of the lock file from before BEGIN until after COMMIT.
+"""Connections that write to a SQLite file. They hold the write turn from before BEGIN until after COMMIT.
 
-`SharedWriter` is the one writing connection that all of Routilux in this process shares, `sqlite_engine` what users write
-with.
+`SharedWriter` is the one write connection that all of Routilux in this process shares. `sqlite_engine` is for
+users who write their own rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ READ_ONLY = "routilux_readonly"  # execution option of a connection of sqlite_en
 
 
 class SharedWriter:
-    """The one writing connection of a file in this process, and the threads that take turns on it."""
+    """The one write connection of a file in this process. Its threads use it one at a time."""
 
     _known: ClassVar[dict[tuple[int, str], SharedWriter]] = {}
     _known_lock = threading.Lock()
@@ -38,7 +38,7 @@ class SharedWriter:
         self.wal = Wal(path)
         self._inode = inode
         self._users = 0
-        self._use = threading.Lock()  # the turn keeps writers apart, this keeps `foreign_version` off them
+        self._use = threading.Lock()  # the turn excludes other writers; this excludes `foreign_version`
         self.transactions = 0
         self._engine = create_engine("sqlite://", creator=lambda: connect_file(path), poolclass=NullPool)
         self._connection: Connection | None = None
@@ -49,13 +49,13 @@ class SharedWriter:
 
     @classmethod
     def join(cls, path: str) -> SharedWriter:
-        """The writer of a file that exists, for one more user; `leave` gives it back."""
+        """The writer of an existing file, for one more user. The user calls `leave` at the end."""
         key = (os.getpid(), os.path.realpath(path))
         found = os.stat(path)
         inode = (found.st_dev, found.st_ino)
         with cls._known_lock:
             known = cls._known.get(key)
-            if known is None or known._inode != inode:  # deleted and made anew
+            if known is None or known._inode != inode:  # the file was deleted and created again
                 known = cls._known[key] = cls(key[1], inode)
             known._users += 1
             return known
@@ -86,10 +86,10 @@ class SharedWriter:
                 self.wal.checkpoint_if_grown(self._driver)
 
     def foreign_version(self) -> tuple[int, int] | None:
-        """Another value after every commit of any other connection. None: not known just now, ask again.
+        """A value that changes with every commit of any other connection. Returns None if busy: call again.
 
-        A `stat` of the WAL tells less: its time moves in steps of milliseconds and its size not at all once it
-        has begun anew.
+        A `stat` of the WAL tells less: its time moves in steps of milliseconds, and its size does not change
+        once the WAL has started over.
         """
         if not self._use.acquire(blocking=False):
             return None
@@ -101,7 +101,7 @@ class SharedWriter:
             self._use.release()
 
     def checkpoint(self, *, truncate: bool) -> tuple[int, int]:
-        """Copy the WAL into the file. Returns (pages in the WAL, pages of them copied)."""
+        """Copy the WAL into the file. Returns (pages in the WAL, pages copied)."""
         with self.lock_file.turn(), self._use:
             self._ready(self._synchronous or "FULL")
             assert self._driver is not None
@@ -111,7 +111,7 @@ class SharedWriter:
             return pages, copied
 
     def drop(self) -> None:
-        """Close the connection; the next transaction has a new one."""
+        """Close the connection. The next transaction opens a new one."""
         if self._connection is None:
             return
         with self.lock_file.turn(), self._use:  # the last connection to close copies the WAL
@@ -157,7 +157,7 @@ class TurnConnection(sqlite3.Connection):
     _is_query_only = False
 
     def begin(self, *, read_only: bool = False) -> None:
-        """BEGIN, as SQLAlchemy never says it."""
+        """Send BEGIN: SQLAlchemy never sends it."""
         if read_only:
             self.execute("PRAGMA query_only = ON")
             self._is_query_only = True
@@ -192,7 +192,7 @@ class TurnConnection(sqlite3.Connection):
             self._give_turn()
 
     def _end(self) -> None:
-        if self.in_transaction:  # the COMMIT failed; a rollback follows
+        if self.in_transaction:  # COMMIT failed; a rollback follows
             return
         self._give_turn()
         if self._is_query_only:
@@ -208,10 +208,12 @@ class TurnConnection(sqlite3.Connection):
 def sqlite_engine(database: str | Path | URL, *, turn_timeout_s: float = TURN_TIMEOUT_S, **kw: Any) -> Engine:
     """An SQLAlchemy engine for your own rows in a SQLite file of Routilux, as `post(transaction=…)` needs.
 
-    `database`: `sqlite:///path` or a path. `turn_timeout_s`: how long a transaction waits to begin. `kw`: for
-    `create_engine`. A transaction begins with BEGIN IMMEDIATE and holds the turn to write, among all threads
-    and processes of Routilux on that file, until it is committed, rolled back or closed: keep it short, and
-    end it before you wait for anything that Routilux does. What it committed survives power loss. With
+    `database`: `sqlite:///path` or a path. `turn_timeout_s`: how long a transaction waits to begin. `kw`:
+    passed to `create_engine`.
+
+    A transaction begins with BEGIN IMMEDIATE. It holds the write turn, among all threads and processes of
+    Routilux on that file, until it is committed, rolled back or closed. Keep it short, and end it before you
+    wait for anything that Routilux does. A commit survives power loss. With
     `execution_options(routilux_readonly=True)` a transaction reads a snapshot, waits for nobody, and cannot
     write.
     """
@@ -236,7 +238,7 @@ def sqlite_engine(database: str | Path | URL, *, turn_timeout_s: float = TURN_TI
         assert isinstance(driver, TurnConnection)
         driver.begin(read_only=bool(connection.get_execution_options().get(READ_ONLY)))
 
-    # the path in the URL is for people, and for Routilux when it is given this engine
+    # the path in the URL is for people, and for Routilux if it gets this engine as its database
     engine = create_engine(
         URL.create("sqlite", database=path), creator=connect, **{"poolclass": QueuePool, **kw}
     )

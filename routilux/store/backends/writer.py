@@ -1,4 +1,7 @@
-"""The engine's group commits on a connection that it keeps. On SQLite that is the one which all writing of the process shares."""
+"""The engine's group commits, on a connection that it keeps.
+
+On SQLite that is the one write connection of the process, shared with all other writers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 class Writer:
     """The engine's own connection. For one thread at a time.
 
-    `before_commit(connection)` and `after_commit()` are called around COMMIT if set: tests let them raise.
+    `before_commit(connection)` and `after_commit()` are called around COMMIT if set. Tests make them raise.
     """
 
     def __init__(self, database: Database) -> None:
@@ -31,11 +34,11 @@ class Writer:
 
     @contextlib.contextmanager
     def transaction(self, ask: str = "") -> Iterator[Connection]:
-        """One write transaction, as `Database.write`. After an error `classify` it; if LOST, `drop`.
+        """One write transaction, as `Database.write`. After an error: `classify` it; if it is LOST, `drop`.
 
-        `ask`: on Postgres a SELECT of one row that may travel with BEGIN; see `postgres_connection.ANSWER`.
+        `ask`: Postgres: a SELECT of one row that may be sent with BEGIN; see `postgres_connection.ANSWER`.
         """
-        with self._begun(ask) as connection:
+        with self._transaction(ask) as connection:
             self.transactions += 1
             yield connection
             if self.before_commit is not None:
@@ -44,7 +47,7 @@ class Writer:
             self.after_commit()
 
     def send_whole(self, parts: Sequence[Literal]) -> None:
-        """Postgres: one write transaction in one go. Errors as in `transaction`."""
+        """Postgres: one write transaction in one round trip. Errors as in `transaction`."""
         connection = self._kept()
         self.transactions += 1
         if self.before_commit is not None:
@@ -62,22 +65,22 @@ class Writer:
 
     @property
     def can_send_whole(self) -> bool:
-        """Postgres, and nobody listens to the statements."""
+        """Whether it is Postgres and no listener is registered for statements."""
         return self._database.is_postgres and not driver_sql.is_watched(self._kept())
 
     @property
     def ear(self) -> Connection | None:
-        """The connection, if it listens (`notify.listen`)."""
+        """The connection if it listens (`notify.listen`), otherwise None."""
         connection = self._connection
         return connection if connection is not None and notify.listens(connection) else None
 
     def drop(self) -> None:
-        """Throw the connection away; the next transaction has a new one."""
+        """Close the connection. The next transaction opens a new one."""
         self._database.drop_writer()
         self.close()
 
     def close(self) -> None:
-        """Let go of its own connection, not of the one that it shares."""
+        """Close its own connection (Postgres), not the shared one (SQLite)."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -86,7 +89,7 @@ class Writer:
                 connection.close()
 
     @contextlib.contextmanager
-    def _begun(self, ask: str) -> Iterator[Connection]:
+    def _transaction(self, ask: str) -> Iterator[Connection]:
         if self._database.is_sqlite:
             with self._database.write() as connection:
                 yield connection
@@ -98,7 +101,7 @@ class Writer:
             yield connection
 
     def _kept(self) -> Connection:
-        """Postgres: the connection, a new one if it is not there."""
+        """Postgres: the connection. Opens a new one if there is none or it is closed."""
         if self._connection is None or self._connection.closed or self._connection.invalidated:
             self.drop()
             self._connection = self._database.connect_kept()

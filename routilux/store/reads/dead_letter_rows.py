@@ -1,6 +1,6 @@
-"""Dead letters: read for people, and held by whoever asks the owner to send one again or to drop it.
+"""Dead letters: reads for people, and the lock for a request to retry or to drop one.
 
-A letter is a batch that was given up or has nowhere to go, with its messages and with what went wrong at last.
+A dead letter is a batch that was given up or has no destination, with its messages and its last error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEAD = (
 def dead_letters(
     connection: Connection, *, flow: str | None = None, limit: int = 100, before: DeadLetterKey | None = None
 ) -> list[DeadLetterRecord]:
-    """Batches that were given up, or have nowhere to go, newest worker first. `before` is the key of the last one seen."""
+    """Dead letters, those of the newest worker first. `before`: the key of the last one seen."""
     if flow is not None and not is_storable(flow):
         return []
     query = _DEAD.order_by(parked.c.worker.desc(), parked.c.seq.desc()).limit(limit)
@@ -42,27 +42,30 @@ def dead_letters(
 
 
 def dead_letter(connection: Connection, worker_key: int, seq: int) -> DeadLetterRecord | None:
-    """One dead letter by its key; None when somebody has sent it again or dropped it."""
+    """One dead letter by its key. Returns None if it was retried or dropped."""
     row = connection.execute(_DEAD.where(parked.c.worker == worker_key, parked.c.seq == seq)).first()
     return None if row is None else _dead_letter(connection, row)
 
 
-_LETTER = (
+_EXISTS = (
     "SELECT 1 FROM routilux_parked WHERE worker = :worker AND seq = :seq AND reason IN ('dead', 'unroutable')"
 )
-_ASKED = text(
+_REQUESTS = text(
     "SELECT i.body FROM routilux_inbox AS i JOIN routilux_workers AS w ON w.worker_id = i.worker_id"
     " WHERE i.kind IN ('retry_dead', 'drop_dead') AND w.key = :worker"
 )
 
 
 def hold_letter(connection: Connection, worker_key: int, seq: int) -> bool:
-    """Lock a dead letter until the end of a write transaction. False: it is gone, or an operator has asked for it."""
+    """Lock a dead letter until the end of a write transaction.
+
+    Returns False if it is gone, or if the inbox already has a request for it.
+    """
     row = {"worker": worker_key, "seq": seq}
     lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
-    if connection.execute(text(_LETTER + lock), row).first() is None:
+    if connection.execute(text(_EXISTS + lock), row).first() is None:
         return False
-    return not any(orjson.loads(body)["seq"] == seq for (body,) in connection.execute(_ASKED, row))
+    return not any(orjson.loads(body)["seq"] == seq for (body,) in connection.execute(_REQUESTS, row))
 
 
 def _dead_letter(connection: Connection, row: Row[Any]) -> DeadLetterRecord:

@@ -1,8 +1,10 @@
-"""Reads for people: jobs, workers, activations, traces. The second interface: read-only. Beside it are `letters` (dead
-letters), `depths` (what waits) and `progress` (how far a job's routines are).
+"""Reads for people: jobs, workers, activations, traces. A second interface, which only reads.
 
-Every list is newest first, bounded by `limit` and paged by key, so that a page costs the same at any depth.
-A post that no worker has accepted is still in the inbox and shows as a pending job.
+Beside it are `dead_letter_rows`, `queue_depth` (what waits) and `routine_progress` (the status of a job's
+routines).
+
+Every list is newest first, bounded by `limit` and paged by key. So a page costs the same at any depth.
+A post that no worker has accepted is still in the inbox. It is shown as a pending job.
 """
 
 from __future__ import annotations
@@ -35,10 +37,21 @@ AnyRow = Row[*tuple[Any, ...]]
 # jobs
 
 _JOBS = select(
-    job_rows.c.job_id, worker_rows.c.worker_id, job_rows.c.flow, job_rows.c.status, job_rows.c.created_at,
-    job_rows.c.started_at, job_rows.c.ended_at, job_rows.c.open_count, job_rows.c.metadata, job_rows.c.data,
-    job_rows.c.result, job_rows.c.error, job_rows.c.worker, job_rows.c.job,
-).join(worker_rows, worker_rows.c.key == job_rows.c.worker)  # fmt: skip
+    job_rows.c.job_id,
+    worker_rows.c.worker_id,
+    job_rows.c.flow,
+    job_rows.c.status,
+    job_rows.c.created_at,
+    job_rows.c.started_at,
+    job_rows.c.ended_at,
+    job_rows.c.open_count,
+    job_rows.c.metadata,
+    job_rows.c.data,
+    job_rows.c.result,
+    job_rows.c.error,
+    job_rows.c.worker,
+    job_rows.c.job,
+).join(worker_rows, worker_rows.c.key == job_rows.c.worker)
 _POSTS = select(
     inbox.c.job_id, inbox.c.worker_id, inbox.c.flow, inbox.c.created_at, inbox.c.metadata, inbox.c.id
 ).where(inbox.c.kind == "post", inbox.c.job_id.is_not(None))
@@ -59,10 +72,10 @@ _OPEN = {
 
 
 def job(connection: Connection, job_id: str) -> JobRecord | None:
-    """The job of this id; None if there is none. One indexed read, a second one while it is in the inbox.
+    """The job with this id. Returns None if there is none. One indexed read, or two while it is in the inbox.
 
-    Its owner may accept it between the two, which moves it from where the second looks to where the first looked:
-    only a third read tells that nobody knows it.
+    The owner may accept the post between the two reads. That moves it from the inbox to the jobs, where the
+    first read looked. So only a third read proves that the job does not exist.
     """
     if not is_storable(job_id):
         return None
@@ -86,9 +99,10 @@ def jobs(
     limit: int = 100,
     before: str | None = None,
 ) -> list[JobRecord]:
-    """Jobs in pages: posts not yet accepted, then those of the newest worker, newest first, then the next.
+    """Jobs in pages: first posts that no worker has accepted, then jobs, those of the newest worker first.
 
-    `before` is the job id that ended the last page. Raises `JobNotFoundError` if it is gone.
+    Within a worker the newest job comes first. `before`: the last job id of the page before. Raises
+    `JobNotFoundError` if that job is gone.
     """
     position, found = None, []
     if not all(name is None or is_storable(name) for name in (flow, worker_id)):
@@ -101,7 +115,7 @@ def jobs(
         ).first()
     if position is None:
         found = _posts(connection, status=status, flow=flow, worker_id=worker_id, limit=limit, before=before)
-    posts = {post.job_id for post in found}  # its owner may accept one before the next read
+    posts = {post.job_id for post in found}  # the owner may accept one before the next read
     for query in _job_queries(connection, flow, worker_id, position):
         if len(found) >= limit:
             break
@@ -115,7 +129,7 @@ def jobs(
 def _job_queries(
     connection: Connection, flow: str | None, worker_id: str | None, position: AnyRow | None
 ) -> Iterable[Select[*tuple[Any, ...]]]:
-    """One walk down the primary key, or one per worker of a flow: a join would sort all jobs of a worker."""
+    """One walk down the primary key, or one per worker of a flow. A join would sort all jobs of a worker."""
     query = _JOBS.order_by(job_rows.c.worker.desc(), job_rows.c.job.desc())
     if position is not None:
         query = query.where(tuple_(job_rows.c.worker, job_rows.c.job) < tuple_(position.worker, position.job))
@@ -160,7 +174,7 @@ def _posts(
 
 
 def open_job_ids_among(connection: Connection, ids: Collection[str]) -> set[str]:
-    """Which of these jobs have not ended; posts in the inbox have not. Ids that nobody knows are left out."""
+    """Which of these jobs have not ended. Posts in the inbox have not ended. Unknown ids are left out."""
     if not ids:
         return set()
     parameter = {"ids": orjson.dumps(list(ids)).decode()}
@@ -171,7 +185,7 @@ def open_job_ids_among(connection: Connection, ids: Collection[str]) -> set[str]
 
 
 def traces(connection: Connection, job_id: str) -> list[TraceRecord]:
-    """What a job's logic traced and printed, in the order in which it went in."""
+    """What a job's logic traced and printed, in the order in which it was stored."""
     rows = connection.execute(
         select(trace_rows)
         .join(job_rows, (job_rows.c.worker == trace_rows.c.worker) & (job_rows.c.job == trace_rows.c.job))
@@ -185,7 +199,7 @@ def traces(connection: Connection, job_id: str) -> list[TraceRecord]:
 
 
 def worker(connection: Connection, worker_id: str) -> WorkerRecord | None:
-    """The worker of this public id; None if there is none."""
+    """The worker with this public id. Returns None if there is none."""
     row = connection.execute(select(worker_rows).where(worker_rows.c.worker_id == worker_id)).first()
     return None if row is None else _worker(row)
 
@@ -227,9 +241,19 @@ def activations(
 
 def _job(row: AnyRow) -> JobRecord:
     return JobRecord(
-        row.job_id, row.worker_id, row.flow, row.status, instant(row.created_at), maybe_instant(row.started_at),
-        maybe_instant(row.ended_at), row.open_count, row.metadata, row.data, row.result, row.error,
-    )  # fmt: skip
+        row.job_id,
+        row.worker_id,
+        row.flow,
+        row.status,
+        instant(row.created_at),
+        maybe_instant(row.started_at),
+        maybe_instant(row.ended_at),
+        row.open_count,
+        row.metadata,
+        row.data,
+        row.result,
+        row.error,
+    )
 
 
 def _pending(row: AnyRow) -> JobRecord:
@@ -240,14 +264,32 @@ def _pending(row: AnyRow) -> JobRecord:
 
 def _worker(row: AnyRow) -> WorkerRecord:
     return WorkerRecord(
-        row.key, row.worker_id, row.flow, row.status, row.owner, bool(row.is_named), row.reason,
-        instant(row.created_at), maybe_instant(row.started_at), maybe_instant(row.ended_at),
-    )  # fmt: skip
+        row.key,
+        row.worker_id,
+        row.flow,
+        row.status,
+        row.owner,
+        bool(row.is_named),
+        row.reason,
+        instant(row.created_at),
+        maybe_instant(row.started_at),
+        maybe_instant(row.ended_at),
+    )
 
 
 def _activation(worker_id: str, row: AnyRow) -> ActivationRecord:
     return ActivationRecord(
-        worker_id, row.n, row.job_id, row.routine, row.attempt, row.status, instant(row.started_at),
-        instant(row.ended_at), tuple(map(int, row.seqs.split(","))), row.policy_message,
-        row.error_type, row.error, row.traceback,
-    )  # fmt: skip
+        worker_id,
+        row.n,
+        row.job_id,
+        row.routine,
+        row.attempt,
+        row.status,
+        instant(row.started_at),
+        instant(row.ended_at),
+        tuple(map(int, row.seqs.split(","))),
+        row.policy_message,
+        row.error_type,
+        row.error,
+        row.traceback,
+    )

@@ -9,13 +9,17 @@ from sqlalchemy import Connection, text
 _FIND = text(
     "SELECT i.id, i.flow, i.worker_id, i.job_id, w.key, w.owner, r.state AS owner_state, w.status"
     " FROM routilux_inbox AS i"
-    " LEFT JOIN routilux_workers AS w ON w.worker_id = i.worker_id LEFT JOIN routilux_runtimes AS r ON r.key = w.owner"
+    " LEFT JOIN routilux_workers AS w ON w.worker_id = i.worker_id"
+    " LEFT JOIN routilux_runtimes AS r ON r.key = w.owner"
     " ORDER BY i.id LIMIT :most"
 )
 
 
 class FoundRow(NamedTuple):
-    """An inbox row without its body. The last four fields are None if the row names no worker or an unknown one."""
+    """An inbox row without its body.
+
+    The last four fields are None if the row names no worker, or one that is unknown.
+    """
 
     id: int
     flow: str

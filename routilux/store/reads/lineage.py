@@ -1,16 +1,16 @@
-"""What caused a message, and what did it cause: recursive queries over the views, for people to copy.
+"""The causes and the effects of a message: recursive queries over the views, for people to copy.
 
-Both take `:worker_id` and `:message` and return that message too. They go by the indexes: back over the list
-of messages that an activation consumed, forward over the messages of the activation's job. (Joining on
-`produced_by` or `consumed_by` alone would read the whole table at each step: those columns have no index,
-see the decisions.)
+Both take `:worker_id` and `:message`, and return that message, too. They use the indexes: backward, over the
+list of messages that an activation consumed; forward, over the messages of the activation's job. (A join on
+`produced_by` or `consumed_by` alone would read the whole table at each step: those columns have no index, see
+docs/decisions.)
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, Row, text
 
-_BACK = """
+_BACKWARD = """
 WITH RECURSIVE cause(worker_id, message, produced_by) AS (
     SELECT worker_id, message, produced_by FROM routilux_lineage
     WHERE worker_id = :worker_id AND message = :message
@@ -27,16 +27,16 @@ ORDER BY l.message
 """
 
 CAUSES = {
-    # CROSS JOIN keeps the order: SQLite would read all messages of the worker first, then the list
-    "sqlite": _BACK.format(then="CROSS JOIN", messages_of_a="json_each(a.messages)", number="s.value"),
-    "postgresql": _BACK.format(
+    # CROSS JOIN keeps the order: otherwise SQLite would read all messages of the worker before the list
+    "sqlite": _BACKWARD.format(then="CROSS JOIN", messages_of_a="json_each(a.messages)", number="s.value"),
+    "postgresql": _BACKWARD.format(
         then="JOIN",
         messages_of_a="jsonb_array_elements_text(CAST(a.messages AS jsonb))",
         number="CAST(s.value AS bigint)",
     ),
 }
 
-_FORTH = """
+_FORWARD = """
 WITH RECURSIVE effect(worker_id, message, consumed_by) AS (
     SELECT worker_id, message, consumed_by FROM routilux_lineage
     WHERE worker_id = :worker_id AND message = :message
@@ -52,11 +52,11 @@ ORDER BY l.message
 """
 
 EFFECTS = {
-    "sqlite": _FORTH.format(
+    "sqlite": _FORWARD.format(
         messages_of_job="routilux_lineage AS l ON l.job_id = a.job_id AND l.produced_by = x.consumed_by"
     ),
-    # OFFSET 0 keeps this one subquery per activation: else Postgres hashes all messages to join them
-    "postgresql": _FORTH.format(
+    # OFFSET 0 keeps this one subquery per activation: otherwise Postgres hashes all messages to join them
+    "postgresql": _FORWARD.format(
         messages_of_job="LATERAL (SELECT * FROM routilux_lineage AS m"
         " WHERE m.job_id = a.job_id AND m.produced_by = x.consumed_by OFFSET 0) AS l ON true"
     ),
@@ -64,12 +64,12 @@ EFFECTS = {
 
 
 def causes(connection: Connection, worker_id: str, message: int) -> list[Row[tuple[object, ...]]]:
-    """Rows of `routilux_lineage`: the message, and all it came from, oldest first."""
+    """Rows of `routilux_lineage`: the message and all its causes, oldest first."""
     query = text(CAUSES[connection.dialect.name])
     return list(connection.execute(query, {"worker_id": worker_id, "message": message}))
 
 
 def effects(connection: Connection, worker_id: str, message: int) -> list[Row[tuple[object, ...]]]:
-    """Rows of `routilux_lineage`: the message, and all that came of it, oldest first."""
+    """Rows of `routilux_lineage`: the message and all its effects, oldest first."""
     query = text(EFFECTS[connection.dialect.name])
     return list(connection.execute(query, {"worker_id": worker_id, "message": message}))

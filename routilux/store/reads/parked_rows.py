@@ -11,7 +11,7 @@ from routilux.store.tables import messages, parked, workers
 
 
 def per_job(connection: Connection, worker: int, numbers: Sequence[int]) -> list[Any]:
-    """(job, how many of its messages are parked) of those jobs that have any."""
+    """(job, number of its parked messages), for those of the jobs that have any."""
     query = select(messages.c.job, func.count()).where(
         messages.c.worker == worker, messages.c.job.in_(numbers), messages.c.status == "parked"
     )
@@ -19,7 +19,7 @@ def per_job(connection: Connection, worker: int, numbers: Sequence[int]) -> list
 
 
 def in_line(connection: Connection, worker: int) -> list[Any]:
-    """Batches that came back into line and have not run."""
+    """Batches that were requeued and have not run yet."""
     query = (
         select(parked)
         .where(parked.c.worker == worker, parked.c.line.is_not(None), parked.c.reason != "paused")
@@ -35,7 +35,7 @@ def suspects(connection: Connection, worker: int) -> list[Any]:
 
 
 def of_job(connection: Connection, worker: int, job: int, reason: str) -> list[Any]:
-    """`job` 0: batches of several jobs."""
+    """Parked rows of a job with this reason. `job` 0: batches of several jobs."""
     query = select(parked).where(parked.c.worker == worker, parked.c.job == job, parked.c.reason == reason)
     return list(connection.execute(query.order_by(parked.c.seq)))
 
@@ -45,7 +45,7 @@ def row(connection: Connection, worker: int, seq: int) -> Any:
 
 
 def counts(connection: Connection, worker: int) -> tuple[int, int]:
-    """How many are parked with a due time, and how many until somebody acts."""
+    """How many rows are parked with a due time, and how many until an operator acts."""
     timed = func.count().filter(parked.c.due_at.is_not(None))
     held = func.count().filter(parked.c.reason.in_(("paused", "unroutable")), parked.c.due_at.is_(None))
     row = connection.execute(select(timed, held).where(parked.c.worker == worker)).one()
@@ -53,7 +53,10 @@ def counts(connection: Connection, worker: int) -> tuple[int, int]:
 
 
 def due(connection: Connection, runtime: int, now: int, most: int, without: Sequence[int] = ()) -> list[Any]:
-    """Parked rows of my workers whose time has come, oldest first. `without`: keys of workers to leave out."""
+    """Parked rows of this runtime's workers that are due, oldest first.
+
+    `without`: keys of workers to leave out.
+    """
     query = (
         select(parked)
         .join(workers, workers.c.key == parked.c.worker)
@@ -70,7 +73,7 @@ def due(connection: Connection, runtime: int, now: int, most: int, without: Sequ
 
 
 def next_due_at(connection: Connection, runtime: int, without: Sequence[int] = ()) -> int | None:
-    """The earliest due time among my workers. `without`: keys of workers to leave out."""
+    """The earliest due time among this runtime's workers. `without`: keys of workers to leave out."""
     query = (
         select(parked.c.due_at)
         .join(workers, workers.c.key == parked.c.worker)

@@ -1,4 +1,4 @@
-"""How much waits: in a slot, for the door to a full one; by slot, for people, from the view of that name."""
+"""How many messages wait: in one slot, to refuse a post to a full one; by slot, for people, from the view."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from sqlalchemy import Connection, column, select, table, text
 from routilux.store.records import QueueDepth
 
 _WAITING_ABOUT = text(
-    "SELECT coalesce((SELECT s.waiting FROM routilux_slots AS s JOIN routilux_workers AS w ON w.key = s.worker"
-    " WHERE w.worker_id = :worker AND s.routine = :routine AND s.slot = :slot), 0) + (SELECT count(*) FROM routilux_inbox"
-    " WHERE kind = 'post' AND flow = :flow AND coalesce(worker_id, :worker) = :worker AND body LIKE :body ESCAPE '!')"
+    "SELECT coalesce((SELECT s.waiting FROM routilux_slots AS s JOIN routilux_workers AS w"
+    " ON w.key = s.worker"
+    " WHERE w.worker_id = :worker AND s.routine = :routine AND s.slot = :slot), 0)"
+    " + (SELECT count(*) FROM routilux_inbox WHERE kind = 'post' AND flow = :flow"
+    " AND coalesce(worker_id, :worker) = :worker AND body LIKE :body ESCAPE '!')"
 )
 
 
 def waiting_about(connection: Connection, names: tuple[str, str, str], worker_id: str | None) -> int:
-    """What waits in a slot by its counter, which is about a second old, and what is in the inbox for it."""
+    """The slot's counter, which is about a second old, plus the posts for the slot in the inbox."""
     flow, routine, slot = names
     start = orjson.dumps({"routine": routine, "slot": slot}).decode().removesuffix("}")
     for wild in "!%_":
@@ -33,7 +35,7 @@ _DEPTH = table(
 
 
 def queue_depth(connection: Connection, worker_id: str | None = None) -> list[QueueDepth]:
-    """What waits and what is parked, by slot, of one worker or of all that have not ended."""
+    """Waiting and parked messages by slot, of one worker or of all workers that have not ended."""
     query = select(_DEPTH).order_by(_DEPTH.c.worker_id, _DEPTH.c.routine_id, _DEPTH.c.slot)
     if worker_id is not None:
         query = query.where(_DEPTH.c.worker_id == worker_id)

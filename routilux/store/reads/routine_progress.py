@@ -1,4 +1,7 @@
-"""How far each routine of a job is: told by its messages, by what an error strategy left on record, and by what runs now."""
+"""The status of each routine of a job.
+
+It follows from the job's messages, from what an error strategy has recorded, and from what runs now.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ AnyRow = Row[*tuple[Any, ...]]
 
 
 def routine_status(connection: Connection, job_id: str) -> dict[str, str]:
-    """routine -> `pending running completed failed skipped error_continued retrying`; not reached: absent."""
+    """routine -> `pending running completed failed skipped error_continued retrying`.
+
+    Not reached: not included.
+    """
     row = connection.execute(
         select(jobs.c.worker, jobs.c.job, jobs.c.routine_status, workers.c.owner)
         .join(workers, workers.c.key == jobs.c.worker)
@@ -36,7 +42,7 @@ def routine_status(connection: Connection, job_id: str) -> dict[str, str]:
 
 
 def _routine(statuses: set[str], recorded: str | None) -> str | None:
-    """What the messages of a routine say, and what an error strategy has left on record."""
+    """The status from the routine's message statuses and from what an error strategy has recorded."""
     if MessageStatus.PARKED in statuses and recorded == "retrying":
         return recorded
     if statuses & {MessageStatus.WAITING, MessageStatus.PARKED}:
@@ -47,7 +53,7 @@ def _routine(statuses: set[str], recorded: str | None) -> str | None:
 
 
 def _running(connection: Connection, job: AnyRow) -> set[str]:
-    """Routines that have a message of the job in the last commit's list of what runs."""
+    """Routines with a message of this job in the last commit's list of what runs."""
     if job.owner is None:
         return set()
     query = (

@@ -1,9 +1,9 @@
-"""Many rows, few statements, for both databases. A row is a tuple in column order.
+"""Many rows in few statements, for both databases. A row is a tuple in column order.
 
-SQLite: multi-row VALUES in some fixed sizes, so that the statements stay prepared. `executemany` gives the
-interpreter lock away at every row, and `json_each` costs four times as much (13.5 against 3.5 µs a row of eleven
-columns). Postgres: COPY for what is only inserted, else one statement over `jsonb_array_elements`; an `unnest` of
-Python lists costs the client more than the server.
+SQLite: multi-row VALUES in a few fixed sizes, so that the statements stay prepared. `executemany` releases
+the GIL at every row, and `json_each` costs four times as much (13.5 against 3.5 µs for a row of eleven
+columns). Postgres: COPY for plain inserts, otherwise one statement over `jsonb_array_elements`. An `unnest`
+of Python lists costs the client more than the server.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from routilux.store.backends import driver_sql
 
 Row = tuple[object, ...]
 
-MOST_ROWS = 1024  # to a statement, on SQLite
-COPY_ROWS = 1000  # to a piece of a COPY
-COPY_FROM = 16  # fewer rows than this are not worth a COPY
-KEPT_ROWS = 8  # statements of more rows are not kept prepared
+MOST_ROWS = 1024  # per statement, on SQLite
+COPY_ROWS = 1000  # per chunk of a COPY
+COPY_FROM = 16  # fewer rows are not worth a COPY
+KEPT_ROWS = 8  # statements with more rows are not kept prepared
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class Literal(NamedTuple):
-    """A statement with `%s` for each value. `is_plain`: its plan is always the same, and it is short enough to be kept."""
+    """A statement with `%s` for each value.
+
+    `is_plain`: its plan is always the same, and it is short enough to be kept prepared.
+    """
 
     statement: str
     values: list[object]
@@ -59,8 +62,10 @@ class Values:
 
 
 def _size(count: int) -> int:
-    """The most of these rows that one statement is made for: a number of three binary digits and zeros. A statement gives the
-    interpreter away, so few of them; and each size is parsed once, so few sizes.
+    """How many of these rows the next statement takes: three binary digits followed by zeros.
+
+    Each statement releases the GIL, so there should be few statements. Each size is parsed once, so there
+    should be few sizes.
     """
     count = min(count, MOST_ROWS)
     zeros = max(0, count.bit_length() - 3)
@@ -69,24 +74,24 @@ def _size(count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question about `:rows`, a JSON array of rows."""
+    """A SELECT over `:rows`, a JSON array of rows."""
 
     sqlite: TextClause
     postgres: TextClause
 
-    def ask(self, connection: Connection, rows: Sequence[Row]) -> Sequence[Any]:
-        asked = self.sqlite if connection.dialect.name == "sqlite" else self.postgres
-        return connection.execute(asked, {"rows": orjson.dumps(rows).decode()}).all()
+    def fetch(self, connection: Connection, rows: Sequence[Row]) -> Sequence[Any]:
+        statement = self.sqlite if connection.dialect.name == "sqlite" else self.postgres
+        return connection.execute(statement, {"rows": orjson.dumps(rows).decode()}).all()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bulk:
-    """One step in the words of both databases; in the texts `:rows` is a JSON array of rows."""
+    """One step as SQL for both databases. In the texts `:rows` is a JSON array of rows."""
 
     sqlite: Values | TextClause
     postgres: TextClause
     copy: str | None = None
-    copy_tail: str = ""  # of every line
+    copy_tail: str = ""  # constant values at the end of every line
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Execute for all rows."""
@@ -103,8 +108,9 @@ class Bulk:
     def literal(self, rows: Sequence[Row]) -> Literal:
         """Postgres: a statement for these few rows, for `driver_sql.send_whole`.
 
-        A change is an insert that always conflicts, as on SQLite: a key among constants may be worth any index to the planner
-        of a table that has grown since it was analysed, and a conflict is looked for in the index of the key.
+        A change is an insert that always conflicts, as on SQLite. With keys as constants, the planner may
+        choose any index if the table has grown since it was analysed. A conflict is always looked up in the
+        index of the key.
         """
         if isinstance(self.sqlite, Values):
             statement = self.sqlite.text(len(rows)).replace("?", "%s")
@@ -116,34 +122,37 @@ class Bulk:
         return self.copy is None or len(rows) < COPY_FROM
 
 
-_together: dict[tuple[Bulk, ...], TextClause] = {}
+_combined: dict[tuple[Bulk, ...], TextClause] = {}
 
 
 def run_together(connection: Connection, steps: Sequence[tuple[Bulk, Sequence[Row]]]) -> None:
-    """Postgres: steps none of which touches a row of another, as one statement: one way there and back.
+    """Postgres: send several steps as one statement, in one round trip. No two may touch the same row.
 
     https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
     """
     bulks = tuple(bulk for bulk, _ in steps)
-    if bulks not in _together:
+    if bulks not in _combined:
         parts = [
             f"s{i} AS ({bulk.postgres.text.replace(':rows', f':rows{i}')})" for i, bulk in enumerate(bulks)
         ]
-        _together[bulks] = text(f"WITH {', '.join(parts)} SELECT 1")
+        _combined[bulks] = text(f"WITH {', '.join(parts)} SELECT 1")
     values = {f"rows{i}": orjson.dumps(rows).decode() for i, (_, rows) in enumerate(steps)}
-    connection.execute(_together[bulks], values)
+    connection.execute(_combined[bulks], values)
 
 
 def _copy(connection: Connection, statement: str, rows: Sequence[Row], end: str) -> None:
     """https://www.postgresql.org/docs/current/sql-copy.html, text format."""
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for start in range(0, len(rows), COPY_ROWS):  # the server reads on while the next are written down
-            copy.write(_lines(rows[start : start + COPY_ROWS], end))
+        for start in range(0, len(rows), COPY_ROWS):  # the server reads a chunk while the next one is built
+            copy.write(_copy_text(rows[start : start + COPY_ROWS], end))
 
 
-def _lines(rows: Sequence[Row], end: str) -> str:
-    """Rows as COPY reads them. Values are escaped only where the whole shows that one of them needs it."""
+def _copy_text(rows: Sequence[Row], end: str) -> str:
+    """Rows in the format of COPY.
+
+    Values are escaped only if the whole text shows that one of them needs it.
+    """
     lines = "".join(
         [
             "\t".join([v if v.__class__ is str else "\\N" if v is None else str(v) for v in row]) + end
@@ -157,17 +166,17 @@ def _lines(rows: Sequence[Row], end: str) -> str:
         and lines.count("\n") == len(rows)
         and "\r" not in lines
     )
-    return lines if is_plain else "".join(["\t".join(map(_field, row)) + end for row in rows])
+    return lines if is_plain else "".join(["\t".join(map(_copy_field, row)) + end for row in rows])
 
 
-def _field(value: object) -> str:
+def _copy_field(value: object) -> str:
     if value is None:
         return "\\N"
     return value.translate(_ESCAPES) if isinstance(value, str) else str(value)
 
 
 def postgres_source(table: Table, columns: Sequence[str], literals: Sequence[str] = ()) -> str:
-    """A SELECT of typed columns out of `:rows`."""
+    """A SELECT of typed columns from `:rows`."""
     picked = [
         f"CAST(r.v ->> {i} AS {_type(table.c[name])}) AS {_quoted(name)}" for i, name in enumerate(columns)
     ]
@@ -186,11 +195,11 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _list(names: Sequence[str]) -> str:
+def _column_list(names: Sequence[str]) -> str:
     return ", ".join(map(_quoted, names))
 
 
-def _marks(count: int, literals: Sequence[str] = ()) -> str:
+def _placeholders(count: int, literals: Sequence[str] = ()) -> str:
     return "(" + ", ".join(["?"] * count + [*literals]) + ")"
 
 
@@ -199,25 +208,28 @@ def _literal(value: object) -> str:
 
 
 def insert(table: Table, columns: Sequence[str], constants: Mapping[str, object] = {}) -> Bulk:
-    """New rows. `constants`: columns that are the same in all of them; what is not bound costs nothing."""
-    head = f"INSERT INTO {table.name} ({_list([*columns, *constants])}) "
+    """Insert rows.
+
+    `constants`: columns with the same value in every row; a value that is not bound costs nothing.
+    """
+    head = f"INSERT INTO {table.name} ({_column_list([*columns, *constants])}) "
     literals = [_literal(value) for value in constants.values()]
     return Bulk(
-        Values(head + "VALUES ", _marks(len(columns), literals), ""),
+        Values(head + "VALUES ", _placeholders(len(columns), literals), ""),
         text(head + postgres_source(table, columns, literals)),
-        f"COPY {table.name} ({_list([*columns, *constants])}) FROM STDIN",
+        f"COPY {table.name} ({_column_list([*columns, *constants])}) FROM STDIN",
         "".join(f"\t{value}" for value in constants.values()),
     )
 
 
 def upsert(table: Table, columns: Sequence[str], changed: Sequence[str]) -> Bulk:
-    """Insert, or change `changed` where the key is there."""
+    """Insert rows. Where the key exists, set the columns `changed` instead."""
     sets = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in changed)
-    keys = _list([column.name for column in table.primary_key])
+    keys = _column_list([column.name for column in table.primary_key])
     tail = f" ON CONFLICT ({keys}) DO UPDATE SET {sets}"
-    head = f"INSERT INTO {table.name} ({_list(columns)}) "
+    head = f"INSERT INTO {table.name} ({_column_list(columns)}) "
     return Bulk(
-        Values(head + "VALUES ", _marks(len(columns)), tail),
+        Values(head + "VALUES ", _placeholders(len(columns)), tail),
         text(head + postgres_source(table, columns) + tail),
     )
 
@@ -225,10 +237,12 @@ def upsert(table: Table, columns: Sequence[str], changed: Sequence[str]) -> Bulk
 def update(
     table: Table, keys: Sequence[str], changed: Sequence[str], constants: Mapping[str, object] = {}
 ) -> Bulk:
-    """Change rows that exist. Row: keys, then the new values. `constants`: columns that are set the same in all.
+    """Change existing rows. A row is the keys, then the new values.
 
-    SQLite has no UPDATE over a list that uses the key's index, so there it is an insert that always conflicts, with
-    empty values for the columns that may not be NULL.
+    `constants`: columns that get the same value in every row.
+
+    SQLite has no UPDATE over a list that uses the index of the key. So there it is an insert that always
+    conflicts, with empty values for the columns that must not be NULL.
     """
     columns = [*keys, *changed]
     fillers = [
@@ -236,9 +250,9 @@ def update(
     ]
     fixed = [f"{_quoted(name)} = {_literal(value)}" for name, value in constants.items()]
     sqlite = Values(
-        f"INSERT INTO {table.name} ({_list([*columns, *fillers])}) VALUES ",
-        _marks(len(columns), ["''" if _type(table.c[name]) == "text" else "0" for name in fillers]),
-        f" ON CONFLICT ({_list(keys)}) DO UPDATE SET "
+        f"INSERT INTO {table.name} ({_column_list([*columns, *fillers])}) VALUES ",
+        _placeholders(len(columns), ["''" if _type(table.c[name]) == "text" else "0" for name in fillers]),
+        f" ON CONFLICT ({_column_list(keys)}) DO UPDATE SET "
         + ", ".join([*(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in changed), *fixed]),
     )
     postgres = (
@@ -251,7 +265,8 @@ def update(
 
 
 def delete(table: Table, keys: Sequence[str]) -> Bulk:
-    where = f"DELETE FROM {table.name} WHERE ({_list(keys)}) IN "
+    where = f"DELETE FROM {table.name} WHERE ({_column_list(keys)}) IN "
     return Bulk(
-        Values(where + "(VALUES ", _marks(len(keys)), ")"), text(where + f"({postgres_source(table, keys)})")
+        Values(where + "(VALUES ", _placeholders(len(keys)), ")"),
+        text(where + f"({postgres_source(table, keys)})"),
     )

@@ -1,6 +1,6 @@
-"""Rows of the inbox: what a process asks of the owner of a worker.
+"""Rows of the inbox: requests from a process to the owner of a worker.
 
-Older releases read these rows, so the keys of a row and of its JSON body keep their order and their names.
+Older releases read these rows. So the columns and the keys of the JSON body keep their names and their order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _KNOWN = text(
 
 
 class KnownPost(NamedTuple):
-    """A post that is stored already. `found` is its fingerprint if `flow` is None, else the JSON body of its row."""
+    """A post that is stored already.
+
+    `found` is its fingerprint if `flow` is None. Otherwise it is the JSON body of its inbox row.
+    """
 
     flow: str | None
     found: str
@@ -75,7 +78,7 @@ def verb_row(
 
 
 def put(connection: Connection, rows: Sequence[InboxInsert], *, is_ours: bool = True) -> None:
-    """Insert rows for the owners of workers, and notify the owners if possible.
+    """Insert rows, and notify the owners of the workers if possible (Postgres only).
 
     `is_ours`: the transaction is our own and is about to be committed.
     """

@@ -1,12 +1,12 @@
-"""Pruning: ended jobs with all that belongs to them, idempotency keys, commit rows. A bounded batch per call.
+"""Pruning: ended jobs with all their rows, idempotency keys, commit rows. One bounded batch per call.
 
-No index says when a job ended: that column changes, and an index on it would cost every update its place in
-the page. Instead a sweep walks the primary key, from the position where the last call stopped. In one worker
-jobs are numbered as they are accepted, so the first that is younger than every limit ends the walk of that
-worker: a sweep reads what it deletes and what it must keep, not the young jobs. Commits are walked in the
-same way; keys have no such order, they are walked whole.
+No index says when a job ended. That column changes, and with an index on it no update could stay in its page.
+Instead a sweep walks the primary key, from the position where the last call stopped. The jobs of a worker are
+numbered in the order of acceptance. So the first job that is younger than every limit ends the walk of that
+worker: a sweep reads what it deletes and what it must keep, but not the young jobs. Commits are walked in the
+same way. Keys have no such order: all of them are walked.
 
-Dead letters, and whatever else has not been handled, keep their job.
+Dead letters, and anything else that has not been handled, keep their job.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from sqlalchemy import Connection, Row, Table, delete, func, select, tuple_
 from routilux.core.states import JobStatus, MessageStatus
 from routilux.store.tables import activations, commits, job_keys, jobs, messages, runtimes, traces, workers
 
-# A commit row is asked for after a lost answer, and the last one after a death; an hour is long after both.
+# A commit row is read after a lost answer, and the last one after a death. An hour is long after both.
 COMMITS_KEPT_US = 3_600_000_000
-# A job may have any number of rows: this many per job of the batch go at once, the rest with the next calls.
+# A job may have any number of rows. One call deletes this many per job of the batch; the next calls delete
+# the rest.
 ROWS_PER_JOB = 10
 _DONE = (MessageStatus.CONSUMED, MessageStatus.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a sweep goes on: after this job of this worker, after this key. None: that walk is at its end."""
+    """Where a sweep continues: after this job (worker, job), and after this key.
+
+    None: that walk has ended.
+    """
 
     job: tuple[int, int] | None = (0, 0)
     key: str | None = ""
@@ -40,7 +44,7 @@ START = Position()
 
 @dataclass(frozen=True, slots=True)
 class PruneCounts:
-    """Rows deleted by one batch, and where the next one goes on."""
+    """Rows deleted by one batch, and where the next batch continues."""
 
     jobs: int = 0
     messages: int = 0
@@ -52,13 +56,13 @@ class PruneCounts:
 
     @property
     def is_done(self) -> bool:
-        """The sweep is through; a new one begins at `START`."""
+        """Whether the sweep has ended. A new one begins at `START`."""
         return self.position.job is None and self.position.key is None
 
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """A job goes when it ended at or before the instant for its status."""
+    """A job is deleted if it ended at or before the instant for its status."""
 
     completed_us: int
     failed_us: int
@@ -67,7 +71,7 @@ class _Limits:
     def youngest_us(self) -> int:
         return max(self.completed_us, self.failed_us)
 
-    def is_over(self, job: Row[Any]) -> bool:
+    def has_expired(self, job: Row[Any]) -> bool:
         if job.ended_at is None:
             return False
         match job.status:
@@ -91,9 +95,9 @@ def prune(
 ) -> PruneCounts:
     """Delete one batch inside the caller's transaction.
 
-    `…_after_us` are ages in µs: of completed jobs, of failed and cancelled ones, of idempotency keys.
-    `batch` is the most jobs, keys, or commits of one runtime that one call looks at. Call again with
-    `counts.position` until `counts.is_done`; commit after each.
+    `…_after_us` are ages in µs: of completed jobs, of failed and cancelled jobs, of idempotency keys.
+    `batch`: one call examines at most so many jobs, keys, and commits of each runtime. Call again with
+    `counts.position` until `counts.is_done`. Commit after each call.
     """
     limits = _Limits(now_us - completed_after_us, now_us - failed_after_us)
     counts = PruneCounts(
@@ -112,7 +116,7 @@ def prune(
 def _prune_jobs(
     connection: Connection, counts: PruneCounts, limits: _Limits, after: tuple[int, int], batch: int
 ) -> PruneCounts:
-    """Walk on through workers until `batch` jobs, or as many workers, have been looked at."""
+    """Continue the walk through the workers until `batch` jobs, or as many workers, were examined."""
     room, last = batch, after[1]
     keys = select(workers.c.key).where(workers.c.key >= after[0]).order_by(workers.c.key).limit(batch)
     walked = connection.execute(keys).scalars().all()
@@ -120,7 +124,7 @@ def _prune_jobs(
         last = last if worker == after[0] else 0
         old = _old_jobs(connection, worker, last, limits, room)
         counts, is_clean = _delete_jobs(
-            connection, counts, worker, _removable(connection, worker, old, limits), batch
+            connection, counts, worker, _deletable(connection, worker, old, limits), batch
         )
         if not is_clean:
             return _at(counts, (worker, last))
@@ -136,7 +140,7 @@ def _at(counts: PruneCounts, job: tuple[int, int] | None) -> PruneCounts:
 
 
 def _old_jobs(connection: Connection, worker: int, after: int, limits: _Limits, most: int) -> list[Row[Any]]:
-    # SKIP LOCKED (Postgres): a row that its owner is writing just now is not over
+    # SKIP LOCKED (Postgres): a job that its owner is writing now has not ended long ago
     query = (
         select(jobs.c.job, jobs.c.status, jobs.c.created_at, jobs.c.ended_at)
         .where(jobs.c.worker == worker, jobs.c.job > after)
@@ -147,8 +151,8 @@ def _old_jobs(connection: Connection, worker: int, after: int, limits: _Limits, 
     return list(takewhile(lambda job: job.created_at <= limits.youngest_us, connection.execute(query)))
 
 
-def _removable(connection: Connection, worker: int, old: list[Row[Any]], limits: _Limits) -> list[int]:
-    over = [job.job for job in old if limits.is_over(job)]
+def _deletable(connection: Connection, worker: int, old: list[Row[Any]], limits: _Limits) -> list[int]:
+    over = [job.job for job in old if limits.has_expired(job)]
     if not over:
         return []
     needed = select(messages.c.job).where(
@@ -161,12 +165,15 @@ def _removable(connection: Connection, worker: int, old: list[Row[Any]], limits:
 def _delete_jobs(
     connection: Connection, counts: PruneCounts, worker: int, numbers: list[int], batch: int
 ) -> tuple[PruneCounts, bool]:
-    """What belongs to the jobs first, then, once nothing is left of it, the jobs."""
+    """Delete the rows of the jobs first.
+
+    When none are left, delete the jobs. Returns whether none were left.
+    """
     if not numbers:
         return counts, True
     most = batch * ROWS_PER_JOB
     gone = {
-        table: _delete_some(connection, table, worker, numbers, most)
+        table: _delete_rows(connection, table, worker, numbers, most)
         for table in (traces, activations, messages)
     }
     is_clean = all(count < most for count in gone.values())
@@ -183,8 +190,8 @@ def _delete_jobs(
     return counts, is_clean
 
 
-def _delete_some(connection: Connection, table: Table, worker: int, numbers: list[int], most: int) -> int:
-    """Delete at most so many rows of these jobs, found by the index over (worker, job)."""
+def _delete_rows(connection: Connection, table: Table, worker: int, numbers: list[int], most: int) -> int:
+    """Delete at most `most` rows of these jobs, found by the index on (worker, job)."""
     keys = list(table.primary_key)[1:]
     some = select(*keys).where(table.c.worker == worker, table.c.job.in_(numbers)).limit(most)
     return connection.execute(delete(table).where(table.c.worker == worker, tuple_(*keys).in_(some))).rowcount
@@ -206,7 +213,10 @@ def _prune_keys(
 
 
 def _prune_commits(connection: Connection, until_us: int, batch: int) -> int:
-    """Old rows of each runtime. The last row of one that may still have work in flight stays, however old."""
+    """Delete old commit rows of each runtime.
+
+    A runtime that may have work in flight keeps its last row, however old.
+    """
     owns = select(workers.c.key).where(workers.c.owner == runtimes.c.key).exists()
     found = connection.execute(
         select(runtimes.c.key, ((runtimes.c.state == "alive") | owns).label("is_needed"))

@@ -1,7 +1,8 @@
-"""Postgres: a small group commit whole, from BEGIN to COMMIT in one text, in one way there and back instead of three.
+"""Postgres: a small group commit as one text, from BEGIN to COMMIT, in one round trip instead of three.
 
-A connection may be given up while the server has not read what was sent; it reads it later, and nothing was locked until
-then. So the row of the commit comes first, and after it a fence that also refuses what has later commits.
+This process may give up a connection before the server has read the text. The server can read it later, and
+until then nothing is locked. So the commit row comes first. After it comes a fence that also refuses if the
+runtime has later commits.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from routilux.store.errors import PASSING, classify
 from routilux.store.writes.bulk import Literal
 from routilux.store.writes.commit_rows import Changes, CommitRow
 
-# Divides by zero if the runtime is dead or has committed later ones.
+# Divides by zero if the runtime is dead or has later commits.
 _FENCE = (
-    "SELECT 1 / count(*) FROM (SELECT 1 FROM routilux_runtimes WHERE key = %s AND state = 'alive' AND NOT EXISTS"
-    " (SELECT 1 FROM routilux_commits WHERE runtime = %s AND n > %s) FOR KEY SHARE) AS fence"
+    "SELECT 1 / count(*) FROM (SELECT 1 FROM routilux_runtimes WHERE key = %s AND state = 'alive'"
+    " AND NOT EXISTS (SELECT 1 FROM routilux_commits WHERE runtime = %s AND n > %s) FOR KEY SHARE) AS fence"
 )
 
 
 def send(writer: Writer, changes: Changes, commit_row: CommitRow) -> bool | None:
-    """Whether it is in. None: it is not small or not for Postgres, nothing was sent. False: the server has refused it, and the
-    long way finds out why. Raises what passes, like a lost connection: then it is not known whether it is in.
+    """Send a small commit. Returns True if it was committed.
+
+    Returns None, and sends nothing, if the commit is not small or the database is not Postgres. Returns False
+    if the server refused it: then send it as separate statements to find out why. Raises transient errors,
+    like a lost connection: then it is unknown whether it was committed.
     """
     if not writer.can_send_whole or (parts := changes.whole(commit_row)) is None:
         return None

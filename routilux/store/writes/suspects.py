@@ -1,6 +1,7 @@
 """Mark what a dead runtime had in flight: any of these messages may have killed its process.
 
-The runtime that declares another one dead calls this in the same transaction, after it has locked the other's row.
+The runtime that declares another one dead calls this in the same transaction, after it has locked the row of
+the other one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def last_in_flight(connection: Connection, runtime: int) -> list[list[Any]]:
 
 
 def _mark(connection: Connection, entry: list[Any], now: int) -> None:
-    """Being a suspect costs nothing. A death while it ran alone counts."""
+    """Mark one entry. Being a suspect costs nothing. A death while it ran alone counts."""
     worker, routine, first, last, alone, rerun = entry
     if rerun is not None:
         deaths = _deaths_of(connection, worker, [rerun]).get(rerun)
@@ -64,7 +65,7 @@ def messages_in_flight(
 
 
 def _deaths_of(connection: Connection, worker: int, seqs: Sequence[int]) -> dict[int, int]:
-    """seq -> deaths, of parked rows (suspects, retries)."""
+    """seq -> deaths, for messages with a parked row (suspects, retries)."""
     query = select(parked.c.seq, parked.c.deaths).where(parked.c.worker == worker, parked.c.seq.in_(seqs))
     return {row.seq: row.deaths for row in connection.execute(query)}
 
