@@ -26,6 +26,9 @@ DIRECT = 0  # the number that asks the owner
 Body = dict[str, Any]
 VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
 
+# fields that a body always has, as `Client` writes it
+OPTIONAL = {"complete_job": ("error", "result"), "retry_dead": ("payload",), "signal": (), "change_data": ()}
+
 
 class Clients:
     """Steps are methods; each takes the number that decides what is left open."""
@@ -252,7 +255,9 @@ class Clients:
         world = self._world
         is_direct = worker_id in process.engine.by_id and number % 4 != 3
         world.counts["operate"] += 1
-        body = body or {}
+        body = (body or {}) | {
+            name: None for name in OPTIONAL.get(verb, ("reason",)) if name not in (body or {})
+        }
         if verb in ("cancel_job", "complete_job") and job_id is not None:
             world.model.asked_to_end.add((job_id, body.get("status", "cancelled")))
         way = "" if is_direct else f" for the owner of {worker_id}"
