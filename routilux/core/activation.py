@@ -60,6 +60,11 @@ class ActivationContext:
         """The current job, as logic sees it."""
         return JobContext(self.job_record.job_id, self.flow_id, self.worker_state.worker_id, self)
 
+    def fail(self, error: BaseException) -> None:
+        """Logic raised: nothing that it wrote counts."""
+        self._overlay.undo()
+        self.outcome.fail(error)
+
     # called by Routine
 
     def emit(self, routine: Routine, event_name: str, data: dict[str, object]) -> None:

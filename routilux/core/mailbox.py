@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from routilux.core.message import Job, Message, Rerun
 from routilux.core.policies import BatchSizePolicy
-from routilux.core.states import WorkerStatus
+from routilux.core.states import JobStatus, WorkerStatus
 
 if TYPE_CHECKING:
     from routilux.core.compiled import CompiledFlow, CompiledRoutine
@@ -61,6 +61,27 @@ class SlotQueue:
         self.items.append(Message(seq, job, self.name, text, now, produced_by))
         self.held_bytes += len(text)
         self.loaded_to = seq
+
+    def leave(self, count: int = 1) -> None:
+        """So many messages wait no more."""
+        self.waiting -= count
+
+    def start_at(self, waiting: int, low_seq: int) -> None:
+        """Before the first read: so many wait, none of them below `low_seq`."""
+        self.waiting = waiting
+        self.has_more = waiting > 0
+        self.loaded_to = low_seq - 1
+
+    def end_of_read(self, *, is_full: bool) -> None:
+        """After a read: whether there may be more on disk."""
+        self.has_more = is_full
+
+    def take_first(self, most: int) -> list[Message]:
+        """Up to `most` messages from the head of the line."""
+        take = self.items.popleft
+        taken = [take() for _ in range(min(most, len(self.items)))]
+        self.held_bytes -= sum(len(message.payload) for message in taken)
+        return taken
 
     def load(self, message: Message) -> None:
         """Add a message to the window. It is already counted."""
@@ -142,6 +163,51 @@ class RoutineCell:
         self.wake_at: int | None = None  # a policy's own timer, µs
         self.last_fired_at: int | None = None
 
+    def mark_ready(self) -> bool:
+        """Returns whether it enters the ready queue now; it is there once at most."""
+        if self.is_ready or not self.can_run:
+            return False
+        self.is_ready = True
+        return True
+
+    def leave_ready(self) -> None:
+        self.is_ready = False
+
+    def requeue(self, rerun: Rerun) -> None:
+        """A batch that has run before comes back into line."""
+        self.reruns.append(rerun)
+
+    def return_rerun(self, rerun: Rerun) -> None:
+        """A batch that was taken and did not run is first again."""
+        self.reruns.appendleft(rerun)
+
+    def ask_again(self) -> None:
+        """Something has arrived, or its policy was not asked after all."""
+        self.is_asked = False
+
+    def asked(self, run: Run) -> None:
+        """This run asks its policy; nobody else does until something arrives."""
+        self.is_asked = True
+        run.ask({name: list(queue.items) for name, queue in self.slots.items()})
+
+    def purge_soon(self) -> None:
+        """A job with messages in the windows was paused or has ended."""
+        self.needs_purge = True
+
+    def arrive(self, job: Job) -> None:
+        """A message has joined a slot."""
+        self.is_asked = False
+        if job.status == JobStatus.PAUSED:
+            self.needs_purge = True
+
+    def fired_at(self, at: int | None) -> None:
+        """As the database has it."""
+        self.last_fired_at = at or self.last_fired_at
+
+    def stop_runs(self) -> None:
+        for run in self.runs:
+            run.stop()
+
     @property
     def can_run(self) -> bool:
         return self.compiled.call is not None and self.compiled.policy is not None
@@ -184,7 +250,6 @@ class WorkerCell:
         "routines",
         "state",
         "status",
-        "stored_status",
         "suspects",
         "timed_count",
         "worker_id",
@@ -206,7 +271,6 @@ class WorkerCell:
         self.flow = flow
         self.is_named = is_named
         self.status: str = WorkerStatus.RUNNING
-        self.stored_status: str = WorkerStatus.PENDING
         self.next_seq = 1
         self.next_n = 1
         self.deaths = 0
@@ -222,10 +286,75 @@ class WorkerCell:
         self.refreshed_at = 0
         self.idle_since: float | None = None
 
+    def start_from(
+        self, *, status: str, deaths: int, numbers: tuple[int, int], state: dict[str, Texts]
+    ) -> None:
+        """As its rows have it; `numbers`: the next seq and the next activation."""
+        self.status = status
+        self.deaths = deaths
+        self.next_seq, self.next_n = numbers
+        self.state = state
+
+    def take_seq(self) -> int:
+        """The next place in line."""
+        seq = self.next_seq
+        self.next_seq = seq + 1
+        return seq
+
+    def take_number(self) -> int:
+        """The number of the next activation. One that was settled proves that its owner lives."""
+        n = self.next_n
+        self.next_n = n + 1
+        self.deaths = 0
+        return n
+
+    def set_status(self, status: str) -> None:
+        self.status = status
+
+    def name(self) -> None:
+        """Somebody started it by its name: it stays when its work is done."""
+        self.is_named = True
+
+    def recount(self, timed: int, held: int) -> None:
+        """As the database counts what is parked."""
+        self.timed_count, self.held_count = timed, held
+
+    def park_timed(self) -> None:
+        """One more batch is parked until a time."""
+        self.timed_count += 1
+
+    def unpark_timed(self) -> None:
+        self.timed_count -= 1
+
+    def clear_suspect(self, message: Message) -> None:
+        message.deaths = None
+        self.suspects.pop(message.seq, None)
+
+    def refresh_at(self, now: int) -> None:
+        """Its counters are written; 0: write them again soon."""
+        self.refreshed_at = now
+
+    def idle_for(self, now_s: float) -> float:
+        """Seconds without work, as far as it was asked."""
+        if self.has_work or self.idle_since is None:
+            self.idle_since = now_s
+        return now_s - self.idle_since
+
+    def stop_runs(self) -> None:
+        for routine in self.routines.values():
+            routine.stop_runs()
+
+    def forget(self) -> None:
+        """Its memory is void: its runs stop, and outcomes that still come are dropped."""
+        self.is_forgotten = True
+        for routine in self.routines.values():
+            for run in routine.runs:
+                run.break_off()
+
     def purge_soon(self) -> None:
         """Call it when a job was paused or has ended: its messages leave the windows before the next pick."""
         for routine in self.routines.values():
-            routine.needs_purge = True
+            routine.purge_soon()
 
     def drop_idle_jobs(self) -> None:
         """Drop jobs without messages in memory; they are read again with their messages. Between commits."""

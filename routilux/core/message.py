@@ -62,6 +62,42 @@ class Job:
         self.is_touched = False
         self.has_details = False  # data, a result, an error or a routine's status was ever set
 
+    @classmethod
+    def stored(
+        cls,
+        no: int,
+        job_id: str,
+        worker_id: str,
+        flow: str,
+        created_at: int,
+        metadata: str | None,
+        *,
+        status: JobStatus,
+        open_count: int,
+        started_at: int | None,
+        active_us: int,
+    ) -> Job:
+        """The live record of a job that has a row already."""
+        job = cls(no, job_id, worker_id, flow, created_at, metadata)
+        job.status = status
+        job.open_count = job.stored_open_count = open_count
+        job.started_at, job.active_us = started_at, active_us
+        job.is_new = False
+        return job
+
+    def restore_details(
+        self,
+        data: dict[str, str],
+        routine_status: dict[str, str],
+        result: str | None,
+        error: str | None,
+        ended_at: int | None,
+    ) -> None:
+        """What most jobs do not have, as its row has it."""
+        self.has_details = True
+        self.data, self.routine_status = data, routine_status
+        self.result, self.error, self.ended_at = result, error, ended_at
+
     @property
     def has_ended(self) -> bool:
         return self.ended_at is not None
@@ -70,6 +106,79 @@ class Job:
     def ends_now(self) -> bool:
         """It ends with the current commit, which subtracts its messages from the counts of their slots."""
         return self.ended_at is not None and self.is_touched
+
+    # what happens to a job; each verb leaves the row to be written
+
+    def start(self, now: int) -> None:
+        """Its first activation is in. A job that was paused meanwhile stays paused."""
+        if self.started_at is None:
+            self.started_at = now
+            self.is_touched = True
+        if self.status == JobStatus.PENDING:
+            self.status = JobStatus.RUNNING
+
+    def end(self, now: int, status: JobStatus, error: str | None, result: str | None) -> bool:
+        """It ends. Returns whether messages of it are left, which its end sweeps."""
+        self.status = status
+        self.ended_at = now
+        self.error, self.result = error, result
+        if error is not None or result is not None:
+            self.has_details = True
+        self.is_touched = True
+        has_rest = self.open_count > 0
+        self.open_count = 0 if has_rest else self.open_count
+        return has_rest
+
+    def pause(self) -> None:
+        self.status = JobStatus.PAUSED
+        self.is_touched = True
+
+    def resume(self) -> None:
+        self.status = JobStatus.RUNNING if self.started_at else JobStatus.PENDING
+        self.is_touched = True
+
+    def reopen(self) -> None:
+        """A dead letter of it is sent again. Its time limit starts over, or it could end before it runs."""
+        self.status = JobStatus.RUNNING
+        self.error = self.ended_at = None
+        self.active_us = 0
+        self.is_touched = self.has_details = True
+
+    def add_message(self) -> None:
+        """One more message of it is open."""
+        self.open_count += 1
+
+    def close_message(self) -> None:
+        """A message of it was consumed or became a dead letter."""
+        self.open_count -= 1
+
+    def park_message(self, count: int = 1) -> None:
+        """So many of its open messages are parked now."""
+        self.parked_count += count
+
+    def unpark_message(self) -> None:
+        self.parked_count -= 1
+
+    def set_data(self, key: str, text: str) -> None:
+        self.data[key] = text
+        self.is_touched = self.has_details = True
+
+    def set_routine_status(self, routine: str, status: str) -> None:
+        self.routine_status[routine] = status
+        self.is_touched = self.has_details = True
+
+    def clear_routine_status(self, routine: str) -> None:
+        if self.routine_status and self.routine_status.pop(routine, None) is not None:
+            self.is_touched = True
+
+    def work(self, microseconds: int) -> None:
+        """It was at work for so long."""
+        self.active_us += microseconds
+
+    def mark_stored(self) -> None:
+        """The row of the commit in the making holds all of this."""
+        self.is_new = self.is_touched = False
+        self.stored_open_count = self.open_count
 
 
 class Message:

@@ -46,9 +46,34 @@ class Run:
         self.is_broken = False  # an outcome was not committed: the activations after it run again
         self.should_stop = False
 
+    def stop(self) -> None:
+        """End after the activation that runs now."""
+        self.should_stop = True
+
+    def break_off(self) -> None:
+        """An outcome did not go in: drop those after it, which run again."""
+        self.is_broken = self.should_stop = True
+
+    def begin(self, activation: Activation, now_s: float) -> None:
+        """Called by the executor before each activation. `now_s` is monotonic."""
+        self.running = (activation, now_s)
+
+    def settle(self) -> None:
+        """The engine has taken one more outcome."""
+        self.settled += 1
+
+    def ask(self, snapshot: dict[str, list[Message]]) -> None:
+        """The executor asks a user's policy what to take of these messages."""
+        self.is_ask = True
+        self.snapshot = snapshot
+
+    @property
+    def unsettled(self) -> list[Activation]:
+        return self.activations[self.settled :]
+
     def in_flight(self) -> list[object]:
         """[worker, routine, first seq, last seq, alone, parked row]: the suspects if this process dies."""
-        rest = self.activations[self.settled :]
+        rest = self.unsettled
         if self.is_ask:
             seqs = [message.seq for items in self.snapshot.values() for message in items]
         elif self.is_in_line and rest:

@@ -131,11 +131,9 @@ def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
     chosen.is_in_line = True
     if len(cell.slots) == 1 and not cell.reruns and not cell.worker.suspects:
         only = next(iter(cell.slots.values()))
-        take = only.items.popleft
-        for _ in range(min(limit, len(only.items))):
-            message = take()
-            only.held_bytes -= len(message.payload)
-            activations.append(Activation((message,), message.job, 1, IMMEDIATE))
+        activations.extend(
+            Activation((message,), message.job, 1, IMMEDIATE) for message in only.take_first(limit)
+        )
         return
     stop_at = cell.reruns[0].line if cell.reruns else None
     while len(activations) < limit:

@@ -1,13 +1,13 @@
-"""Posts and signals into rows: the owner gives each message its place in line.
+"""Accepts posts and signals: the owner of a worker gives each message its place in line.
 
-Idempotency keys are settled inside the transaction, before anything is decided: an id that is taken answers with
-the job that has it, or with a conflict when it was posted as something else.
+Idempotency keys are settled inside the transaction, before anything is decided. A job id that is taken answers with
+the job that has it, or with a conflict if it was posted as something else.
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routilux.core import payload
 from routilux.core.mailbox import WorkerCell
@@ -15,8 +15,8 @@ from routilux.core.message import Job, Message
 from routilux.core.outcome import Failure
 from routilux.core.slot import Slot
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, ParkedReason
-from routilux.core.worker_state import added
 from routilux.engine.batch import Batch
+from routilux.engine.clock import Clock
 from routilux.engine.effects import emit
 from routilux.engine.inputs import Post, PostIn
 from routilux.errors import (
@@ -30,17 +30,22 @@ from routilux.errors import (
 )
 from routilux.store.writes.store import Commit
 
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
+
+class NotOwned(Exception):
+    """This runtime does not own the worker of a post."""
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(worker_id)
+        self.worker_id = worker_id
 
 
 def fingerprint(flow: str, routine: str, slot: str, payload: str) -> str:
-    """What a job was posted as; two posts of one id must agree in it."""
+    """What a job was posted as. Two posts with one job id must have the same."""
     return sha256("\x1f".join((flow, routine, slot, payload)).encode()).hexdigest()
 
 
 def claim(commit: Commit, posts: list[PostIn], batch: Batch) -> dict[str, tuple[str | None, str]]:
-    """Settle the idempotency keys of a batch. job id -> (worker id, fingerprint) of each id that was taken already."""
+    """Settle the idempotency keys of a batch. Returns job id -> (worker id, fingerprint) of each id that is taken."""
     wanted = {
         post.job_id: post.fingerprint
         for entry in posts
@@ -63,21 +68,26 @@ def claim(commit: Commit, posts: list[PostIn], batch: Batch) -> dict[str, tuple[
 
 
 def free_unused(batch: Batch, taken: dict[str, tuple[str | None, str]]) -> None:
-    """A post that was refused, or waits for room, leaves its id free: else the next try would be taken for a repeat."""
+    """Free the id of a post that was refused or waits for room. Its next try is not a repeat."""
     batch.unused_keys = batch.claimed - taken.keys()
 
 
-def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[str | None, str]]) -> None:
+def accept(
+    batch: Batch,
+    cell: WorkerCell | None,
+    entry: PostIn,
+    taken: dict[str, tuple[str | None, str]],
+    clock: Clock,
+) -> None:
     """Take a post into the batch, refuse it, or let it wait for room."""
-    cell = engine.by_id.get(entry.worker_id)
-    if cell is None or cell.is_forgotten:
-        engine.reroute(batch, entry)
+    if cell is None or cell.is_forgotten:  # the caller finds the owner and tries again
+        batch.refusals.append((entry.receipt, NotOwned(entry.worker_id)))
         return
     try:
         _check(cell, entry, taken)
     except SlotQueueFullError as error:
-        if entry.deadline is not None and engine.clock.monotonic() < entry.deadline:
-            engine.waiting_posts.append(entry)
+        if entry.deadline is not None and clock.monotonic() < entry.deadline:
+            batch.follow.waiting_posts.append(entry)
         else:
             batch.refusals.append((entry.receipt, error))
         return
@@ -85,13 +95,12 @@ def accept(engine: Engine, batch: Batch, entry: PostIn, taken: dict[str, tuple[s
         batch.refusals.append((entry.receipt, error))
         return
     for post in entry.posts:
-        # made again while the first, of a generated id, was in doubt: both may wait for the same commit
+        # a post with a generated id may have been made again while the first was in doubt: both may be here
         if post.job_id not in taken and post.job_id not in batch.posted:
-            _store(engine, batch, cell, entry, post)
+            _store(batch, cell, entry, post)
             if post.fingerprint is not None:
                 taken[post.job_id] = (cell.worker_id, post.fingerprint)
-    mine = cell.worker_id
-    worker_ids: dict[str, str | None] = {post.job_id: mine for post in entry.posts}
+    worker_ids: dict[str, str | None] = {post.job_id: cell.worker_id for post in entry.posts}
     for job_id in taken.keys() & worker_ids.keys():
         worker_ids[job_id] = taken[job_id][0]
     batch.receipts.append((entry.receipt, worker_ids))
@@ -108,7 +117,7 @@ def _check(cell: WorkerCell, entry: PostIn, taken: dict[str, tuple[str | None, s
         if known is not None and post.fingerprint != known[1]:
             raise IdempotencyConflictError(post.job_id)
     queue = cell.slot(entry.routine, entry.slot)
-    if entry.inbox_id is not None:  # acknowledged already: its limit was checked at the door, from counters
+    if entry.inbox_id is not None:  # acknowledged already; the poster checked its limit, from counters
         for post in entry.posts:
             post.payload = fitted(queue.spec, post.payload)
         return
@@ -119,7 +128,7 @@ def _check(cell: WorkerCell, entry: PostIn, taken: dict[str, tuple[str | None, s
 
 
 def _check_target(cell: WorkerCell, routine: str, slot: str) -> None:
-    """What is there in this definition: another process may have looked at another."""
+    """Check names against this definition: another process may have another one."""
     if routine not in cell.routines:
         raise RoutineNotFoundError(routine, cell.flow_name)
     if slot not in cell.routines[routine].slots:
@@ -127,45 +136,32 @@ def _check_target(cell: WorkerCell, routine: str, slot: str) -> None:
 
 
 def fitted(spec: Slot, text: str) -> str:
-    """A payload of another process, which has not seen the slot's model. Raises `SlotModelError`."""
+    """Check a payload of another process, which does not know the slot's model. Raises `SlotModelError`."""
     return text if spec.model is None else payload.encode(spec.check(payload.decode(text)))
 
 
-def _store(engine: Engine, batch: Batch, cell: WorkerCell, entry: PostIn, post: Post) -> None:
+def _store(batch: Batch, cell: WorkerCell, entry: PostIn, post: Post) -> None:
     job = Job(cell.next_seq, post.job_id, cell.worker_id, cell.flow_name, batch.now, post.metadata)
     cell.jobs[job.no] = job
     batch.posted[job.job_id] = job
     batch.touch(cell, job)
     batch.touch_worker(cell)
     if post.due_at is None or post.due_at <= batch.now:
-        emit(engine, batch, cell, job, entry.routine, entry.slot, post.payload, None)
+        emit(batch, cell, job, entry.routine, entry.slot, post.payload, None)
         return
-    message = Message(cell.next_seq, job, entry.slot, post.payload, batch.now)
-    cell.next_seq += 1
-    job.open_count = 1
-    cell.timed_count += 1
+    message = Message(cell.take_seq(), job, entry.slot, post.payload, batch.now)
+    job.add_message()
+    cell.park_timed()
     batch.add_message(cell, message, entry.routine, MessageStatus.PARKED)
     batch.park(cell, [message], entry.routine, ParkedReason.DELAY, due_at=post.due_at)
-    engine.due.expect(post.due_at)
+    batch.expect(post.due_at)
 
 
-def add_signal(
-    engine: Engine, batch: Batch, cell: WorkerCell, job: Job, routine: str, slot: str, text: str
-) -> None:
-    """One more message into a running job."""
+def add_signal(batch: Batch, cell: WorkerCell, job: Job, routine: str, slot: str, text: str) -> None:
+    """Add one message to a running job."""
     _check_target(cell, routine, slot)
     batch.touch(cell, job)
-    emit(engine, batch, cell, job, routine, slot, fitted(cell.slot(routine, slot).spec, text), None)
-
-
-def change_data(batch: Batch, cell: WorkerCell, job: Job, body: dict[str, Any]) -> None:
-    """Job data that is set from outside logic."""
-    if "by" in body:
-        job.data[body["key"]] = added(job.data.get(body["key"]), body["by"])
-    else:
-        job.data[body["key"]] = body["text"]
-    job.is_touched = job.has_details = True
-    batch.touch(cell, job)
+    emit(batch, cell, job, routine, slot, fitted(cell.slot(routine, slot).spec, text), None)
 
 
 def keep_refused(
@@ -176,9 +172,8 @@ def keep_refused(
     body: dict[str, Any],
     error: BaseException,
 ) -> None:
-    """A post from another process that its owner cannot take: a failed job with a dead letter."""
-    job = Job(cell.next_seq, job_id, cell.worker_id, cell.flow_name, batch.now, metadata)
-    cell.next_seq += 1
+    """Keep a post of another process that cannot be accepted: a failed job with a dead letter."""
+    job = Job(cell.take_seq(), job_id, cell.worker_id, cell.flow_name, batch.now, metadata)
     message = Message(job.no, job, body["slot"], body["payload"], batch.now)
     batch.touch_worker(cell)
     batch.add_message(cell, message, body["routine"], MessageStatus.DEAD)

@@ -1,65 +1,96 @@
-"""One group commit in the making: the rows so far, and what is to be done once they are in.
+"""One group commit in the making: its rows so far, and what follows from it for the parts of the engine.
 
-Memory follows the inputs at once; the rows follow here. If the database refuses the commit, the workers concerned
-forget their memory and are loaded again, so memory never stands for something that is not stored.
+Memory changes with each input at once; the rows collect here. If the database refuses the commit, the workers in
+it are loaded again, so memory never stands for something that is not stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from routilux.core.mailbox import WorkerCell
+from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message
 from routilux.core.outcome import Failure, Outcome
 from routilux.core.run import Run
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason
-from routilux.engine.inputs import Receipt
+from routilux.engine.death_pauses import DeathPauses
+from routilux.engine.facts import Fact
+from routilux.engine.inputs import PostIn, Receipt
 from routilux.engine.state_draft import StateDraft
+from routilux.store.errors import Failure as StoreFailure
+from routilux.store.errors import classify
 from routilux.store.reads.worker_reads import text_of
 from routilux.store.writes.commit_rows import PARKED, Changes
 
 if TYPE_CHECKING:
-    from routilux.engine.user_statements import Own
+    from routilux.engine.statement_group import StatementGroup
 
 
 @dataclass(slots=True)
-class Fact:
-    """Something that has happened, durably: a name and its fields."""
+class FollowUps:
+    """What decisions mean for the parts of the engine; the turn passes it on, whether the commit goes in or not."""
 
-    name: str
-    fields: dict[str, Any]
+    ready: list[RoutineCell] = field(default_factory=list)
+    due_at: list[int] = field(default_factory=list)  # when something that was parked comes due
+    waiting_posts: list[PostIn] = field(default_factory=list)  # they wait for room in a full slot
+    low_windows: dict[tuple[RoutineCell, SlotQueue], None] = field(default_factory=dict)
+    uncounted: dict[WorkerCell, None] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """They are passed on."""
+        for each in (self.ready, self.due_at, self.waiting_posts, self.low_windows, self.uncounted):
+            each.clear()
 
 
 @dataclass(slots=True)
 class Batch:
-    """Collects; decides nothing."""
+    """Collects; decides nothing. `now`: µs since 1970."""
 
     now: int
+    death_pauses: DeathPauses
+    is_postgres: bool = False
     changes: Changes = field(default_factory=Changes)
     jobs: dict[Job, WorkerCell] = field(default_factory=dict)
     workers: dict[int, WorkerCell] = field(default_factory=dict)
     planned: list[Run] = field(default_factory=list)
-    miscounted: dict[WorkerCell, None] = field(default_factory=dict)  # see `Engine.miscounted`
+    miscounted: dict[WorkerCell, None] = field(
+        default_factory=dict
+    )  # only SQL can count what is parked of them
+    follow: FollowUps = field(default_factory=FollowUps)
     receipts: list[tuple[Receipt, object]] = field(default_factory=list)
     refusals: list[tuple[Receipt, BaseException]] = field(default_factory=list)
     ended_jobs: list[Job] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
-    own: list[Own] | None = None  # the outcomes as they were before anything was decided
+    statements: list[StatementGroup] | None = None  # the outcomes as they were before anything was decided
+    rejected_statements: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     posted: dict[str, Job] = field(default_factory=dict)  # the jobs that it makes, by their id
     claimed: set[str] = field(default_factory=set)  # idempotency keys that this commit takes
     unused_keys: set[str] = field(default_factory=set)  # those of posts that were refused after all
     inbox_ids: tuple[int, ...] | None = None  # rows that the first try took
-    own_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
+    statement_errors: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
     skipped: set[int] = field(default_factory=set)  # id(outcome): left out, it runs again
     is_split: bool = (
-        False  # an own statement ended the transaction: from the start one savepoint per activation
+        False  # an own statement ended the transaction: one savepoint per activation from the start
     )
     states: dict[tuple[WorkerCell, str], StateDraft] = field(default_factory=dict)
-    wants_facts: bool = False  # somebody has subscribed
-    is_for_inbox: bool = False  # one row of it and nothing else
+    wants_activations: bool = False  # somebody has subscribed to `activation.committed`
+    is_for_inbox: bool = False  # one row of the inbox and nothing else
+
+    def mark_ready(self, cell: RoutineCell) -> None:
+        """This routine may have something to run after the commit."""
+        if cell.mark_ready():
+            self.follow.ready.append(cell)
+
+    def expect(self, due_at: int) -> None:
+        """Something comes due at this time."""
+        self.follow.due_at.append(due_at)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """Whether another session held a lock for too long. SQLite has no such error of one statement."""
+        return self.is_postgres and classify(error) is StoreFailure.RETRY
 
     def touch(self, cell: WorkerCell, job: Job) -> None:
         """This job's row may have to be written."""
@@ -115,6 +146,12 @@ class Batch:
             )
         )
 
+    def write_worker(self, cell: WorkerCell, reason: str | None = None, ended_at: int | None = None) -> None:
+        """The row of a worker as it is now."""
+        self.changes.workers[cell.key] = (
+            cell.key, cell.status, cell.next_seq, cell.next_n, cell.deaths, reason, self.now, ended_at,
+        )  # fmt: skip  # one row a line
+
     def park(
         self,
         cell: WorkerCell,
@@ -136,7 +173,7 @@ class Batch:
             self.miscounted[cell] = None
         if reason != ParkedReason.DEAD:
             for message in messages:
-                message.job.parked_count += 1
+                message.job.park_message()
         numbers = {message.job.no for message in messages}
         seqs = [message.seq for message in messages]
         key = seqs[0] if key is None else key
@@ -164,17 +201,10 @@ class Batch:
         result: str | None = None,
     ) -> None:
         """One row; what is left of the job in the database is swept by the same commit."""
-        job.status = status
-        job.ended_at = self.now
-        job.error, job.result = error, result
-        if error is not None or result is not None:
-            job.has_details = True
-        if job.open_count > 0:
+        if job.end(self.now, status, error, result):
             self.changes.swept_jobs.append((cell.key, job.no))
             self.miscounted[cell] = None
             cell.purge_soon()
-            job.open_count = 0
-        job.is_touched = True
         self.touch(cell, job)
         self.ended_jobs.append(job)
 
@@ -192,8 +222,7 @@ class Batch:
                 self._change_job(cell, job)
             if job.ended_at is not None:
                 cell.jobs.pop(job.no, None)
-            job.is_new = job.is_touched = False
-            job.stored_open_count = job.open_count
+            job.mark_stored()
 
     def _add_job(self, cell: WorkerCell, job: Job) -> None:
         if job.status == JobStatus.PENDING and job.open_count == 1 and not job.has_details:

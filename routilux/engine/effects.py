@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from routilux.core import payload
 from routilux.core.mailbox import RoutineCell, WorkerCell
@@ -12,14 +11,11 @@ from routilux.core.outcome import JobIncrement, JobSet, Outcome, Replace
 from routilux.core.selection import IMMEDIATE
 from routilux.core.states import ActivationStatus, JobStatus
 from routilux.core.worker_state import added
-from routilux.engine.batch import Batch, Fact
-
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
+from routilux.engine.batch import Batch
+from routilux.engine.facts import Fact
 
 
 def emit(
-    engine: Engine,
     batch: Batch,
     worker: WorkerCell,
     job: Job,
@@ -28,22 +24,19 @@ def emit(
     text: str,
     produced_by: int | None,
 ) -> None:
-    """A new message joins the line of a slot; it is dispatched only after the commit. The job is touched by the caller."""
-    seq = worker.next_seq
-    worker.next_seq = seq + 1
-    job.open_count += 1
+    """Add a message to the line of a slot. It runs only after the commit. The caller touches the job."""
+    seq = worker.take_seq()
+    job.add_message()
     batch.changes.waiting.append((worker.key, seq, job.no, routine, slot, text, produced_by, batch.now))
     cell = worker.routines[routine]
     cell.slots[slot].push(seq, job, text, batch.now, produced_by)
-    cell.is_asked = False
-    if job.status == JobStatus.PAUSED:
-        cell.needs_purge = True
+    cell.arrive(job)
     if not cell.is_ready:
-        engine.note(cell)
+        batch.mark_ready(cell)
 
 
 def replace_state(batch: Batch, worker: WorkerCell, routine: str, texts: dict[str, str]) -> None:
-    """The state of a routine is now exactly this. The texts are shared: nobody changes them."""
+    """Make this the whole state of a routine. The texts are shared; do not change them."""
     batch.state_of(worker, routine).replace(texts)
 
 
@@ -54,10 +47,9 @@ def increment_state(batch: Batch, worker: WorkerCell, routine: str, key: str, by
 
 def change_job(batch: Batch, worker: WorkerCell, job: Job, edit: JobSet | JobIncrement) -> None:
     if isinstance(edit, JobSet):
-        job.data[edit.key] = edit.text
+        job.set_data(edit.key, edit.text)
     else:
-        job.data[edit.key] = added(job.data.get(edit.key), edit.by)
-    job.is_touched = job.has_details = True
+        job.set_data(edit.key, added(job.data.get(edit.key), edit.by))
     batch.touch(worker, job)
 
 
@@ -71,19 +63,15 @@ def live_jobs(activation: Activation) -> list[Job]:
 
 def start_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
     for job in live_jobs(activation):
-        if job.started_at is None:
-            job.started_at = batch.now
-            job.is_touched = True
-        if job.status == JobStatus.PENDING:
-            job.status = JobStatus.RUNNING
+        job.start(batch.now)
         batch.touch(worker, job)
 
 
-def take_effects(engine: Engine, batch: Batch, cell: RoutineCell, job: Job, n: int, outcome: Outcome) -> None:
+def take_effects(batch: Batch, cell: RoutineCell, job: Job, n: int, outcome: Outcome) -> None:
     """What logic that succeeded wants: messages, state, and data of the job that it ran as, unless that has ended."""
     worker = cell.worker
     for routine, slot, text in outcome.emits:
-        emit(engine, batch, worker, job, routine, slot, text, n)
+        emit(batch, worker, job, routine, slot, text, n)
     for change in outcome.state:
         if isinstance(change, Replace):
             replace_state(batch, worker, change.routine, change.texts)
@@ -91,8 +79,8 @@ def take_effects(engine: Engine, batch: Batch, cell: RoutineCell, job: Job, n: i
             increment_state(batch, worker, change.routine, change.key, change.by)
     for edit in outcome.job if job is outcome.activation.job else ():
         change_job(batch, worker, job, edit)
-    if job.routine_status and job.routine_status.pop(cell.routine_id, None) is not None:
-        job.is_touched = True
+    if job.routine_status:
+        job.clear_routine_status(cell.routine_id)
 
 
 def consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> None:
@@ -100,31 +88,30 @@ def consume(batch: Batch, cell: RoutineCell, activation: Activation, n: int) -> 
     for message in activation.messages:
         if not message.job.has_ended:
             batch.changes.consumed.append((worker.key, message.seq, n))
-            message.job.open_count -= 1
+            message.job.close_message()
     leave(batch, cell, activation)
 
 
 def leave(batch: Batch, cell: RoutineCell, activation: Activation) -> None:
-    """The messages are no longer waiting; marks that were kept for them go."""
+    """The messages wait no longer; the marks that were kept for them go."""
     if activation.rerun is not None:
         batch.unpark(cell.worker, activation.rerun.key)
         return
     for message in activation.messages:
         if not message.job.ends_now:
-            cell.slots[message.slot].waiting -= 1
+            cell.slots[message.slot].leave()
     clear_suspects(batch, cell.worker, activation.messages)
 
 
 def clear_suspects(batch: Batch, worker: WorkerCell, messages: Sequence[Message]) -> None:
     for message in messages:
         if message.deaths is not None:
-            message.deaths = None
-            worker.suspects.pop(message.seq, None)
+            worker.clear_suspect(message)
             batch.unpark(worker, message.seq)
 
 
 def close_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None:
-    """A job of which nothing waits, is parked or is being handled is completed."""
+    """Complete each job that has no message waiting, parked or being handled."""
     for job in live_jobs(activation):
         if job.open_count == 0:
             batch.end_job(worker, job, JobStatus.COMPLETED)
@@ -148,18 +135,22 @@ def record(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, status: Ac
                 trace.at,
             )
         )
-    if not batch.wants_facts:
-        return
+    if batch.wants_activations:
+        tell_committed(batch, cell, outcome, status)
+
+
+def tell_committed(batch: Batch, cell: RoutineCell, outcome: Outcome, status: ActivationStatus) -> None:
+    """The fact `activation.committed`, for those who asked for it."""
     failure = outcome.failure
-    batch.facts.append(
-        Fact(
-            "activation.committed",
-            {
-                "worker_id": worker.worker_id, "job_id": outcome.activation.job.job_id, "routine_id": cell.routine_id,
-                "attempt": outcome.activation.attempt, "status": str(status), "error": failure and failure.text,
-            },
-        )
-    )  # fmt: skip
+    fields = {
+        "worker_id": cell.worker.worker_id,
+        "job_id": outcome.activation.job.job_id,
+        "routine_id": cell.routine_id,
+        "attempt": outcome.activation.attempt,
+        "status": str(status),
+        "error": failure and failure.text,
+    }
+    batch.facts.append(Fact("activation.committed", fields))
 
 
 def policy_text(activation: Activation) -> str | None:
@@ -170,8 +161,5 @@ def policy_text(activation: Activation) -> str | None:
 
 
 def next_number(batch: Batch, worker: WorkerCell) -> int:
-    n = worker.next_n
-    worker.next_n += 1
-    worker.deaths = 0
     batch.workers[worker.key] = worker
-    return n
+    return worker.take_number()

@@ -1,330 +1,213 @@
-"""The heart: one thread that owns every mailbox.
+"""The engine: one thread, one turn after another.
 
     inputs → one group commit (decide, rows, COMMIT) → answers, and runs to the executors → …
 
-Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for the
-disk more inputs gather, so groups grow with the load by themselves.
-
-`step` can be driven by hand, without the thread. The duties live in files of their own: grouping, which makes one commit
-of what accepting, settling, owning, control and dispatching have to say; committing, keeping (loading and forgetting),
-redelivery, takeover.
+Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for the disk
+more inputs gather, so groups grow with the load by themselves. `turn` makes one commit, `failed_turn` puts things
+right if it is not in, and each part owns its state: see `Parts`. `look` and `step` can be driven by hand, without the
+thread.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection
-
-from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
-from routilux.core.outcome import Outcome
-from routilux.core.run import Run
-from routilux.core.states import ENDED_WORKER
-from routilux.engine import counters, inbox, job_timeouts, recovery, redelivery, turn, waking, worker_loading
-from routilux.engine.batch import Batch, Fact
-from routilux.engine.clock import Clock
-from routilux.engine.commit_window import Pace
-from routilux.engine.inputs import Input, InputQueue, PostIn, Receipt, Task
-from routilux.engine.settings import Settings
+from routilux.engine.commit_window import CommitWindow
+from routilux.engine.failed_turn import FailedTurn, Identity
+from routilux.engine.group_commit import Refused
+from routilux.engine.inputs import Input, Receipt, Task
+from routilux.engine.turn import Parts, Turn
 from routilux.errors import LeaseLostError, RuntimeShutDownError
-from routilux.ownership import handover, maintenance
-from routilux.store.errors import Failure, Fenced, classify
-from routilux.store.writes.store import Store
+from routilux.store.errors import Fenced
 
-log = logging.getLogger("routilux")
 T = TypeVar("T")
 
 MOST_INPUTS = 4096
 QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.25, 1.0
 
 
-class Executor(Protocol):
-    """Where runs go."""
+class Handover(Identity, Protocol):
+    """Workers that change hands."""
 
-    def has_room(self, cell: RoutineCell) -> bool: ...
-    @property
-    def is_full(self) -> bool: ...
-    def take(self, run: Run) -> None: ...
-    def give(self, run: Run) -> None: ...
-    def submit(self, run: Run) -> None: ...
+    def serve(self, flows: set[str], workers: set[str]) -> None:
+        """Start a worker of each flow, and take these workers if no runtime owns them."""
+
+    def close_finished(self) -> None:
+        """Give workers back that have nothing more to do here."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Glance:
-    """What the last look at the whole database found, and what tells that it still holds."""
+    """What one look at the whole database found."""
 
-    found: tuple[bool, bool, bool] = (True, True, True)  # as `ownership.glance`
-    at: float = 0.0
-    asked: object = None
-    token: object = None
+    is_thorough: bool  # look at everything, whatever was found
+    has_inbox: bool
+    has_others: bool  # other runtimes live
+    has_ownerless: bool  # workers have no owner
+    is_dead: bool  # this runtime lost its lease
+
+
+class Duty(Protocol):
+    """What must be looked at now and then, between two commits."""
+
+    def glance_if_due(self) -> Glance | None:
+        """Look at the whole database, if it is time. Returns None if it is not."""
+
+    def run(self, glance: Glance, is_busy: Callable[[], bool]) -> None:
+        """Do what the glance shows: take-over, maintenance."""
+
+    def go_on(self, is_busy: Callable[[], bool]) -> None:
+        """The next part of a long walk, if one is under way."""
+
+    def next_in_s(self) -> float | None:
+        """Seconds until the walk goes on. Returns None if there is none."""
 
 
 class Engine:
-    """State of one runtime. Everything here is touched by the engine's thread only, except `inputs`."""
+    """The loop. Everything here is touched by the engine's thread only, except `stop` and `watch`."""
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        settings: Settings,
-        executor: Executor,
-        flows: worker_loading.Flows,
-        on_facts: Callable[[list[Fact]], None],
-    ) -> None:
-        self.store = store
-        self.clock = clock
-        self.settings = settings
-        self.executor = executor
-        self.flows = flows
-        self.inputs = InputQueue()
-        quiet_poll_s = QUIET_POLL_S if store.database.is_sqlite else QUIET_POLL_POSTGRES_S
-        self.pace = Pace(self.inputs, clock, settings.poll_s, quiet_poll_s)
-        self.runtime_key = 0
-        self.commit_n = 0
-        self.workers: dict[int, WorkerCell] = {}
-        self.by_id: dict[str, WorkerCell] = {}
-        self.ready: deque[RoutineCell] = deque()
-        self.runs: dict[
-            Run, None
-        ] = {}  # in order, as all that is gone through: a seed must make the same world
-        self.lone_run: Run | None = None
-        self.lone_cell: RoutineCell | None = None
-        self.wakes: list[tuple[int, int, RoutineCell]] = []  # when, and which was noted first
-        self.wake_n = 0
-        self.low: dict[tuple[RoutineCell, SlotQueue], None] = {}
-        self.waiting_posts: list[PostIn] = []
-        self.convicted: dict[int, BaseException] = {}
-        # (worker, first seq) -> why its commit is refused, and when that was found
-        self.verdicts: dict[tuple[int, int], tuple[BaseException, float]] = {}
-        self.careful = 0  # so many outcomes go one per commit, to find out which of them is refused
-        self.newest: dict[str, WorkerCell] = {}
-        self.mine: set[str] = set()  # workers that this Runtime object started: they stay while it lives
-        self.wanted_flows: set[str] = set()
-        self.wanted_workers: set[str] = set()
-        self.unroutable: list[tuple[int, int, str, str]] = []
-        self.watchers: list[tuple[Callable[[], bool], threading.Event]] = []
-        self.must_reconcile = False
-        self.reconciled_at = clock.monotonic()
-        self.reconciled = 0  # so many times
-        self.glance = Glance()
-        self.reconcile: Callable[[], object] = lambda: None
-        self.clock_is_real = True
-        self.wants_facts = False
-        self.wants_ends: Callable[[], bool] = lambda: True
-        self.pruned_n = 0
-        self.retention = maintenance.Retention()
-        self.reidentify: Callable[[], None] = lambda: None
-        self.watch_alarm: Callable[[], object] = lambda: None
-        self.published: dict[str, str] = {}  # flow -> hash of the definition that is in the database
-        # what is parked of them changed in ways that only SQL can count
-        self.miscounted: dict[WorkerCell, None] = {}
-        self.uncounted: dict[WorkerCell, None] = {}  # did something since their counters were written
-        self.counted_at = 0  # when these were last gone through
-        self.closed_at = float("-inf")  # when finished workers were looked for
-        self.to_release: list[WorkerCell] = []  # cancelled: let go of after their commit
-        self.flush_waiters = 0
-        self.due = redelivery.Due()
-        self.inbox = inbox.Seen()
-        self.timeouts = job_timeouts.Watch(clock)
-        self.lease_is_good: Callable[[], bool] = lambda: True
-        self.is_stopping = False
-        self.is_draining = False
-        self.give_up_at: float | None = None
+    def __init__(self, parts: Parts, handover: Handover, duty: Duty) -> None:
+        self.parts = parts
+        self.failed_turn = FailedTurn(parts, handover)
+        self._handover = handover
+        self._duty = duty
+        quiet_s = QUIET_POLL_POSTGRES_S if parts.transactions.is_postgres else QUIET_POLL_S
+        self._window = CommitWindow(parts.inputs, parts.clock, parts.settings.poll_s, quiet_s)
+        self._watchers: list[tuple[Callable[[], bool], threading.Event]] = []
         self._stop = threading.Event()
-        self.in_hand: list[Input] = []
-        self.on_facts = on_facts
 
     # the loop
 
     def run(self) -> None:
-        """Until `stop`: the body of the engine's thread."""
+        """Take turns until `stop`: the body of the engine's thread."""
         failures = 0
         while not self._stop.is_set():
             self._rest()
             try:
                 self.look()
-                self.pace.linger()
-                self.step(self.inputs.take(MOST_INPUTS))
+                self._window.linger()
+                self.step(self.parts.inputs.take(MOST_INPUTS))
                 failures = 0
             except (RuntimeShutDownError, LeaseLostError) as error:
-                log.error("engine stopped: %s", error)
+                self.parts.facts.report("engine.stopped", error=error)
                 return
             except Fenced:
-                recovery.fenced(self)
+                self.failed_turn.fenced()
             except Exception as error:
                 failures += 1
-                recovery.heal(self, error, failures)
+                self.recover(error, failures)
+
+    def stop(self) -> None:
+        """End the loop after this turn. Called by other threads."""
+        self._stop.set()
+        self.parts.inputs.wake()
 
     def _rest(self) -> None:
-        """Sleep until there may be something to do. Looking up costs more than asking a quiet file whether it was written."""
+        """Sleep until there may be something to do. Asking a quiet SQLite file for changes is cheaper than a look."""
+        database = self.parts.transactions.store.database
         while (pause := self.pause_s()) > 0:
-            came = self.inputs.wait(pause)
-            if came or pause < self.pace.quiet_poll_s or self.store.database.may_have_been_written():
+            came = self.parts.inputs.wait(pause)
+            if came or pause < self._window.quiet_poll_s or database.may_have_been_written():
                 return
 
     def pause_s(self) -> float:
         """How long there is nothing to do, as far as is known."""
-        if len(self.inputs) or self.low or (self.ready and not self.runs and self.may_dispatch()):
+        parts = self.parts
+        if len(parts.inputs) or parts.workers.has_low_windows or parts.scheduler.can_start:
             return 0.0
-        pause = self.pace.poll_s(is_running=bool(self.runs))
-        now = self.clock.now_us()
-        if self.wakes:
-            pause = min(pause, max(0.0, (self.wakes[0][0] - now) / 1e6))
-        if (due_in_s := self.due.in_s(now)) is not None:
+        pause = self._window.poll_s(is_running=bool(parts.scheduler.runs))
+        now = parts.clock.now_us()
+        if parts.scheduler.timers:
+            pause = min(pause, max(0.0, (parts.scheduler.timers[0][0] - now) / 1e6))
+        if (due_in_s := parts.redelivery.in_s(now)) is not None:
             pause = min(pause, due_in_s)
-        if self.inbox.again_at is not None:
-            pause = min(pause, max(0.0, self.inbox.again_at - self.clock.monotonic()))
-        if self.retention.is_walking:
-            pause = min(pause, max(0.0, self.retention.next_at - self.clock.monotonic()))
+        if parts.inbox.again_at is not None:
+            pause = min(pause, max(0.0, parts.inbox.again_at - parts.clock.monotonic()))
+        if (walk_in_s := self._duty.next_in_s()) is not None:
+            pause = min(pause, walk_in_s)
         return pause
 
-    def stop(self) -> None:
-        self._stop.set()
-        self.inputs.wake()
+    # one turn: look, then step
+
+    def look(self) -> None:
+        """Reads that must see what memory sees: between two commits."""
+        parts = self.parts
+        parts.pass_on_loaded()
+        parts.timeouts.poll(parts.scheduler.runs)  # drops jobs from memory, so before others are read
+        parts.workers.refill()
+        parts.pass_on_loaded()
+        parts.redelivery.poll()
+        self._run_duty()
+        self._handover.close_finished()
+        self._poll_inbox()
+        if parts.inbox.wants_workers:
+            self._handover.serve(*parts.inbox.take_wanted())
+            parts.pass_on_loaded()
+            parts.inbox.look_soon()
+            self._poll_inbox()
+        parts.scheduler.poll(parts.workers)
+
+    def _poll_inbox(self) -> None:
+        inputs = self.parts.inputs
+        self.parts.inbox.poll(was_told=inputs.take_told(), callers_wait=bool(len(inputs)))
+
+    def _run_duty(self) -> None:
+        glance = self._duty.glance_if_due()
+        if glance is not None:
+            if glance.is_thorough:
+                self.parts.redelivery.expect_soon()
+            if glance.has_inbox:
+                self.parts.inbox.look_soon()
+            if glance.is_dead:
+                self.failed_turn.lose_identity()
+            self._duty.run(glance, self.can_run)
+            self.parts.recovery.rejections.prune(self.parts.clock.monotonic())
+            self.parts.pass_on_loaded()
+        self._duty.go_on(self.can_run)
 
     def step(self, inputs: list[Input]) -> None:
-        """One turn: what has come in, what is due, one group commit, and what follows from it."""
+        """Answer tasks, make one group commit of the rest, and tell those who wait for its effects."""
         tasks = [entry for entry in inputs if type(entry) is Task]
         for task in tasks:
             self._answer(task.receipt, task.run)
         if tasks:
             inputs = [entry for entry in inputs if type(entry) is not Task]
-        inputs += self._posts_for_room()
-        self.in_hand = inputs
-        turn.commit(self, inputs)
-        self.in_hand = []
-        self.pace.after(inputs)
-        counters.recount(self)
+        recovery = self.parts.recovery
+        inputs += recovery.take_waiting_posts()
+        recovery.begin(inputs)
+        self._commit(inputs)
+        recovery.end()
+        self._window.after(inputs)
+        self.parts.counters.recount()
+        self.parts.pass_on_loaded()
         self._tell_watchers()
 
-    def look(self) -> None:
-        """Reads that must see what memory sees: between two commits."""
-        job_timeouts.look(self)  # lets go of jobs, so before others are read for this commit
-        worker_loading.refill(self)
-        redelivery.look(self)
-        now = self.clock.monotonic()
-        # the alarm rings for it; if it does not, it is the one to be mended
-        if self.must_reconcile or now - self.reconciled_at > 2 * self.settings.reconcile_s:
-            self.must_reconcile = False
-            self.reconciled_at = now
-            self.reconcile()
-        maintenance.go_on(self)
-        handover.close_finished(self)
-        inbox.look(self)
-        if self.wanted_flows or self.wanted_workers:
-            handover.serve_wanted(self)
-            self.inbox.must_look = True
-            inbox.look(self)
-        waking.timers(self)
-        waking.flush(self)
+    def _commit(self, inputs: list[Input]) -> None:
+        """In one commit; in several while it must be found out which input the database refuses."""
+        recovery = self.parts.recovery
+        if self.parts.inbox.isolates():
+            self._commit_group([], is_for_inbox=True)
+        while recovery.isolates and inputs:
+            first, *inputs = inputs
+            recovery.isolated(first)
+            self._commit_group([first])
+        self._commit_group(inputs)
 
-    def _tell_watchers(self) -> None:
-        """Whoever waits for a state of the whole is told when it holds."""
-        for watcher in [w for w in self.watchers if w[0]()]:
-            self.watchers.remove(watcher)
-            watcher[1].set()
-
-    def has_work(self) -> bool:
-        """Something of my workers waits, is parked with a due time, or runs."""
-        return bool(
-            self.runs
-            or len(self.inputs)
-            or self.waiting_posts
-            or any(w.has_work for w in self.workers.values())
-        )
-
-    def can_run(self) -> bool:
-        """Something of my workers runs, or could run now."""
-        return bool(self.runs or self.ready or self.low or len(self.inputs) or self.waiting_posts)
-
-    def _posts_for_room(self) -> list[Input]:
-        waiting, self.waiting_posts = self.waiting_posts, []
-        return list(waiting)
-
-    # what the duties share
-
-    def pause(self, seconds: float) -> None:
-        """Wait, unless the engine is told to stop."""
-        self._stop.wait(seconds)
-
-    def newest_worker(self, flow: str) -> WorkerCell | None:
-        """The worker of mine that posts to a flow go to: the newest that takes any."""
-        cell = self.newest.get(flow)
-        if cell is not None and not cell.is_forgotten and cell.status not in ENDED_WORKER:
-            return cell
-        live = [w for w in self.workers.values() if w.flow_name == flow and w.status not in ENDED_WORKER]
-        return max(live, key=lambda w: w.key, default=None)
-
-    def patiently(self, call: Callable[[], T]) -> T:
-        return handover.patiently(self, call)
-
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """What a decision must know from the database. Repeated while its errors pass, as nothing is decided twice: `work`
-        leaves no more in memory when it runs again."""
-
-        def call() -> T:
-            with self.store.read() as connection:
-                return work(connection)
-
-        return handover.patiently(self, call, drops=False)
-
-    def note(self, cell: RoutineCell) -> None:
-        """This routine may have something to run."""
-        if not cell.is_ready and cell.can_run:
-            cell.is_ready = True
-            self.ready.append(cell)
-
-    def has_room(self, cell: RoutineCell) -> bool:
-        return self.executor.has_room(cell)
-
-    @property
-    def is_full(self) -> bool:
-        return self.executor.is_full
-
-    def take_room(self, run: Run) -> None:
-        self.executor.take(run)
-
-    def give_room(self, run: Run) -> None:
-        """Once for each run: a commit may have decided over its end before it was refused."""
-        if run in self.runs:
-            del self.runs[run]
-            self.executor.give(run)
-        if self.lone_run is run:
-            self.lone_run = None
-
-    def may_dispatch(self) -> bool:
-        return not self.is_stopping and self.lease_is_good()
-
-    def in_flight(self, batch: Batch) -> list[object]:
-        return [run.in_flight() for run in (*self.runs, *batch.planned)]
-
-    def is_lock_timeout(self, error: BaseException) -> bool:
-        return self.store.database.is_postgres and classify(error) is Failure.RETRY
-
-    def reroute(self, batch: Batch, entry: PostIn) -> None:
-        """Its worker is not mine (any more): the caller finds the owner and tries again."""
-        batch.refusals.append((entry.receipt, worker_loading.NotMine(entry.worker_id)))
-
-    def report_trouble(self, error: BaseException, attempt: int) -> None:
-        log.log(
-            logging.WARNING if attempt < 3 else logging.ERROR,
-            "commit try %d failed, trying again: %s",
-            attempt,
-            error,
-        )
-
-    def gives_up(self, pause_s: float) -> bool:
-        """Wait before another try. True: the deadline of a stop has passed."""
-        if self.give_up_at is not None and time.monotonic() + pause_s > self.give_up_at:
-            return True
-        threading.Event().wait(pause_s)
-        return False
+    def _commit_group(self, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
+        self.parts.pass_on_loaded()
+        turn = Turn(self.parts, inputs, is_for_inbox=is_for_inbox)
+        try:
+            turn.commit()
+        except Fenced as fenced:
+            self.failed_turn.fenced(turn.batch, inputs, was_in=fenced.was_in)
+        except Refused as error:
+            self.failed_turn.refused(turn.batch, inputs, error.cause)
+        except RuntimeShutDownError:
+            self.parts.inputs.put_back(inputs)
+            raise
 
     def _answer(self, receipt: Receipt, call: Callable[[], object]) -> None:
         receipt.is_taken = True
@@ -333,13 +216,67 @@ class Engine:
         except Exception as error:  # told to the caller, who waits on the receipt
             receipt.fail(error)
 
+    # recovery
+
+    def recover(self, error: BaseException, failures: int) -> None:
+        """After something unexpected: wait a moment, then load all workers again."""
+        must_reload = self.failed_turn.broken_off(error, failures)
+        self.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
+        if must_reload:
+            self.failed_turn.reload_all()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the engine is told to stop."""
+        self._stop.wait(seconds)
+
     def again_if_fenced(self, call: Callable[[], T]) -> T:
-        """Under a new identity where another runtime took this one for dead: it was stopped for longer than its lease."""
+        """Repeat a call under a new identity where another runtime took this one for dead."""
         while True:
             try:
                 return call()
             except Fenced:
-                recovery.fenced(self)
+                self.failed_turn.fenced()
+
+    # what others wait for
+
+    def watch(self, condition: Callable[[], bool], event: threading.Event) -> Callable[[], None]:
+        """Set the event when, between two commits, the condition holds. Returns what ends the watch."""
+        watcher = (condition, event)
+        self._watchers.append(watcher)  # not by the engine's thread, which may be waiting for the database
+        self.parts.inputs.wake()
+
+        def end() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return end
+
+    def _tell_watchers(self) -> None:
+        for watcher in [each for each in self._watchers if each[0]()]:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+            watcher[1].set()
+
+    def has_work(self) -> bool:
+        """Something of the workers waits, is parked with a due time, or runs."""
+        parts = self.parts
+        return bool(
+            parts.scheduler.runs
+            or len(parts.inputs)
+            or parts.recovery.waiting_posts
+            or any(worker.has_work for worker in parts.workers)
+        )
+
+    def can_run(self) -> bool:
+        """Something of the workers runs, or could run now."""
+        parts = self.parts
+        return bool(
+            parts.scheduler.runs
+            or parts.scheduler.ready
+            or parts.workers.has_low_windows
+            or len(parts.inputs)
+            or parts.recovery.waiting_posts
+        )
 
 
-__all__ = ["Engine", "Executor", "Outcome"]
+__all__ = ["MOST_INPUTS", "Duty", "Engine", "Glance", "Handover"]

@@ -1,9 +1,8 @@
-"""An activation that failed, by its error strategy: goes on, is parked for a retry, or becomes a dead letter."""
+"""What becomes of an activation that failed. Its error strategy decides: go on, retry, or dead letter."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
@@ -21,12 +20,9 @@ from routilux.engine.effects import (
     record,
     start_jobs,
 )
-from routilux.engine.user_statements import locked_key
+from routilux.engine.statement_group import locked_key
 
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
-
-# a stranger holds a lock that an own statement needs: the activation steps aside, no attempt counted
+# Another session holds a lock that a user statement needs: the activation steps aside; no attempt is counted.
 LOCK_PAUSES_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 _STATUS = {
     DecisionKind.CONTINUE: ActivationStatus.ERROR_CONTINUED,
@@ -38,29 +34,26 @@ _STATUS = {
 }
 
 
-def fail(engine: Engine, batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, failure: Failure) -> None:
+def fail(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, failure: Failure) -> None:
     activation, worker = outcome.activation, cell.worker
     start_jobs(batch, worker, activation)
-    decision = _decide(engine, batch, cell, activation, failure)
+    decision = _decide(batch, cell, activation, failure)
     status = _STATUS[decision.kind]
     for job in live_jobs(activation):
-        job.routine_status[cell.routine_id] = str(status)
-        job.is_touched = job.has_details = True
+        job.set_routine_status(cell.routine_id, str(status))
     match decision.kind:
         case DecisionKind.CONTINUE | DecisionKind.SKIP:
             consume(batch, cell, activation, n)
         case DecisionKind.RETRY | DecisionKind.LATER:
-            _park_for_retry(engine, batch, cell, n, outcome, failure, decision)
+            _park_for_retry(batch, cell, n, outcome, failure, decision)
         case _:
-            bury(batch, cell, activation, n, failure)
+            dead_letter(batch, cell, activation, n, failure)
     record(batch, cell, n, outcome, status)
     close_jobs(batch, worker, activation)
 
 
-def _decide(
-    engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, failure: Failure
-) -> Decision:
-    if engine.is_lock_timeout(failure.error):
+def _decide(batch: Batch, cell: RoutineCell, activation: Activation, failure: Failure) -> Decision:
+    if batch.is_lock_timeout(failure.error):
         lock_tries, key = cell.worker.lock_tries, locked_key(activation)
         tries = lock_tries[key] = lock_tries.get(key, 0) + 1
         pause_s = LOCK_PAUSES_S[min(tries, len(LOCK_PAUSES_S)) - 1]
@@ -70,7 +63,6 @@ def _decide(
 
 
 def _park_for_retry(
-    engine: Engine,
     batch: Batch,
     cell: RoutineCell,
     n: int,
@@ -92,17 +84,19 @@ def _park_for_retry(
         key=activation.rerun.key if activation.rerun else None, due_at=due_at, attempt=counted, activation=n,
         policy_message=policy_text(activation), failure=failure,
     )  # fmt: skip
-    worker.timed_count += 1
-    engine.due.expect(due_at)
+    worker.park_timed()
+    batch.expect(due_at)
 
 
-def bury(batch: Batch, cell: RoutineCell, activation: Activation, n: int | None, failure: Failure) -> None:
-    """The messages become a dead letter, their jobs fail."""
+def dead_letter(
+    batch: Batch, cell: RoutineCell, activation: Activation, n: int | None, failure: Failure
+) -> None:
+    """Make the messages a dead letter and fail their jobs."""
     worker = cell.worker
     for message in activation.messages:
         if not message.job.has_ended:
             batch.settle(worker, message.seq, MessageStatus.DEAD)
-            message.job.open_count -= 1
+            message.job.close_message()
     key = activation.rerun.key if activation.rerun else activation.messages[0].seq
     leave(batch, cell, activation)
     batch.park(
@@ -113,23 +107,21 @@ def bury(batch: Batch, cell: RoutineCell, activation: Activation, n: int | None,
         batch.end_job(worker, job, JobStatus.FAILED, f"{failure.type}: {failure.text}")
 
 
-def fail_unrun(
-    engine: Engine, batch: Batch, cell: RoutineCell, activation: Activation, error: BaseException
-) -> None:
-    """An activation fails without running: its error strategy decides as if it had."""
+def fail_unrun(batch: Batch, cell: RoutineCell, activation: Activation, error: BaseException) -> None:
+    """Fail an activation without running it. Its error strategy decides as if it had run."""
     outcome = Outcome(activation, batch.now, batch.now)
     outcome.fail(error)
     n = next_number(batch, cell.worker)
     assert outcome.failure is not None
-    fail(engine, batch, cell, n, outcome, outcome.failure)
+    fail(batch, cell, n, outcome, outcome.failure)
 
 
-def bury_unrun(batch: Batch, cell: RoutineCell, activation: Activation, error: BaseException) -> None:
-    """A dead letter at once, whatever the error strategy."""
+def dead_letter_unrun(batch: Batch, cell: RoutineCell, activation: Activation, error: BaseException) -> None:
+    """Make an activation a dead letter without running it, whatever its error strategy is."""
     outcome = Outcome(activation, batch.now, batch.now)
     outcome.fail(error)
     n = next_number(batch, cell.worker)
     assert outcome.failure is not None
     start_jobs(batch, cell.worker, activation)
-    bury(batch, cell, activation, n, outcome.failure)
+    dead_letter(batch, cell, activation, n, outcome.failure)
     record(batch, cell, n, outcome, ActivationStatus.FAILED)

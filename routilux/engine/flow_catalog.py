@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import orjson
+
 from routilux.core.compiled import CompiledFlow
 from routilux.core.flow import Flow
 from routilux.core.registry import FlowRegistry
-from routilux.engine.definitions import checked, describe
-from routilux.errors import FlowNotFoundError
+from routilux.engine.facts import Facts
+from routilux.errors import FlowNotFoundError, PolicyError
 
 
-class KnownFlows:
-    """What the engine asks of a registry. A flow is checked once, when it is first used."""
+class FlowCatalog:
+    """What the engine asks of a registry. It checks a flow once, when it is first used."""
 
-    def __init__(self, registry: FlowRegistry) -> None:
+    def __init__(self, registry: FlowRegistry, facts: Facts) -> None:
         self._registry = registry
+        self._facts = facts
         self._checked: set[str] = set()
         self._described: dict[str, tuple[CompiledFlow, tuple[str, str]]] = {}
 
@@ -23,9 +26,20 @@ class KnownFlows:
             raise FlowNotFoundError(str(name))
         flow = self._flow(name)
         if name not in self._checked:
-            checked(name, flow)
+            self._check(name, flow)
             self._checked.add(name)
         return name
+
+    def _check(self, name: str, flow: Flow) -> None:
+        """Warn of routines that can never run; raise `PolicyError` for what can never work."""
+        compiled = flow.compiled()  # logic that fits no form says so itself
+        for finding in flow.validate():
+            if finding.startswith("Error:"):
+                raise PolicyError(f"flow {name!r}: {finding.removeprefix('Error: ')}")
+        for routine_id, routine in compiled.routines.items():
+            if routine.policy is None or routine.call is None:
+                missing = "activation policy" if routine.policy is None else "logic"
+                self._facts.report("flow.never_runs", flow=name, routine_id=routine_id, missing=missing)
 
     def _flow(self, name: str) -> Flow:
         return self._registry.resolve(name)
@@ -48,7 +62,9 @@ class KnownFlows:
         compiled = self.get(name)
         known = self._described.get(name)
         if known is None or known[0] is not compiled:
-            known = self._described[name] = (compiled, describe(self._flow(name)))
+            flow = self._flow(name)
+            described = flow.definition_hash(), orjson.dumps(flow.serialize()).decode()
+            known = self._described[name] = (compiled, described)
         return known[1]
 
     def entry(self, name: str) -> tuple[str, str]:

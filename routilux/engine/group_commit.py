@@ -1,29 +1,25 @@
 """One group commit, until it is in or refused.
 
-    fence → what must be known first (own statements, idempotency keys, inbox) → decide → rows → commit row → COMMIT
+    fence → what must be known first (user statements, idempotency keys, inbox) → decide → rows → commit row → COMMIT
 
-Passing errors (connection lost, deadlock, busy, disk full) send the same rows again under the same number, however
-long it takes; the commit row tells whether an earlier try went in. Any other error is a refusal: the engine takes
-the batch apart. What was sent before the error may still reach the database when nobody waits for it any more, so first its
-number is used up: a commit of its row alone, and of the next one's, which tells that it was this that used it up.
+An error that passes (connection lost, deadlock, busy, disk full) sends the same rows again under the same number,
+however long it takes; the commit row tells whether an earlier try went in. Any other error is a refusal: the engine
+takes the batch apart. A statement sent before the error may still be executed later, so its commit number is used up
+first: by a commit of its row alone, and of the next one's, which tells that it was this that used it up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from routilux.core.run import Run
 from routilux.engine import interpreter
 from routilux.engine.batch import Batch
+from routilux.engine.transactions import Transactions
 from routilux.errors import RuntimeShutDownError
 from routilux.store.errors import PASSING, AlreadyIn, Fenced, TransactionEnded, classify
 from routilux.store.writes.commit_rows import CommitRow
 from routilux.store.writes.store import Commit, as_json
-
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
-
-_PAUSES_S = (0.01, 0.05, 0.2, 0.5, 1.0)
 
 
 class Refused(Exception):
@@ -35,17 +31,23 @@ class Refused(Exception):
 
 
 class GroupCommit:
-    """One batch on its way in. `prepare` runs inside the transaction before `decide`; `decide` runs once."""
+    """One batch on its way in. `prepare` runs inside the transaction before `decide`; `decide` runs once.
+
+    `in_flight`: what is under way once these runs have started.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        transactions: Transactions,
         batch: Batch,
         prepare: Callable[[Commit, Batch], object] | None,
         decide: Callable[[Batch], None],
+        in_flight: Callable[[Sequence[Run]], list[object]],
     ) -> None:
-        self._engine = engine
+        self._transactions = transactions
+        self._n = transactions.next_commit()
         self._batch = batch
+        self._ask_in_flight = in_flight
         self._prepare = prepare
         self._decide = decide
         self._is_decided = False
@@ -62,8 +64,8 @@ class GroupCommit:
             except AlreadyIn:
                 return None
             except TransactionEnded as error:
-                self._engine.store.drop_connection()
-                self._engine.commit_n += 1
+                self._transactions.store.drop_connection()
+                self._n = self._transactions.next_commit()
                 if self._is_decided:
                     raise Refused(error) from error
             except (Fenced, RuntimeShutDownError):
@@ -78,35 +80,36 @@ class GroupCommit:
                 raise error if isinstance(error, Refused) else Refused(error) from error
 
     def _went_in(self) -> bool:
-        """Whether an earlier try is in. If not none ever will be: its number and the next are used up, durably."""
-        engine = self._engine
-        key, n, now = engine.runtime_key, engine.commit_n, self._batch.now
-        running = as_json([run.in_flight() for run in engine.runs])
-        engine.commit_n = n + 1  # whatever becomes of it here: its row may be in though its answer is lost
+        """Whether an earlier try is in. If not, none ever will be: its number and the next are used up, durably."""
+        transactions = self._transactions
+        key, n, now = transactions.runtime_key, self._n, self._batch.now
+        running = as_json(self._ask_in_flight(()))
+        transactions.use_up(n + 1)  # its row may be in though its answer is lost
 
         def use_up() -> bool:
-            with interpreter.in_commit(), engine.store.commit(key) as current:
+            with interpreter.in_commit(), transactions.store.commit(key) as current:
                 try:
                     current.fence()
                     current.mark(key, n, running, now)
                     current.mark(key, n + 1, running, now)
                 except AlreadyIn:
-                    # by the commit itself or, if the next number is used up, too, by a try of this
+                    # by the commit itself; or, if the next number is used up too, by an earlier try of this
                     return not current.went_in(key, n + 1)
                 except Fenced:
                     was_in = current.went_in(key, n) and not current.went_in(key, n + 1)
                     raise Fenced(was_in=was_in) from None
             return False
 
-        # an error that does not pass: nobody can know, whoever waits is told so
-        return engine.patiently(use_up)
+        # an error that does not pass: it cannot be known, and the callers are told so
+        return transactions.retry_transient(use_up)
 
     def _try(self) -> None:
         if self._prepare is None and not self._is_decided:
             self._settle()  # nothing to ask the database: decide before the transaction begins
             if self._batch.is_empty or self._is_sent_whole():
                 return
-        with interpreter.in_commit(), self._engine.store.commit(self._engine.runtime_key) as current:
+        transactions = self._transactions
+        with interpreter.in_commit(), transactions.store.commit(transactions.runtime_key) as current:
             self._fence(current)
             if self._was_sent:
                 self._mark(current)
@@ -120,18 +123,18 @@ class GroupCommit:
             self._was_sent = True
 
     def _is_sent_whole(self) -> bool:
-        """The first try, if one way to the server and back is enough for it."""
-        self._was_sent = True  # for all that is known, if this raises
+        """The first try, if one round trip is enough for it."""
+        self._was_sent = True  # if this raises, it may have been sent
         with interpreter.in_commit():
-            self._was_sent = self._engine.store.commit_whole(self._batch.changes, self._row()) or False
+            sent = self._transactions.store.commit_whole(self._batch.changes, self._row())
+            self._was_sent = sent or False
         return self._was_sent
 
     def _fence(self, current: Commit) -> None:
-        engine = self._engine
         try:
             current.fence()
         except Fenced:
-            was_in = self._was_sent and current.went_in(engine.runtime_key, engine.commit_n)
+            was_in = self._was_sent and current.went_in(self._transactions.runtime_key, self._n)
             raise Fenced(was_in=was_in) from None
 
     def _settle(self) -> None:
@@ -140,32 +143,25 @@ class GroupCommit:
             self._batch.finish()
         except RuntimeShutDownError:
             raise
-        except (
-            Exception
-        ) as error:  # memory is half changed: it must be loaded again, not decided over once more
+        except Exception as error:  # memory is half changed: load it again, do not decide again
             raise Refused(error) from error
         self._is_decided = True
-        self._in_flight = self._engine.in_flight(self._batch)
+        self._in_flight = self._ask_in_flight(self._batch.planned)
 
     def _ask(self, current: Commit) -> None:
         assert self._prepare is not None
         answer = self._prepare(current, self._batch)
         if self._is_decided and answer != self._answer:
-            raise Refused(RuntimeError("the database answered otherwise when the commit was sent again"))
+            raise Refused(RuntimeError("the database gave another answer when the commit was sent again"))
         self._answer = answer
 
     def _mark(self, current: Commit) -> None:
         current.mark(*self._row())
 
     def _row(self) -> CommitRow:
-        engine = self._engine
-        return engine.runtime_key, engine.commit_n, as_json(self._in_flight), self._batch.now
+        return self._transactions.runtime_key, self._n, as_json(self._in_flight), self._batch.now
 
     def _wait(self, error: BaseException, attempt: int) -> None:
-        engine = self._engine
-        engine.store.drop_connection()
-        engine.report_trouble(error, attempt)
-        if engine.gives_up(_PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]):
-            raise RuntimeShutDownError(
-                "Runtime is shut down: the database did not take the last commit before the deadline"
-            ) from error
+        self._transactions.store.drop_connection()
+        reason = "the database did not take the last commit before the deadline"
+        self._transactions.pause_after(error, attempt, reason)

@@ -1,4 +1,4 @@
-"""What reaches the engine: posts, outcomes, requests. Each that somebody waits for carries a receipt."""
+"""What reaches the engine: posts, outcomes, commands, tasks. An input that a caller waits for carries a receipt."""
 
 from __future__ import annotations
 
@@ -6,51 +6,49 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 from routilux.core.outcome import Outcome
 from routilux.core.run import Run
-
-if TYPE_CHECKING:
-    from routilux.engine.batch import Batch
+from routilux.engine.commands import Command
 
 
-class Bell:
-    """Wakes one thread that waits; what rings before stays heard. An `Event` does the same in Python, at twice the cost."""
+class WakeUp:
+    """Wakes one thread that waits. A wake-up before the wait counts. An `Event` does the same at twice the cost."""
 
-    __slots__ = ("_rung",)
+    __slots__ = ("_calls",)
 
     def __init__(self) -> None:
-        self._rung: SimpleQueue[None] = SimpleQueue()
+        self._calls: SimpleQueue[None] = SimpleQueue()
 
-    def ring(self) -> None:
-        self._rung.put(None)
+    def set(self) -> None:
+        self._calls.put(None)
 
     def wait(self, timeout: float | None) -> bool:
-        """At most `timeout` seconds. False: nothing rang."""
+        """Wait at most `timeout` seconds. Returns False if no wake-up came."""
         try:
-            self._rung.get(timeout=None if timeout is None else max(0.0, timeout))
+            self._calls.get(timeout=None if timeout is None else max(0.0, timeout))
         except Empty:
             return False
         return True
 
-    def hush(self) -> None:
-        """Forget what rang; called by the thread that waits."""
-        while not self._rung.empty():
-            self._rung.get()
+    def clear(self) -> None:
+        """Forget the wake-ups so far; called by the thread that waits."""
+        while not self._calls.empty():
+            self._calls.get()
 
 
 class Receipt:
     """The answer to an input: set once, after the commit that holds it. One thread waits for it."""
 
-    __slots__ = ("_bell", "error", "is_done", "is_taken", "value")
+    __slots__ = ("_wake_up", "error", "is_done", "is_taken", "value")
 
     def __init__(self) -> None:
-        self._bell = Bell()
+        self._wake_up = WakeUp()
         self.is_done = False
         self.value: Any = None
         self.error: BaseException | None = None
-        self.is_taken = False  # the engine has begun with it: whoever gives up now is in doubt
+        self.is_taken = False  # the engine has begun with it: a caller that gives up now is in doubt
 
     def resolve(self, value: object) -> None:
         self.value = value
@@ -62,11 +60,11 @@ class Receipt:
 
     def _answer(self) -> None:
         self.is_done = True
-        self._bell.ring()
+        self._wake_up.set()
 
     def wait(self, timeout: float | None) -> bool:
-        """Until it is set, at most `timeout` seconds. False: it is not."""
-        return self.is_done or self._bell.wait(timeout)
+        """Wait at most `timeout` seconds. Returns whether the answer is there."""
+        return self.is_done or self._wake_up.wait(timeout)
 
     def get(self) -> Any:
         if self.error is not None:
@@ -100,18 +98,6 @@ class PostIn:
 
 
 @dataclass(slots=True, eq=False)
-class SignalIn:
-    """One more message into a running job."""
-
-    worker_id: str
-    job_id: str
-    routine: str
-    slot: str
-    payload: str
-    receipt: Receipt
-
-
-@dataclass(slots=True, eq=False)
 class RunEnded:
     """The executor has let go of a run."""
 
@@ -119,10 +105,10 @@ class RunEnded:
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """Something to be done by the engine's thread, inside the next group commit."""
+class CommandIn:
+    """A command that the next group commit carries out."""
 
-    apply: Callable[[Batch], object]
+    command: Command
     receipt: Receipt = field(default_factory=Receipt)
 
 
@@ -134,34 +120,45 @@ class Task:
     receipt: Receipt = field(default_factory=Receipt)
 
 
-Input = Outcome | RunEnded | PostIn | SignalIn | Request | Task
+Input = Outcome | RunEnded | PostIn | CommandIn | Task
 
 
 class InputQueue:
     """Many threads put, the engine's thread takes. `put` costs an append; it wakes only a sleeper.
 
-    Inputs are compared by identity: a comparison in Python would let other threads change the queue in the middle of a removal.
+    Inputs are compared by identity. A comparison in Python would let other threads change the queue during a removal.
     """
 
     def __init__(self) -> None:
         self._items: deque[Input] = deque()
-        self._callers: deque[None] = deque()  # one for each of them: counted by all threads, without a lock
-        self._bell = Bell()
+        self._callers: deque[None] = deque()  # one for each caller: all threads count, without a lock
+        self._wake_up = WakeUp()
         self._is_waiting = False
-        self._is_woken = False  # by somebody who put nothing, and not noticed yet
-        self._wanted = 0  # so many callers are waited for; 0: for anything
+        self._is_woken = False  # without an input, and not noticed yet
+        self._is_told = False
+        self._wanted = 0  # wait for so many callers; 0: for anything
 
     def put(self, item: Input) -> None:
         if is_asked(item):
             self._callers.append(None)
         self._items.append(item)
         if self._is_waiting and len(self._callers) >= self._wanted:
-            self._bell.ring()
+            self._wake_up.set()
 
     def wake(self) -> None:
-        """There is something to look at. What it is must be there before."""
+        """Wake the engine to look at something. It must be there before this call."""
         self._is_woken = True
-        self._bell.ring()
+        self._wake_up.set()
+
+    def tell(self) -> None:
+        """Another process has told of a row in the inbox. Wakes the engine."""
+        self._is_told = True
+        self.wake()
+
+    def take_told(self) -> bool:
+        """Whether `tell` was called since the last time."""
+        is_told, self._is_told = self._is_told, False
+        return is_told
 
     def take(self, most: int) -> list[Input]:
         items = self._items
@@ -180,7 +177,7 @@ class InputQueue:
         self._items.extendleft(reversed(items))
 
     def withdraw(self, receipt: Receipt) -> bool:
-        """Take an input back that the engine has not begun with. False: it has."""
+        """Take an input back. Returns False if the engine has begun with it."""
         for item in list(self._items):
             if is_asked(item) and item.receipt is receipt:
                 try:
@@ -196,36 +193,36 @@ class InputQueue:
             self._callers.pop()
 
     def wait(self, timeout: float) -> bool:
-        """Sleep until something is put or somebody wakes, at most `timeout` seconds. False: neither."""
+        """Sleep until something is put or `wake` is called, at most `timeout` seconds. Returns whether it was."""
         self._is_waiting = True
-        came = bool(self._items) or self._is_woken or self._bell.wait(timeout)
+        came = bool(self._items) or self._is_woken or self._wake_up.wait(timeout)
         self._is_waiting = False
-        self._bell.hush()
-        if self._is_woken:  # only what was seen is cleared: a wake-up after this look ends the next sleep
+        self._wake_up.clear()
+        if self._is_woken:  # a wake-up after this look ends the next sleep
             self._is_woken = False
             return True
         return came
 
     def wait_for_callers(self, wanted: int, timeout: float) -> bool:
-        """Sleep until so many are there who wait for an answer, or somebody wakes. False: they are not there."""
+        """Sleep until so many callers wait for an answer, or `wake` is called. Returns whether they are there."""
         self._wanted = wanted
         self._is_waiting = True
         if self.callers < wanted and not self._is_woken:
-            self._bell.wait(timeout)
+            self._wake_up.wait(timeout)
         self._is_waiting = False
         self._wanted = 0
-        self._bell.hush()
+        self._wake_up.clear()
         return self.callers >= wanted
 
     @property
     def callers(self) -> int:
-        """So many of those who put something wait for an answer."""
+        """How many inputs have a caller that waits for the answer."""
         return len(self._callers)
 
     def __len__(self) -> int:
         return len(self._items)
 
 
-def is_asked(item: Input) -> TypeGuard[PostIn | SignalIn | Request | Task]:
-    """Whether somebody waits for the answer to it, on its receipt."""
+def is_asked(item: Input) -> TypeGuard[PostIn | CommandIn | Task]:
+    """Whether a caller waits for the answer to it, on its receipt."""
     return type(item) is not Outcome and type(item) is not RunEnded

@@ -1,136 +1,86 @@
-"""When a commit is not in: fenced, refused, or something unexpected. And the end: telling whoever still waits."""
+"""What is remembered for and after a commit that is not in: who waits, and what the database refuses."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from routilux.core.outcome import Outcome
-from routilux.engine import inbox, scheduler, worker_loading
-from routilux.engine.batch import Batch
-from routilux.engine.inputs import Input, PostIn, Request, RunEnded, SignalIn
-from routilux.errors import DatabaseUnavailableError, PostInDoubt, RuntimeShutDownError
-from routilux.ownership import handover
-from routilux.store.backends.database_url import named
-from routilux.store.errors import PASSING, classify
+from routilux.engine.inputs import Input, PostIn
 
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
-
-log = logging.getLogger("routilux")
+REJECTION_S = 60.0  # a message that did not come up again by then may never do so: its job has ended
 
 
-def fenced(
-    engine: Engine, batch: Batch | None = None, inputs: Iterable[Input] = (), *, was_in: bool = False
-) -> None:
-    """Somebody took over: drop everything and come back under a new identity. `was_in`: only the answer was lost."""
-    log.warning(
-        "runtime %s was declared dead by another; it drops its workers and starts again", engine.runtime_key
-    )
-    lose_identity(engine, batch)
-    _undo_waits(engine, inputs)
-    for entry in inputs:
-        if isinstance(entry, RunEnded):
-            engine.give_room(entry.run)
-    if was_in and batch is not None:
-        batch.answer_callers()
-    else:
-        engine.inputs.put_back([entry for entry in inputs if not isinstance(entry, (Outcome, RunEnded))])
+class Rejections:
+    """Activations whose commit was refused though it held nothing else: they fail when they come up again."""
+
+    def __init__(self) -> None:
+        self._errors: dict[tuple[int, int], tuple[BaseException, float]] = {}  # (worker, seq) -> error, since
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    def add(self, outcome: Outcome, cause: BaseException, now_s: float) -> None:
+        self._errors[outcome.run.cell.worker.key, outcome.activation.seqs[0]] = cause, now_s
+
+    def pop(self, worker: int, seq: int) -> BaseException | None:
+        """Why the activation that starts with this message must fail. Returns None if it may run."""
+        found = self._errors.pop((worker, seq), None)
+        return None if found is None else found[0]
+
+    def prune(self, now_s: float) -> None:
+        """Drop those that nothing came for."""
+        since = now_s - REJECTION_S
+        self._errors = {key: found for key, found in self._errors.items() if found[1] >= since}
 
 
-def refused(engine: Engine, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
-    """Not passing: the workers concerned are loaded again; their inputs are tried one by one."""
-    engine.store.drop_connection()
-    _undo_waits(engine, inputs)
-    if batch.inbox_ids:
-        inbox.suspect(engine, batch.inbox_ids, len(inputs), cause)
-    alone = len(inputs) == 1 and not batch.inbox_ids
-    reported = (entry.run.cell.worker for entry in inputs if isinstance(entry, (Outcome, RunEnded)))
-    planned = (run.cell.worker for run in batch.planned)
-    concerned = dict.fromkeys([*reported, *planned, *batch.jobs.values(), *batch.workers.values()])
-    for run in batch.planned:
-        engine.executor.give(run)
-        if engine.lone_run is run:
-            engine.lone_run = None
-    again: list[Input] = []
-    for entry in inputs:
-        match entry:
-            case Outcome() if alone:
-                worker_loading.convict(engine, entry, cause)
-            case RunEnded(run=run):
-                engine.give_room(run)
-            case PostIn() | SignalIn() | Request():
-                if alone:
-                    entry.receipt.fail(named(cause, engine.store.database.url))
-                else:
-                    again.append(entry)
-    log.warning("the database refused a commit (%s); its %d inputs are tried one by one", cause, len(inputs))
-    for worker in concerned:
-        worker_loading.reload(engine, worker)
-    for key in dict.fromkeys(worker for worker, _, _ in batch.changes.slots):
-        cell = engine.workers.get(key)  # it may have had nothing in this commit but its counters
-        if cell is not None:
-            engine.uncounted[cell] = None
-            cell.refreshed_at = 0
-    engine.careful = 0 if alone else sum(isinstance(entry, Outcome) for entry in inputs) + scheduler.RUN_AHEAD
-    engine.inputs.put_back(again)
-    engine.inbox.forget()
+class Recovery:
+    """Owns rejections, the isolation of inputs, the inputs in hand and the posts that wait for room."""
 
+    def __init__(self) -> None:
+        self.rejections = Rejections()
+        self.waiting_posts: list[PostIn] = []
+        self._isolate_next = 0  # so many outcomes go one per commit, to find the one that is refused
+        self._in_hand: Sequence[Input] = ()
 
-def _in_doubt(entry: PostIn | SignalIn | Request, cause: BaseException | None) -> BaseException:
-    """What a caller is told whose commit may be in, or go in."""
-    if isinstance(entry, PostIn):
-        return PostInDoubt(entry.posts[0].job_id)
-    error = DatabaseUnavailableError("the commit was broken off: it is not known whether this was stored")
-    error.__cause__ = cause
-    return error
+    # inputs in hand
 
+    def begin(self, inputs: Sequence[Input]) -> None:
+        """A turn works on these inputs."""
+        self._in_hand = inputs
 
-def _undo_waits(engine: Engine, inputs: Iterable[Input]) -> None:
-    """That posts of a commit which is not in were to wait for room is not so either: they would be there twice."""
-    gone = {id(entry) for entry in inputs}
-    engine.waiting_posts = [post for post in engine.waiting_posts if id(post) not in gone]
+    def end(self) -> None:
+        self._in_hand = ()
 
+    def take_in_hand(self) -> Sequence[Input]:
+        """The inputs of a turn that broke off."""
+        inputs, self._in_hand = self._in_hand, ()
+        return inputs
 
-def heal(engine: Engine, error: BaseException, failures: int) -> None:
-    """Something unexpected: forget all memory, load again; whoever waits for an answer is in doubt."""
-    if classify(error) in PASSING:
-        engine.report_trouble(error, failures)
-    else:
-        log.error("engine: an unexpected error; its workers are loaded again", exc_info=error)
-    inputs, engine.in_hand = engine.in_hand, []
-    for entry in inputs:
-        match entry:
-            case RunEnded(run=run):
-                engine.give_room(run)
-            case PostIn() | SignalIn() | Request() if not entry.receipt.is_done:
-                entry.receipt.fail(_in_doubt(entry, error))
-    engine.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
-    for worker in list(engine.workers.values()) if inputs else ():
-        worker_loading.reload(engine, worker)
+    # posts that wait for room in a full slot
 
+    def take_waiting_posts(self) -> list[PostIn]:
+        """They are tried again with each commit."""
+        posts, self.waiting_posts = self.waiting_posts, []
+        return posts
 
-def lose_identity(engine: Engine, batch: Batch | None = None) -> None:
-    """I am dead for the database: drop every worker, come back as somebody new."""
-    for run in batch.planned if batch is not None else ():
-        engine.executor.give(run)
-    for run in engine.runs:
-        run.should_stop = True
-    engine.lone_run = engine.lone_cell = None
-    engine.inbox.forget()  # what was found may be for workers that are not mine any more
-    for worker in list(engine.workers.values()):
-        worker_loading.forget(engine, worker)
-    handover.patiently(engine, engine.reidentify)
+    def wait_for_room(self, posts: Iterable[PostIn]) -> None:
+        self.waiting_posts.extend(posts)
 
+    def undo_waits(self, inputs: Iterable[Input]) -> None:
+        """The commit of these inputs is not in, so their posts do not wait yet: they would be there twice."""
+        gone = {id(entry) for entry in inputs}
+        self.waiting_posts = [post for post in self.waiting_posts if id(post) not in gone]
 
-def refuse_rest(engine: Engine) -> None:
-    """The engine has stopped: whoever still waits is told."""
-    for entry in [*engine.inputs.take(1 << 30), *engine.waiting_posts]:
-        match entry:
-            case Outcome() | RunEnded():
-                continue
-            case PostIn() | SignalIn() | Request() if entry.receipt.is_taken and not entry.receipt.is_done:
-                entry.receipt.fail(_in_doubt(entry, None))  # its commit may have been sent
-            case _ if not entry.receipt.is_done:
-                entry.receipt.fail(RuntimeShutDownError("Runtime is shut down"))
+    # isolation
+
+    def isolate(self, outcomes: int) -> None:
+        """So many outcomes go one per commit from now on."""
+        self._isolate_next = outcomes
+
+    @property
+    def isolates(self) -> bool:
+        return self._isolate_next > 0
+
+    def isolated(self, entry: Input) -> None:
+        """This input goes alone."""
+        self._isolate_next -= isinstance(entry, Outcome)

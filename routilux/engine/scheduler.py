@@ -1,67 +1,265 @@
-"""Who runs next. Plans runs for free executors; they are handed over only after the commit that names them.
+"""Who runs next. It plans runs for free executors; they start only after the commit that names them.
 
-A message that was in flight when an owner died runs with nothing beside it in this process: running work is asked
-to stop between two activations, and nothing else starts until the suspect is through.
+A message that was in flight when an owner died is a suspect. It runs with nothing beside it in this process: running
+work is asked to stop between two activations, and nothing else starts until the suspect is through.
 """
 
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
 
-from routilux.core.mailbox import RoutineCell, SlotQueue
+from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, TimeIntervalPolicy
 from routilux.core.run import Run
 from routilux.core.selection import Pick, give_back, pick
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
-from routilux.engine import counters, failures, waking
+from routilux.engine import failures
 from routilux.engine.batch import Batch
+from routilux.engine.clock import Clock
+from routilux.engine.counter_rows import write_slots
+from routilux.engine.settings import Settings
 from routilux.errors import ProcessDiedError
-
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
 
 RUN_AHEAD = 512
 
 
-def plan(engine: Engine, batch: Batch) -> None:
-    """Fill free executors from the ready routines, first come first served."""
-    if engine.lone_run is not None or not engine.may_dispatch():
-        return
-    if engine.lone_cell is not None:
-        if engine.runs:
+class Executor(Protocol):
+    """Where runs go. Room is reserved when a run is planned and released when it has ended."""
+
+    def has_room(self, cell: RoutineCell) -> bool: ...
+    @property
+    def is_full(self) -> bool: ...
+    def reserve(self, run: Run) -> None: ...
+    def release(self, run: Run) -> None: ...
+    def submit(self, run: Run) -> None: ...
+
+
+class Permission(Protocol):
+    """Whether logic may start now: the lease of this runtime holds."""
+
+    @property
+    def is_good(self) -> bool: ...
+
+
+class Rejections(Protocol):
+    """Activations that the database refuses, each alone in its commit."""
+
+    def __bool__(self) -> bool: ...
+    def pop(self, worker: int, seq: int) -> BaseException | None: ...
+
+
+class Scheduler:
+    """Owns what is ready, what runs, the timers of policies and the executor."""
+
+    def __init__(self, clock: Clock, settings: Settings, executor: Executor, permission: Permission) -> None:
+        self._clock = clock
+        self._settings = settings
+        self.executor = executor
+        self._permission = permission
+        self.ready: deque[RoutineCell] = deque()
+        # a dict for its order: a seed of the simulation must make the same world again
+        self.runs: dict[Run, None] = {}
+        self.timers: list[tuple[int, int, RoutineCell]] = []  # when, and which was set first
+        self._timer_n = 0
+        self._exclusive_run: Run | None = None
+        self._exclusive_cell: RoutineCell | None = None  # it waits for the others to stop
+        self.flush_waiters = 0  # callers who wait for the end: policies that gather deliver what they have
+        self.is_stopping = False
+
+    # what may run
+
+    def mark_ready(self, cells: Iterable[RoutineCell]) -> None:
+        """These routines may have something to run."""
+        self.ready.extend(cell for cell in cells if cell.mark_ready())
+
+    def take_marked(self, cells: Iterable[RoutineCell]) -> None:
+        """Routines that a batch has marked."""
+        self.ready.extend(cells)
+
+    def may_start(self) -> bool:
+        return not self.is_stopping and self._permission.is_good
+
+    @property
+    def can_start(self) -> bool:
+        """Something is ready, nothing runs, and it may start."""
+        return bool(self.ready and not self.runs and self.may_start())
+
+    def poll(self, workers: Iterable[WorkerCell]) -> None:
+        """Mark what can run though nothing came in: a timer went off, or somebody waits for the end."""
+        now = self._clock.now_us()
+        while self.timers and self.timers[0][0] <= now:
+            self.mark_ready([heapq.heappop(self.timers)[2]])
+        if self.flush_waiters and not self.runs and not self.ready:
+            for worker in workers:
+                if self._is_flushing(worker):
+                    self.mark_ready(cell for cell in worker.routines.values() if cell.has_backlog)
+
+    def _is_flushing(self, worker: WorkerCell) -> bool:
+        return self.flush_waiters > 0 and not worker.run_count and not worker.timed_count and not self.runs
+
+    def begin_flush(self) -> None:
+        """A caller waits for the end of all jobs. Called by its thread."""
+        self.flush_waiters += 1
+
+    def end_flush(self) -> None:
+        self.flush_waiters -= 1
+
+    # planning
+
+    def plan(self, batch: Batch, rejections: Rejections) -> None:
+        """Fill free executors from the ready routines, first come first served."""
+        if self._exclusive_cell is not None and self._exclusive_cell.worker.is_forgotten:
+            self._exclusive_cell = None
+        if self._exclusive_run is not None or not self.may_start():
             return
-        cell, engine.lone_cell = engine.lone_cell, None
-        engine.ready.appendleft(cell)
-        cell.is_ready = True
-    held: list[RoutineCell] = []
-    while engine.ready and engine.lone_run is None and engine.lone_cell is None:
-        cell = engine.ready.popleft()
-        cell.is_ready = False
-        if not engine.has_room(cell):
-            held.append(cell)
-            if engine.is_full:
-                break
-        elif _may_run(cell):
-            if _is_held_back(cell) and engine.ready:
+        if self._exclusive_cell is not None:
+            if self.runs:
+                return
+            cell, self._exclusive_cell = self._exclusive_cell, None
+            cell.mark_ready()
+            self.ready.appendleft(cell)
+        held: list[RoutineCell] = []
+        while self.ready and self._exclusive_run is None and self._exclusive_cell is None:
+            cell = self.ready.popleft()
+            cell.leave_ready()
+            if not self.executor.has_room(cell):
                 held.append(cell)
-            else:
-                _plan_cell(engine, batch, cell)
-    for cell in held:
-        engine.note(cell)
-    if not engine.runs and not batch.planned and engine.lone_run is None:
-        _plan_fullest(engine, batch, held)
+                if self.executor.is_full:
+                    break
+            elif _may_run(cell):
+                if _is_held_back(cell) and self.ready:
+                    held.append(cell)
+                else:
+                    self._plan_cell(batch, cell, rejections)
+        self.mark_ready(held)
+        if not self.runs and not batch.planned and self._exclusive_run is None:
+            self._plan_fullest(batch, held, rejections)
 
+    def _plan_fullest(self, batch: Batch, held: list[RoutineCell], rejections: Rejections) -> None:
+        """All that is ready is held back: run the routine with the fullest slot, or all would wait without end."""
+        candidates = [cell for cell in held if _may_run(cell) and self.executor.has_room(cell)]
+        if candidates:
+            fullest = max(
+                candidates,
+                key=lambda cell: max((queue.waiting for queue in cell.slots.values()), default=0),
+            )
+            self._plan_cell(batch, fullest, rejections)
 
-def _plan_fullest(engine: Engine, batch: Batch, held: list[RoutineCell]) -> None:
-    """Everything that is ready is held back: the one with the fullest slot runs, so that nothing waits for ever."""
-    candidates = [cell for cell in held if _may_run(cell) and engine.has_room(cell)]
-    if candidates:
-        fullest = max(
-            candidates, key=lambda cell: max((queue.waiting for queue in cell.slots.values()), default=0)
-        )
-        _plan_cell(engine, batch, fullest)
+    def _plan_cell(self, batch: Batch, cell: RoutineCell, rejections: Rejections) -> None:
+        limit = RUN_AHEAD if cell.compiled.concurrency == 1 and not rejections else 1
+        chosen = pick(cell, batch.now, limit, is_flushing=self._is_flushing(cell.worker))
+        if chosen.paused or chosen.paused_reruns:
+            _park_paused(batch, cell, chosen)
+        if cell.wake_at is not None:
+            self._timer_n += 1
+            heapq.heappush(self.timers, (cell.wake_at, self._timer_n, cell))
+        for queue in cell.slots.values():
+            if not chosen.activations and _wants_wider(cell, queue):
+                queue.widen(self._settings.window)
+            if queue.wants_more:
+                batch.follow.low_windows[cell, queue] = None
+        if self._is_rejected(batch, cell, chosen, rejections):
+            self.mark_ready([cell])
+        elif chosen.is_alone and (self.runs or batch.planned):
+            self._wait_for_others(cell, chosen)
+        elif chosen.activations or chosen.is_ask:
+            self._plan_run(batch, cell, chosen)
+
+    def _is_rejected(self, batch: Batch, cell: RoutineCell, chosen: Pick, rejections: Rejections) -> bool:
+        """Fail it without running it: it has killed its process too often, or the database refuses its commit."""
+        if not chosen.activations or not (chosen.is_alone or rejections):
+            return False
+        first = chosen.activations[0]
+        error = rejections.pop(cell.worker.key, first.seqs[0])
+        if error is not None:
+            failures.fail_unrun(batch, cell, first, error)
+            return True
+        deaths = first.rerun.deaths if first.rerun is not None else max(m.deaths or 0 for m in first.messages)
+        if deaths >= self._settings.deaths:
+            failures.dead_letter_unrun(batch, cell, first, ProcessDiedError(deaths))
+            return True
+        return False
+
+    def _plan_run(self, batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
+        run = Run(cell, chosen.activations, is_alone=chosen.is_alone, is_in_line=chosen.is_in_line)
+        if chosen.is_ask:
+            cell.asked(run)
+        cell.runs.append(run)
+        batch.planned.append(run)
+        if isinstance(cell.compiled.policy, TimeIntervalPolicy):
+            write_slots(batch, cell.worker)  # its clock is durable
+        self.executor.reserve(run)
+        if chosen.is_alone:
+            self._exclusive_run = run
+        if cell.has_backlog and not chosen.is_ask:
+            self.mark_ready([cell])
+
+    def _wait_for_others(self, cell: RoutineCell, chosen: Pick) -> None:
+        unpick(cell, chosen.activations)
+        self._exclusive_cell = cell
+        self.stop_runs()
+
+    # runs
+
+    def start(self, planned: Iterable[Run]) -> None:
+        """Their commit is in: hand these runs to the executor."""
+        for run in planned:
+            self.runs[run] = None
+            self.executor.submit(run)
+
+    def cancel(self, planned: Iterable[Run]) -> None:
+        """Their commit is not in: these runs never start."""
+        for run in planned:
+            self.executor.release(run)
+            if self._exclusive_run is run:
+                self._exclusive_run = None
+
+    def release(self, run: Run) -> None:
+        """A run has ended. A commit may have decided this once before it was refused, so it may be asked twice."""
+        if run in self.runs:
+            del self.runs[run]
+            self.executor.release(run)
+        if self._exclusive_run is run:
+            self._exclusive_run = None
+
+    def run_ended(self, batch: Batch, run: Run) -> None:
+        """The executor has let go of a run: what it did not get to returns to the line."""
+        self.release(run)
+        cell = run.cell
+        if run in cell.runs:
+            cell.runs.remove(run)
+        if cell.worker.is_forgotten:
+            return
+        if run.settled < len(run.activations):
+            unpick(cell, run.unsettled)
+            batch.follow.uncounted[cell.worker] = None
+        if run.is_ask and run.should_stop and run.running is None:  # its policy was not asked
+            cell.ask_again()
+        if cell.has_backlog:
+            batch.mark_ready(cell)
+
+    def stop_runs(self) -> None:
+        """Ask all runs to end after the activation that runs now."""
+        for run in self.runs:
+            run.stop()
+
+    def drain(self) -> None:
+        """Start nothing more; what runs ends soon."""
+        self.is_stopping = True
+        self.stop_runs()
+
+    def lose_identity(self) -> None:
+        """No worker is owned any more: stop what runs."""
+        self.stop_runs()
+        self._exclusive_run = self._exclusive_cell = None
+
+    def in_flight(self, planned: Iterable[Run]) -> list[object]:
+        """What is under way once these runs have started: the suspects, if this process dies."""
+        return [run.in_flight() for run in (*self.runs, *planned)]
 
 
 def _may_run(cell: RoutineCell) -> bool:
@@ -76,7 +274,7 @@ def _may_run(cell: RoutineCell) -> bool:
 
 
 def _is_held_back(cell: RoutineCell) -> bool:
-    """A slot that it feeds is above its mark."""
+    """Whether a slot that it feeds is above its mark."""
     for targets in cell.compiled.targets.values():
         for routine, slot, spec in targets:
             if spec.max_queue_length is not None:
@@ -86,29 +284,8 @@ def _is_held_back(cell: RoutineCell) -> bool:
     return False
 
 
-def _plan_cell(engine: Engine, batch: Batch, cell: RoutineCell) -> None:
-    limit = RUN_AHEAD if cell.compiled.concurrency == 1 and not engine.verdicts else 1
-    chosen = pick(cell, batch.now, limit, is_flushing=waking.is_flushing(engine, cell.worker))
-    if chosen.paused or chosen.paused_reruns:
-        _park_paused(batch, cell, chosen)
-    if cell.wake_at is not None:
-        engine.wake_n += 1
-        heapq.heappush(engine.wakes, (cell.wake_at, engine.wake_n, cell))
-    for queue in cell.slots.values():
-        if not chosen.activations and _wants_wider(cell, queue):
-            queue.widen(engine.settings.window)
-        if queue.wants_more:
-            engine.low[cell, queue] = None
-    if _is_condemned(engine, batch, cell, chosen):
-        engine.note(cell)
-    elif chosen.is_alone and (engine.runs or batch.planned):
-        _wait_alone(engine, cell, chosen)
-    elif chosen.activations or chosen.is_ask:
-        _start(engine, batch, cell, chosen)
-
-
 def _wants_wider(cell: RoutineCell, queue: SlotQueue) -> bool:
-    """What it needs may be further back: a partner of the same job, or the rest of a large batch."""
+    """Whether what it needs may be further back: a partner of the same job, or the rest of a large batch."""
     match cell.compiled.policy:
         case AllSlotsReadyPolicy(by_job=by_job):
             return by_job
@@ -117,89 +294,38 @@ def _wants_wider(cell: RoutineCell, queue: SlotQueue) -> bool:
     return False
 
 
-def _is_condemned(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> bool:
-    """It has killed its process too often, or its commit is refused: it fails without running again."""
-    if not chosen.activations or not (chosen.is_alone or engine.verdicts):
-        return False
-    first = chosen.activations[0]
-    verdict = engine.verdicts.pop((cell.worker.key, first.seqs[0]), None)
-    if verdict is not None:
-        failures.fail_unrun(engine, batch, cell, first, verdict[0])
-        return True
-    deaths = first.rerun.deaths if first.rerun is not None else max(m.deaths or 0 for m in first.messages)
-    if deaths >= engine.settings.deaths:
-        failures.bury_unrun(batch, cell, first, ProcessDiedError(deaths))
-        return True
-    return False
-
-
-def _start(engine: Engine, batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
-    run = Run(cell, chosen.activations, is_alone=chosen.is_alone, is_in_line=chosen.is_in_line)
-    if chosen.is_ask:
-        run.is_ask = cell.is_asked = True
-        run.snapshot = {name: list(queue.items) for name, queue in cell.slots.items()}
-    cell.runs.append(run)
-    batch.planned.append(run)
-    if isinstance(cell.compiled.policy, TimeIntervalPolicy):
-        counters.write_slots(batch, cell.worker)  # its clock is durable
-    engine.take_room(run)
-    if chosen.is_alone:
-        engine.lone_run = run
-    if cell.has_backlog and not chosen.is_ask:
-        engine.note(cell)
-
-
-def _wait_alone(engine: Engine, cell: RoutineCell, chosen: Pick) -> None:
-    unpick(cell, chosen.activations)
-    engine.lone_cell = cell
-    for run in engine.runs:
-        run.should_stop = True
-
-
 def unpick(cell: RoutineCell, activations: list[Activation]) -> None:
-    """Activations that did not run return to the front of the line."""
+    """Return activations that did not run to the front of the line."""
     messages: list[Message] = []
     for activation in reversed(activations):
         if activation.rerun is not None:
-            cell.reruns.appendleft(activation.rerun)
+            cell.return_rerun(activation.rerun)
             continue
         for message in activation.messages:
             if not message.job.has_ended:
                 messages.append(message)
             elif not message.job.ends_now:
-                cell.slots[message.slot].waiting -= 1
+                cell.slots[message.slot].leave()
     messages.sort(key=lambda message: message.seq)
     give_back(cell, messages)
 
 
 def _park_paused(batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
-    """Messages of a paused job leave the line, so that they cannot fill the window; resuming brings them back."""
+    """Park the messages of a paused job, so that they cannot fill the window. Resuming brings them back."""
     batch.touch_worker(cell.worker)
     for message in chosen.paused:
-        cell.slots[message.slot].waiting -= 1
+        cell.slots[message.slot].leave()
         batch.settle(cell.worker, message.seq, MessageStatus.PARKED)
         batch.park(cell.worker, [message], cell.routine_id, ParkedReason.PAUSED)
-    for rerun in chosen.paused_reruns:  # its line number tells it from messages that have not run yet
+    for rerun in chosen.paused_reruns:  # its line number says that it has run before
         batch.park(
-            cell.worker, rerun.messages, cell.routine_id, ParkedReason.PAUSED, key=rerun.key, line=rerun.line,
-            attempt=rerun.attempt, deaths=rerun.deaths, policy_message=rerun.policy_message,
-        )  # fmt: skip
-
-
-def ended(engine: Engine, run: Run) -> None:
-    """The executor has let go of a run: what it did not get to returns to the line."""
-    engine.give_room(run)
-    if engine.lone_run is run:
-        engine.lone_run = None
-    cell = run.cell
-    if run in cell.runs:
-        cell.runs.remove(run)
-    if cell.worker.is_forgotten:
-        return
-    if run.settled < len(run.activations):
-        unpick(cell, run.activations[run.settled :])
-        engine.uncounted[cell.worker] = None
-    if run.is_ask and run.should_stop and run.running is None:  # it was not its policy that declined
-        cell.is_asked = False
-    if cell.has_backlog:
-        engine.note(cell)
+            cell.worker,
+            rerun.messages,
+            cell.routine_id,
+            ParkedReason.PAUSED,
+            key=rerun.key,
+            line=rerun.line,
+            attempt=rerun.attempt,
+            deaths=rerun.deaths,
+            policy_message=rerun.policy_message,
+        )

@@ -1,155 +1,186 @@
-"""What has come in, as one group commit: what each duty has to say about it, and what follows once it is in.
-
-`committing` brings the batch in, `trouble` knows what to do if it is not.
-"""
+"""One turn's commit: what each part of the engine has to say about what came in, and what follows once it is in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from routilux.core.message import Job
 from routilux.core.outcome import Outcome
-from routilux.engine import (
-    acceptance,
-    commands,
-    counters,
-    inbox,
-    job_timeouts,
-    outcomes,
-    recovery,
-    redelivery,
-    scheduler,
-    user_statements,
-    worker_loading,
-)
-from routilux.engine.batch import Batch, Fact
-from routilux.engine.group_commit import GroupCommit, Refused
-from routilux.engine.inputs import Input, PostIn, Request, RunEnded, SignalIn, Task
-from routilux.errors import RuntimeShutDownError
-from routilux.store.errors import Fenced
+from routilux.engine import acceptance, outcomes, user_statements
+from routilux.engine.batch import Batch
+from routilux.engine.clock import Clock
+from routilux.engine.command_handlers import CommandHandlers
+from routilux.engine.counters import Counters
+from routilux.engine.facts import Fact, Facts
+from routilux.engine.group_commit import GroupCommit
+from routilux.engine.inbox import Inbox, Taken
+from routilux.engine.inputs import CommandIn, Input, InputQueue, PostIn, RunEnded, Task
+from routilux.engine.job_timeouts import JobTimeouts
+from routilux.engine.recovery import Recovery
+from routilux.engine.redelivery import Redelivery
+from routilux.engine.scheduler import Scheduler
+from routilux.engine.settings import Settings
+from routilux.engine.transactions import Transactions
+from routilux.engine.worker_table import WorkerTable
 from routilux.store.writes.store import Commit, InboxRow
 
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one engine. No part calls another one; the turn and the engine pass on what follows."""
+
+    clock: Clock
+    settings: Settings
+    facts: Facts
+    inputs: InputQueue
+    transactions: Transactions
+    workers: WorkerTable
+    scheduler: Scheduler
+    handlers: CommandHandlers
+    inbox: Inbox
+    redelivery: Redelivery
+    counters: Counters
+    timeouts: JobTimeouts
+    recovery: Recovery
+
+    def pass_on_loaded(self) -> None:
+        """Workers were loaded or read on: tell the scheduler, the counters and redelivery."""
+        loaded = self.workers.take_follow_ups()
+        if loaded.has_loaded:
+            self.redelivery.expect_soon()
+        self.scheduler.mark_ready(loaded.ready)
+        self.counters.write_later(loaded.uncounted)
+
+    def pass_on(self, batch: Batch) -> None:
+        """What the decisions of a batch mean for the parts, whether its commit goes in or not."""
+        follow = batch.follow
+        self.scheduler.take_marked(follow.ready)
+        self.counters.write_later(follow.uncounted)
+        self.recovery.wait_for_room(follow.waiting_posts)
+        self.workers.read_on_later(follow.low_windows)
+        for due_at in follow.due_at:
+            self.redelivery.expect(due_at)
+        follow.clear()
 
 
-def commit(engine: Engine, inputs: list[Input]) -> None:
-    """What has come in, in one commit; in several while it is to be found out which input the database refuses."""
-    if engine.inbox.suspects and engine.inbox.ids:
-        engine.inbox.suspects -= 1
-        _commit_group(engine, [], is_for_inbox=True)
-    while engine.careful and inputs:
-        first, *inputs = inputs
-        engine.careful -= isinstance(first, Outcome)
-        _commit_group(engine, [first])
-    _commit_group(engine, inputs)
+class Turn:
+    """Makes one group commit of some inputs."""
 
+    def __init__(self, parts: Parts, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
+        self._parts = parts
+        self._inputs = inputs
+        self._reported: list[Outcome] = []
+        self._posts: list[PostIn] = []
+        self._arrived: list[InboxRow] = []  # rows of the inbox that the commit has deleted
+        self._taken: Taken = {}
+        self.batch = Batch(
+            parts.clock.now_us(),
+            parts.workers.death_pauses,
+            is_postgres=parts.transactions.is_postgres,
+            wants_activations=parts.facts.wants("activation.committed"),
+            is_for_inbox=is_for_inbox,
+        )
 
-def _commit_group(engine: Engine, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
-    batch = Batch(engine.clock.now_us(), wants_facts=engine.wants_facts, is_for_inbox=is_for_inbox)
-    engine.commit_n += 1
-    reported: list[Outcome] = []
-    posts: list[PostIn] = []
-    for entry in inputs:
-        if type(entry) is Outcome:
-            reported.append(entry)
-        elif not isinstance(entry, (Outcome, RunEnded, Task)):
-            entry.receipt.is_taken = True
-            if type(entry) is PostIn:
-                posts.append(entry)
-    arrived: list[InboxRow] = []
-    taken: dict[str, tuple[str | None, str]] = {}
+    def commit(self) -> None:
+        """Until it is in. Raises what `GroupCommit.run` raises."""
+        parts = self._parts
+        self._sort_inputs()
+        prepare = self._prepare if self._asks_database() else None
+        in_flight = parts.scheduler.in_flight
+        GroupCommit(parts.transactions, self.batch, prepare, self._decide, in_flight).run()
+        self._deliver()
 
-    def prepare(commit: Commit, batch: Batch) -> object:
-        digest = user_statements.execute(engine, commit, batch, reported)
-        arrived[:] = inbox.take(engine, commit, batch)
-        entries = posts + inbox.posts(arrived, engine)
-        taken.clear()
-        taken.update(acceptance.claim(commit, entries, batch))
-        return digest, tuple(arrived), tuple(sorted(taken))
+    def _sort_inputs(self) -> None:
+        for entry in self._inputs:
+            if type(entry) is Outcome:
+                self._reported.append(entry)
+            elif not isinstance(entry, (Outcome, RunEnded, Task)):
+                entry.receipt.is_taken = True
+                if type(entry) is PostIn:
+                    self._posts.append(entry)
 
-    def decide(batch: Batch) -> None:
-        _apply(engine, batch, inputs, taken)
-        inbox.apply(engine, batch, arrived, taken)
-        acceptance.free_unused(batch, taken)
-        if engine.unroutable:
-            worker_loading.park_unroutable(engine, batch)
-        redelivery.apply(engine, batch)
-        job_timeouts.apply(engine, batch)
-        scheduler.plan(engine, batch)
-        counters.refresh(engine, batch)
+    def _asks_database(self) -> bool:
+        """Whether something must be known before decisions: user statements, inbox rows, idempotency keys."""
+        return bool(
+            self._parts.inbox.ids
+            or any(outcome.writes for outcome in self._reported)
+            or any(post.fingerprint for entry in self._posts for post in entry.posts)
+        )
 
-    asks = (
-        engine.inbox.ids
-        or any(outcome.writes for outcome in reported)
-        or any(p.fingerprint for e in posts for p in e.posts)
-    )
-    try:
-        GroupCommit(engine, batch, prepare if asks else None, decide).run()
-    except Fenced as fenced:
-        recovery.fenced(engine, batch, inputs, was_in=fenced.was_in)
-    except Refused as error:
-        recovery.refused(engine, batch, inputs, error.cause)
-    except RuntimeShutDownError:
-        engine.inputs.put_back(inputs)
-        raise
-    else:
-        _deliver(engine, batch)
+    def _prepare(self, commit: Commit, batch: Batch) -> object:
+        """Inside the transaction. A commit that is sent again must get the same answer."""
+        digest = user_statements.execute(commit, batch, self._reported)
+        self._arrived = self._parts.inbox.take(commit, batch)
+        entries = self._posts + self._parts.inbox.posts(self._arrived)
+        self._taken = acceptance.claim(commit, entries, batch)
+        return digest, tuple(self._arrived), tuple(sorted(self._taken))
 
+    def _decide(self, batch: Batch) -> None:
+        parts = self._parts
+        try:
+            self._settle_outcomes_and_accept_posts(batch)
+            self._carry_out_commands(batch)
+            parts.inbox.apply(batch, self._arrived, self._taken)
+            acceptance.free_unused(batch, self._taken)
+            parts.workers.park_unroutable(batch)
+            parts.redelivery.requeue_due(batch)
+            parts.timeouts.fail_expired(batch)
+            parts.pass_on(batch)
+            parts.scheduler.plan(batch, parts.recovery.rejections)
+            parts.counters.flush(batch)
+        finally:
+            parts.pass_on(batch)
 
-def _apply(
-    engine: Engine, batch: Batch, inputs: Iterable[Input], taken: dict[str, tuple[str | None, str]]
-) -> None:
-    """Outcomes first, then posts, then requests: a request sees, and may end, what the outcomes left."""
-    later: list[Request | SignalIn] = []
-    settle = outcomes.settle
-    for entry in inputs:
-        if type(entry) is Outcome:
-            settle(engine, batch, entry)
-            continue
-        match entry:
-            case RunEnded(run=run):
-                scheduler.ended(engine, run)
-            case PostIn():
-                acceptance.accept(engine, batch, entry, taken)
-            case Request() | SignalIn():
-                later.append(entry)
-    for entry in later:
-        if isinstance(entry, SignalIn):
-            commands.signal(engine, batch, entry)
-        else:
-            _request(batch, entry)
+    def _settle_outcomes_and_accept_posts(self, batch: Batch) -> None:
+        """In the order in which they came."""
+        parts, settle = self._parts, outcomes.settle
+        for entry in self._inputs:
+            if type(entry) is Outcome:
+                settle(batch, entry)
+            elif type(entry) is RunEnded:
+                parts.scheduler.run_ended(batch, entry.run)
+            elif type(entry) is PostIn:
+                cell = parts.workers.get(entry.worker_id)
+                acceptance.accept(batch, cell, entry, self._taken, parts.clock)
 
+    def _carry_out_commands(self, batch: Batch) -> None:
+        """After the outcomes: a command sees, and may end, what they left."""
+        for entry in self._inputs:
+            if type(entry) is CommandIn:
+                try:
+                    self._parts.handlers.carry_out(batch, entry.command)
+                except Exception as error:  # told to the caller, who waits on the receipt
+                    batch.refusals.append((entry.receipt, error))
+                else:
+                    batch.receipts.append((entry.receipt, None))
 
-def _request(batch: Batch, entry: Request) -> None:
-    try:
-        batch.receipts.append((entry.receipt, entry.apply(batch)))
-    except Exception as error:  # told to the caller, who waits on the receipt
-        batch.refusals.append((entry.receipt, error))
+    def _deliver(self) -> None:
+        """It is in: runs start, callers are answered, facts are told."""
+        parts, batch = self._parts, self.batch
+        parts.counters.delivered(batch, parts.scheduler.runs)
+        parts.scheduler.start(batch.planned)
+        for worker in batch.workers.values():
+            if len(worker.jobs) > worker.jobs_limit:
+                worker.drop_idle_jobs()
+        batch.answer_callers()
+        for follow in batch.after:
+            follow()
+        self._tell_facts(batch.ended_jobs)
 
-
-def _deliver(engine: Engine, batch: Batch) -> None:
-    """It is in: runs start, callers are answered, facts are told."""
-    engine.convicted.clear()
-    engine.miscounted |= batch.miscounted
-    if batch.changes.swept_counts:
-        counters.count_out(engine, batch)
-    for run in batch.planned:
-        engine.runs[run] = None
-        engine.executor.submit(run)
-    for worker in batch.workers.values():
-        if len(worker.jobs) > worker.jobs_limit:
-            worker.drop_idle_jobs()
-    batch.answer_callers()
-    for follow in batch.after:
-        follow()
-    if batch.facts or (batch.ended_jobs and engine.wants_ends()):
-        engine.on_facts([*batch.facts, *(_job_ended(job) for job in batch.ended_jobs)])
+    def _tell_facts(self, ended_jobs: Iterable[Job]) -> None:
+        facts = self._parts.facts
+        if self.batch.facts:
+            facts.tell(self.batch.facts)
+        if self.batch.ended_jobs and facts.wants("job.ended"):
+            facts.tell(_job_ended(job) for job in ended_jobs)
 
 
 def _job_ended(job: Job) -> Fact:
-    return Fact(
-        "job.ended",
-        {"job_id": job.job_id, "worker_id": job.worker_id, "status": str(job.status), "error": job.error},
-    )
+    fields = {
+        "job_id": job.job_id,
+        "worker_id": job.worker_id,
+        "status": str(job.status),
+        "error": job.error,
+    }
+    return Fact("job.ended", fields)

@@ -1,142 +1,107 @@
-"""Own statements: what `self.write` collected, executed inside the group commit before anything is decided.
+"""User statements: what `self.write` collected. They run inside the group commit, before anything is decided.
 
-All in one savepoint; if that fails, one savepoint per activation in order. What follows a failure in its run saw
-state that is thrown away, and what follows in its job may find the job ended: both are left out, to run again.
+First all of them run in one savepoint. If that fails, each activation gets a savepoint of its own, in order. An
+activation after a failed one in the same run saw state that is dropped; one of the same job may find the job ended.
+Both are left out and run again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from routilux.core.message import Activation, jobs_of
 from routilux.core.outcome import Outcome
 from routilux.engine.batch import Batch
+from routilux.engine.statement_group import StatementGroup, group_of
 from routilux.errors import WriteError
 from routilux.store import user_sql
 from routilux.store.errors import TransactionEnded
 from routilux.store.writes.store import Commit
 
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
-
-# For a stranger's lock the group waits this long; for one that was there before, or a second one, hardly at all.
+# How long the group waits for a lock of another session, and for one that it has met before.
 LOCK_WAIT_MS, KNOWN_LOCK_WAIT_MS = 250, 20
 
 
 def refusal(statement: object) -> str | None:
-    """Why a statement cannot be an own statement; None: it can."""
+    """Say why `write()` cannot take a statement. Returns None if it can."""
     if not user_sql.is_dml(statement):
         return (
-            f"write() takes a Core insert(), update() or delete(), not {type(statement).__name__}: anything else could end"
-            " the transaction of everybody"
+            f"write() takes a Core insert(), update() or delete(), not {type(statement).__name__}:"
+            " other statements could end the shared transaction"
         )
     if user_sql.returns_rows(statement):
         return "write() cannot give rows back: leave .returning() out and read in another place"
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
-    """What one outcome stood for before anything was decided: a commit that is sent again asks the same again."""
+def execute(commit: Commit, batch: Batch, reported: list[Outcome]) -> tuple[int, ...]:
+    """Run the user statements that will go in. Fills `batch.statement_errors` and `batch.skipped`.
 
-    key: int  # id(outcome)
-    run: int
-    jobs: frozenset[tuple[int, int]]
-    writes: tuple[tuple[Any, Any], ...]
-    is_gone: bool  # its run is broken or its worker forgotten: it is dropped
-    is_late: bool  # its jobs have ended
-    was_locked: bool  # a stranger's lock sent it away before
-    may_end_jobs: bool
-
-
-def _own(outcome: Outcome) -> Own:
-    run = outcome.run
-    jobs, worker = jobs_of(outcome.activation), run.cell.worker
-    return Own(
-        id(outcome),
-        id(run),
-        frozenset((worker.key, job.no) for job in jobs),
-        tuple(outcome.writes),
-        run.is_broken or worker.is_forgotten,
-        all(job.has_ended for job in jobs),
-        locked_key(outcome.activation) in worker.lock_tries,
-        outcome.failure is not None or outcome.job_end is not None,
-    )
-
-
-def locked_key(activation: Activation) -> int:
-    """The parked row that it has, or would have."""
-    return activation.messages[0].seq if activation.rerun is None else activation.rerun.key
-
-
-def execute(engine: Engine, commit: Commit, batch: Batch, reported: list[Outcome]) -> tuple[int, ...]:
-    """Run what will go in; fills `batch.own_errors` and `batch.skipped`. Returns a digest to compare a resend with."""
-    if batch.own is None:
-        batch.own = [_own(outcome) for outcome in reported]
-    batch.own_errors.clear()
+    Returns a digest. A commit that is sent again must get the same one.
+    """
+    if batch.statements is None:
+        batch.statements = [group_of(outcome) for outcome in reported]
+    batch.statement_errors.clear()
     batch.skipped.clear()
-    if not any(own.writes for own in batch.own):
+    groups = batch.statements
+    if not any(group.writes for group in groups):
         return ()
-    commit.limit_lock_wait(KNOWN_LOCK_WAIT_MS if any(own.was_locked for own in batch.own) else LOCK_WAIT_MS)
-    if batch.is_split or not _together(commit, batch, batch.own):
+    commit.limit_lock_wait(KNOWN_LOCK_WAIT_MS if any(group.was_locked for group in groups) else LOCK_WAIT_MS)
+    if batch.is_split or not _together(commit, batch, groups):
         batch.skipped.clear()
-        _one_by_one(engine, commit, batch, batch.own)
+        _one_by_one(commit, batch, groups)
     commit.limit_lock_wait(None)
-    return tuple(sorted((*batch.own_errors, *batch.skipped)))
+    return tuple(sorted((*batch.statement_errors, *batch.skipped)))
 
 
-def _together(commit: Commit, batch: Batch, owns: list[Own]) -> bool:
-    doom = _Doom()
+def _together(commit: Commit, batch: Batch, groups: list[StatementGroup]) -> bool:
+    excluded = _Excluded()
     try:
-        return commit.own_together([own.writes for own in owns if doom.lets_in(batch, own)])
+        return commit.own_together([group.writes for group in groups if excluded.lets_in(batch, group)])
     except TransactionEnded:
-        batch.is_split = True  # whose statement it was shows only one by one
+        batch.is_split = True  # only one savepoint per activation shows which statement it was
         raise
 
 
-def _one_by_one(engine: Engine, commit: Commit, batch: Batch, owns: list[Own]) -> None:
-    doom = _Doom()
-    for own in owns:
-        if not doom.lets_in(batch, own):
+def _one_by_one(commit: Commit, batch: Batch, groups: list[StatementGroup]) -> None:
+    excluded = _Excluded()
+    for group in groups:
+        if not excluded.lets_in(batch, group):
             continue
-        error = engine.convicted.get(own.key)
+        error = batch.rejected_statements.get(group.key)
         if error is None:
             try:
-                error = commit.own_alone(own.writes)
+                error = commit.own_alone(group.writes)
             except TransactionEnded as end:
-                engine.convicted[own.key] = WriteError(
+                batch.rejected_statements[group.key] = WriteError(
                     f"an own statement ended the transaction: {end.__cause__ or 'it was not open any more'}"
                 )
                 raise
         if error is not None:
-            batch.own_errors[own.key] = error
-            doom.add(own)
-            if engine.is_lock_timeout(error):
+            batch.statement_errors[group.key] = error
+            excluded.add(group)
+            if batch.is_lock_timeout(error):
                 commit.limit_lock_wait(KNOWN_LOCK_WAIT_MS)
 
 
-class _Doom:
+class _Excluded:
     """Runs and jobs of which nothing more goes in with this batch."""
 
     def __init__(self) -> None:
         self._runs: set[int] = set()
         self._jobs: set[tuple[int, int]] = set()
 
-    def lets_in(self, batch: Batch, own: Own) -> bool:
-        """Whether its statements run. What is discarded, with statements or without, takes the rest of its run along."""
-        if own.is_gone:
+    def lets_in(self, batch: Batch, group: StatementGroup) -> bool:
+        """Whether its statements run. What is dropped, with or without statements, excludes the rest of its run."""
+        if group.is_dropped:
             return False
-        is_doomed = own.run in self._runs or bool(own.jobs & self._jobs)
-        if is_doomed or own.is_late:
-            self._runs.add(own.run)
-            if own.writes and is_doomed:
-                batch.skipped.add(own.key)
+        is_excluded = group.run in self._runs or bool(group.jobs & self._jobs)
+        if is_excluded or group.is_late:
+            self._runs.add(group.run)
+            if group.writes and is_excluded:
+                batch.skipped.add(group.key)
             return False
-        if own.may_end_jobs:
-            self._jobs |= own.jobs
-        return bool(own.writes)
+        if group.may_end_jobs:
+            self._jobs |= group.jobs
+        return bool(group.writes)
 
-    def add(self, own: Own) -> None:
-        self._runs.add(own.run)
-        self._jobs |= own.jobs
+    def add(self, group: StatementGroup) -> None:
+        self._runs.add(group.run)
+        self._jobs |= group.jobs

@@ -1,10 +1,9 @@
-"""Where logic runs: threads, and one asyncio loop for `async def`. What a run does there is in `performing`."""
+"""Where logic runs: threads, and one asyncio loop for `async def`. What a run does there is in `performer`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,24 +11,29 @@ from typing import Any
 
 from routilux.core.run import Run
 
-log = logging.getLogger("routilux")
-
 
 class ThreadExecutor:
-    """At most `size` threads, started as they are needed.
+    """At most `size` threads, started as they are needed. `on_error` is told of an error that `perform` raised.
 
-    One thread is woken at a time, the one that was busy last; as it takes a run it wakes the next, if there is more to do. While
-    it waits for something others go on at once; while it computes they could not, and many short runs are over before
-    they have tried.
+    It wakes one thread at a time, the one that was busy last. As that one takes a run it wakes the next, if there is
+    more to do. While a thread waits for something the others go on at once. While it computes they could not, and many
+    short runs are over before they have tried.
     """
 
-    def __init__(self, size: int, perform: Callable[[Run], None], name: str = "routilux") -> None:
+    def __init__(
+        self,
+        size: int,
+        perform: Callable[[Run], None],
+        on_error: Callable[[Run, BaseException], None],
+        name: str = "routilux",
+    ) -> None:
         self.size = size
         self._perform = perform
+        self._on_error = on_error
         self._name = name
         self._lock = threading.Lock()
         self._runs: deque[Run] = deque()
-        self._idle: list[threading.Lock] = []  # what each thread without a run waits for
+        self._idle: list[threading.Lock] = []  # each thread without a run waits for its own
         self._is_waking = False  # a thread has been woken and is not there yet
         self._is_over = False
         self._threads: list[threading.Thread] = []
@@ -39,11 +43,11 @@ class ThreadExecutor:
     def free(self) -> int:
         return self.size - self._active
 
-    def take(self) -> None:
-        """A run is planned: its thread is spoken for."""
+    def reserve(self) -> None:
+        """A run is planned; it will need a thread."""
         self._active += 1
 
-    def give(self) -> None:
+    def release(self) -> None:
         self._active -= 1
 
     def submit(self, run: Run) -> None:
@@ -53,13 +57,13 @@ class ThreadExecutor:
                 self._wake()
 
     def _wake(self) -> None:
-        """Under the lock: one more thread, if there is one that has nothing to do, or may be started."""
+        """Under the lock: wake an idle thread, or start one if there may be more."""
         if self._idle:
             self._is_waking = True
             self._idle.pop().release()
         elif len(self._threads) < min(self._active, self.size):
             self._is_waking = True
-            # daemon: logic that never returns must not keep the process from exiting
+            # daemon: the process can exit though logic never returns
             thread = threading.Thread(
                 target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
             )
@@ -89,13 +93,13 @@ class ThreadExecutor:
                 gate.acquire()
                 continue
             try:
-                # a fresh context each: what logic leaves in context variables does not leak into the next run
+                # a fresh context for each: context variables of one run do not leak into the next
                 contextvars.Context().run(self._perform, run)
-            except BaseException:  # a thread that ends would be missing for ever
-                log.exception("a run of routine %r broke off", run.cell.routine_id)
+            except BaseException as error:  # the pool would miss a thread that ends
+                self._on_error(run, error)
 
     def stop(self, timeout: float) -> None:
-        """What has been submitted and not begun is let go of."""
+        """End the threads. Runs that have not begun are dropped."""
         with self._lock:
             self._is_over = True
             for gate in self._idle:

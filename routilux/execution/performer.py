@@ -1,12 +1,12 @@
-"""Running logic: the activations of a run one after another, each seeing what the one before left.
+"""Runs logic: the activations of a run one after another, each seeing what the one before left.
 
-Outcomes go to the engine one by one; nothing is visible to others before the commit.
+Outcomes go to the engine one by one. Nothing is visible to others before the commit.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 
 from routilux.core import context, payload
 from routilux.core.activation import ActivationContext, Readers, slot_data
@@ -18,74 +18,71 @@ from routilux.core.run_overlay import Overlay, Scope
 from routilux.core.selection import may_run, newest
 from routilux.core.slot import SlotDataPoint
 from routilux.engine.clock import Clock
+from routilux.engine.facts import Facts
 from routilux.engine.inputs import Input, RunEnded
 from routilux.errors import PolicyError
 
-log = logging.getLogger("routilux")
-RUN_SECONDS = 0.05  # a run ends here so that other routines get their turn
+RUN_SECONDS = 0.05  # a run ends here, so that other routines get their turn
 
 
 class Performer:
     """Runs activations; the same for every executor. `report` puts an input on the engine's queue."""
 
     def __init__(
-        self, clock: Clock, report: Callable[[Input], None], readers: Callable[[Run], Readers]
+        self,
+        clock: Clock,
+        report: Callable[[Input], None],
+        readers: Callable[[Run], Readers],
+        facts: Facts,
     ) -> None:
         self._clock = clock
         self._report = report
         self._readers = readers
+        self._facts = facts
         self._warned: set[str] = set()
 
     def perform(self, run: Run) -> None:
         """Run its activations in this thread until they end, or the engine or the time asks to stop."""
-        for _ in self.stepwise(run):
-            pass
-
-    def stepwise(self, run: Run) -> Iterator[None]:
-        """The same, halting after each activation."""
-        try:
-            overlay = Overlay(_committed(run))
-            readers = self._readers(run)
-            now = self._clock.monotonic()
-            until = now + RUN_SECONDS
-            for activation in self._activations(run, overlay, readers):
-                if run.should_stop:  # perhaps before it began, which a pause and a taken worker forbid
-                    break
-                run.running = (activation, now)
-                self._report(self._run_one(run, activation, overlay, readers))
-                yield
-                now = self._clock.monotonic()
-                if now > until:
-                    break
-        finally:
-            self._report(RunEnded(run))
+        with closing(self._activations_of(run)) as begun:
+            for around in begun:
+                self._report(self._run_one(run, around))
 
     async def perform_async(self, run: Run) -> None:
         """The same for `async def` logic, as a task of the runtime's loop."""
+        with closing(self._activations_of(run)) as begun:
+            for around in begun:
+                self._report(await self._run_one_async(run, around))
+
+    def broke_off(self, run: Run, error: BaseException) -> None:
+        """An executor met an error outside logic."""
+        self._facts.report("run.failed", routine_id=run.cell.routine_id, error=error)
+
+    def _activations_of(self, run: Run) -> Generator[ActivationContext]:
+        """Each activation as it begins. At the end, or if this is closed, the run is given back to the engine."""
         try:
             overlay = Overlay(_committed(run))
             readers = self._readers(run)
             now = self._clock.monotonic()
             until = now + RUN_SECONDS
-            for activation in self._activations(run, overlay, readers):
-                if run.should_stop:  # perhaps before it began, which a pause and a taken worker forbid
+            for activation in self._chosen(run, overlay, readers):
+                if run.should_stop:  # perhaps before it began: its worker was paused or taken
                     break
-                run.running = (activation, now)
-                self._report(await self._run_one_async(run, activation, overlay, readers))
+                run.begin(activation, now)
+                yield self._begin(run, activation, overlay, readers)
                 now = self._clock.monotonic()
                 if now > until:
                     break
         finally:
             self._report(RunEnded(run))
 
-    def _activations(self, run: Run, overlay: Overlay, readers: Readers) -> list[Activation]:
+    def _chosen(self, run: Run, overlay: Overlay, readers: Readers) -> list[Activation]:
         if not run.is_ask:
             return list(run.activations)
         asked = self._ask(run, overlay, readers)
         return [] if asked is None else [asked]
 
     def _ask(self, run: Run, overlay: Overlay, readers: Readers) -> Activation | None:
-        """Ask a user's policy. None: it declines; an error in it is reported as the failure of what it was shown."""
+        """Ask a user's policy. Returns None if it declines, or fails: that is the failure of what it was shown."""
         messages = {m.seq: m for items in run.snapshot.values() for m in items if may_run(m.job)}
         if not messages:
             return None
@@ -148,9 +145,9 @@ class Performer:
             run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers
         )
 
-    def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
-        around = self._begin(run, activation, overlay, readers)
+    def _run_one(self, run: Run, around: ActivationContext) -> Outcome:
         compiled, outcome = run.cell.compiled, around.outcome
+        activation = outcome.activation
         token = context.current.set(around)
         try:
             assert compiled.call is not None
@@ -159,22 +156,19 @@ class Performer:
             )
             if returned is not None:
                 self._warn_returned(run)
-        except (
-            BaseException
-        ) as error:  # the one place where a user's exception is caught; else its thread would end
-            self._failed(around, overlay, error)
+        # the one place where a user's exception is caught; it would end the thread
+        except BaseException as error:
+            around.fail(error)
         finally:
             context.current.reset(token)
         outcome.ended_at = self._clock.now_us()
         return outcome
 
-    async def _run_one_async(
-        self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
-    ) -> Outcome:
-        around = self._begin(run, activation, overlay, readers)
+    async def _run_one_async(self, run: Run, around: ActivationContext) -> Outcome:
+        compiled, outcome = run.cell.compiled, around.outcome
+        activation = outcome.activation
         token = context.current.set(around)
         try:
-            compiled = run.cell.compiled
             assert compiled.call is not None
             await compiled.call(
                 slot_data(compiled, activation), activation.policy_message, around.worker_state
@@ -182,24 +176,18 @@ class Performer:
         except GeneratorExit:  # the loop is closed
             raise
         except BaseException as error:  # a SystemExit would end the loop of all
-            self._failed(around, overlay, error)
+            around.fail(error)
         finally:
             context.current.reset(token)
-        around.outcome.ended_at = self._clock.now_us()
-        return around.outcome
+        outcome.ended_at = self._clock.now_us()
+        return outcome
 
     def _warn_returned(self, run: Run) -> None:
-        """Once per routine: what logic returns goes nowhere."""
+        """Once per routine: what logic returns is ignored."""
         routine = run.cell.routine_id
         if routine not in self._warned:
             self._warned.add(routine)
-            log.warning(
-                "logic of routine %r returned a value, which is ignored: emit an event instead", routine
-            )
-
-    def _failed(self, around: ActivationContext, overlay: Overlay, error: BaseException) -> None:
-        overlay.undo()
-        around.outcome.fail(error)
+            self._facts.report("logic.returned_value", routine_id=routine)
 
 
 def _committed(run: Run) -> Callable[[Scope], dict[str, str] | None]:

@@ -1,4 +1,4 @@
-"""The executors of one runtime behind one face: threads for plain logic, the loop for `async def`."""
+"""The executors of one runtime behind one interface: threads for plain logic, the loop for `async def`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _shared_lock = threading.Lock()
 
 
 class Pool:
-    """Room and hand-over. `size` 0: one pool of 100 threads shared by the runtimes of this process."""
+    """Room, and the executor for each run. `size` 0: the runtimes of this process share a budget of 100 threads."""
 
     def __init__(self, size: int, performer: Performer) -> None:
-        self._threads = ThreadExecutor(size or SHARED_SIZE, performer.perform)
+        self._threads = ThreadExecutor(size or SHARED_SIZE, performer.perform, performer.broke_off)
         self._loop = LoopExecutor(performer.perform_async)
         self._async_runs = 0
         self._size = size
@@ -32,18 +32,18 @@ class Pool:
     def is_full(self) -> bool:
         return self._threads.free <= 0 and self._async_runs >= ASYNC_RUNS
 
-    def take(self, run: Run) -> None:
+    def reserve(self, run: Run) -> None:
         if run.cell.compiled.is_async:
             self._async_runs += 1
         else:
-            self._threads.take()
+            self._threads.reserve()
             _shared.add(1 if self._size == 0 else 0)
 
-    def give(self, run: Run) -> None:
+    def release(self, run: Run) -> None:
         if run.cell.compiled.is_async:
             self._async_runs -= 1
         else:
-            self._threads.give()
+            self._threads.release()
             _shared.add(-1 if self._size == 0 else 0)
 
     def submit(self, run: Run) -> None:

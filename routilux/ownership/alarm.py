@@ -1,8 +1,8 @@
 """The alarm clock of a process: the only file that knows APScheduler.
 
-It reminds the engine of what must be looked at now and then; a lost alarm costs a delay and nothing else. Its job store is in
-memory. Callbacks put a mark on the engine and never raise. An exception inside its job store kills its thread while it still
-says that it runs, so the thread is watched and rebuilt.
+It reminds the engine of what must be looked at now and then. A lost alarm costs a delay and nothing else. Its job
+store is in memory. Callbacks set a mark and never raise. An exception inside its job store kills its thread while it
+still says that it runs; so the thread is watched and rebuilt.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ STOP_S = 2.0
 
 
 class Alarm:
-    """Interval alarms: name -> seconds, and what to call."""
+    """Calls at intervals, from a thread of its own."""
 
-    def __init__(self, duties: dict[str, tuple[float, Callable[[], None]]]) -> None:
-        self._duties = duties
+    def __init__(self) -> None:
+        self._duties: dict[str, tuple[float, Callable[[], None]]] = {}
         self._scheduler: Any = None
+
+    def every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
+        """Before `start`: call this at an interval."""
+        self._duties[name] = (seconds, call)
 
     def start(self) -> None:
         self._scheduler = self._build()
@@ -46,15 +50,20 @@ class Alarm:
         thread = getattr(self._scheduler, "_thread", None)
         return thread is not None and thread.is_alive()
 
+    def ensure_alive(self) -> None:
+        """Rebuild the scheduler if it was started and its thread is gone."""
+        if self._scheduler is not None and not self.is_alive:
+            self.rebuild()
+
     def rebuild(self) -> None:
-        """A new scheduler in place of one whose thread is gone."""
+        """Put a new scheduler in place of this one."""
         self.stop()
         self._scheduler = self._build()
 
     def stop(self) -> None:
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None and scheduler.running:
-            # it joins its own thread without a limit; the process must be able to exit all the same
+            # it joins its own thread without a limit, and the process must be able to exit
             ending = threading.Thread(
                 target=_shut_down, args=(scheduler,), name="routilux-alarm-end", daemon=True
             )

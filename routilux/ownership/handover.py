@@ -1,103 +1,219 @@
-"""Workers that change hands: started, resumed, taken over, given back.
+"""Workers that change hands: started, resumed, taken, given back.
 
-Everything here runs in the engine's thread between two commits, in fenced transactions of its own. Each can be
-repeated: after a lost answer the same call finds what the first one did.
+It runs in the engine's thread between two commits, in fenced transactions of its own. Each verb can be repeated:
+after a lost answer the same call finds what the first one did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import Protocol
 
 from routilux.core.mailbox import WorkerCell
 from routilux.core.states import ENDED_WORKER, WorkerStatus
-from routilux.engine import worker_loading
+from routilux.engine.clock import Clock
 from routilux.engine.ids import new_id
-from routilux.errors import RuntimeShutDownError, WorkerEndedError, WorkerNotFoundError
-from routilux.store.errors import PASSING, Fenced, classify
+from routilux.engine.transactions import Transactions
+from routilux.engine.worker_table import WorkerTable
+from routilux.errors import WorkerEndedError, WorkerNotFoundError
 from routilux.store.reads import worker_reads
 from routilux.store.writes import ownership
 from routilux.store.writes.store import Commit
 
-if TYPE_CHECKING:
-    from routilux.engine.engine import Engine
-
-T = TypeVar("T")
-_PAUSES_S = (0.01, 0.05, 0.2, 0.5, 1.0)
 MOST = 100
 CLOSE_AFTER_S = 5.0  # the next post may be on its way
 
 
-def patiently(engine: Engine, call: Callable[[], T], *, drops: bool = True) -> T:
-    """Repeat a call while its errors pass. `drops`: with a new connection for the engine's transactions."""
-    attempt = 0
-    while True:
-        try:
-            return call()
-        except Fenced:
-            raise
-        except Exception as error:
-            if classify(error) not in PASSING:
-                raise
-            attempt += 1
-            if drops:
-                engine.store.drop_connection()
-            engine.report_trouble(error, attempt)
-            if engine.gives_up(_PAUSES_S[min(attempt, len(_PAUSES_S)) - 1]):
-                raise RuntimeShutDownError(
-                    "Runtime is shut down: the database could not be reached"
-                ) from error
+class Registration(Protocol):
+    """The lease of this runtime."""
+
+    def drop_sign(self) -> None: ...
+    def register(self) -> int: ...
 
 
-def fenced(engine: Engine, work: Callable[[Commit], T]) -> T:
-    """One transaction behind my fence."""
+class Handover:
+    """Starts, takes and releases workers. Owns which definitions this runtime has published."""
 
-    def call() -> T:
-        with engine.store.commit(engine.runtime_key) as commit:
-            commit.fence()
-            return work(commit)
+    def __init__(
+        self, transactions: Transactions, workers: WorkerTable, clock: Clock, lease: Registration
+    ) -> None:
+        self._transactions = transactions
+        self._workers = workers
+        self._flows = workers.flows
+        self._clock = clock
+        self._lease = lease
+        self._published: dict[str, str] = {}  # flow -> hash of the definition that is in the database
+        self._closed_at = float("-inf")  # when it looked for finished workers last
 
-    return patiently(engine, call)
+    # this runtime
 
+    def come_back(self) -> None:
+        """Register this runtime under a new key. Durable on return."""
+        self._lease.drop_sign()
+        self._transactions.become(self._lease.register())
 
-def start(
-    engine: Engine, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]
-) -> WorkerCell | None:
-    """A new worker of mine, with its first state. None: another runtime has just made it under that name."""
-    digest, definition = engine.flows.definition(flow)
-    now = engine.clock.now_us()
+    def publish(self) -> None:
+        """Store the definitions that are registered here. Clients check their posts against them."""
+        for name in self._flows.names():
+            digest, definition = self._flows.definition(name)
+            if self._published.get(name) != digest:
+                now = self._clock.now_us()
+                self._transactions.fenced(
+                    partial(_save_flow, flow=name, digest=digest, definition=definition, now=now)
+                )
+                self._published[name] = digest
 
-    def work(commit: Commit) -> bool:
-        ownership.save_flow(commit.connection, flow, digest, definition, now)
-        ownership.create_worker(
-            commit.connection, worker_id, flow, digest, engine.runtime_key, now, is_named=is_named
+    # workers that somebody asks for
+
+    def start(
+        self, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]
+    ) -> WorkerCell | None:
+        """Start a worker with its first state. Returns None if another runtime has just made it under that name."""
+        digest, definition = self._flows.definition(flow)
+        now, me = self._clock.now_us(), self._transactions.runtime_key
+
+        def work(commit: Commit) -> bool:
+            connection = commit.connection
+            ownership.save_flow(connection, flow, digest, definition, now)
+            ownership.create_worker(connection, worker_id, flow, digest, me, now, is_named=is_named)
+            stored = worker_reads.worker_named(connection, worker_id)
+            assert stored is not None
+            if stored.owner != me:  # it lost the race for the name; the owner runs it
+                return False
+            if not worker_reads.state_of(connection, stored.key):
+                ownership.save_state(connection, stored.key, list(_state_rows(state)))
+            return True
+
+        if self._transactions.fenced(work):
+            cell: WorkerCell | None = self._workers.load_named(worker_id)
+        else:
+            cell = self.resume(worker_id, is_named=is_named)
+        if cell is not None:
+            self._workers.prefer(cell)
+        return cell
+
+    def resume(self, worker_id: str, *, is_named: bool = False) -> WorkerCell | None:
+        """Run a known worker again. Returns None if it lives in another runtime.
+
+        `is_named`: somebody started it by its name: it stays when its work is done, and is the newest of its flow.
+        Raises `WorkerEndedError` if it was cancelled.
+        """
+        cell = self._workers.get(worker_id) or self._reopen(worker_id)
+        if cell is not None and is_named:
+            self._workers.prefer(cell)
+            if not cell.is_named:
+                key = cell.key
+                self._transactions.fenced(lambda commit: ownership.name_worker(commit.connection, key))
+                cell.name()
+        return cell
+
+    def _reopen(self, worker_id: str) -> WorkerCell | None:
+        me = self._transactions.runtime_key
+
+        def work(commit: Commit) -> bool:
+            connection = commit.connection
+            stored = worker_reads.worker_named(connection, worker_id)
+            if stored is None:
+                raise WorkerNotFoundError(worker_id)
+            if stored.status in (WorkerStatus.CANCELLED, WorkerStatus.FAILED):
+                raise WorkerEndedError(worker_id, stored.status)
+            if not ownership.take(connection, stored.key, me):
+                return False
+            digest, definition = self._flows.definition(stored.flow)
+            ownership.save_flow(connection, stored.flow, digest, definition, self._clock.now_us())
+            ownership.reopen_worker(connection, stored.key, digest)
+            return True
+
+        return self._workers.load_named(worker_id) if self._transactions.fenced(work) else None
+
+    # workers that no runtime owns
+
+    def adopt(self) -> int:
+        """Take workers of known flows that no runtime owns, at most `MOST`. Returns how many."""
+        names = self._flows.names()
+
+        def call() -> list[int]:
+            with self._transactions.store.read() as connection:
+                return ownership.ownerless(connection, names, self._clock.now_us(), MOST)
+
+        taken = [key for key in self._transactions.retry_transient(call) if self._take(key)]
+        for key in taken:
+            self._workers.load_taken(key)
+        return len(taken)
+
+    def _take(self, key: int) -> bool:
+        me = self._transactions.runtime_key
+        return self._transactions.fenced(lambda commit: ownership.take(commit.connection, key, me))
+
+    def serve(self, flows: set[str], workers: set[str]) -> None:
+        """Rows of the inbox wait for workers that no runtime owns: start or take them."""
+        for flow in sorted(flows):
+            if self._workers.newest_of(flow) is None:
+                started = self.start(flow, new_id(), is_named=False, state={})
+                if started is not None:
+                    self._workers.keep(started.worker_id)
+        for worker_id in sorted(workers):
+            if self._workers.get(worker_id) is None:
+                try:
+                    self.resume(worker_id)
+                except WorkerEndedError:
+                    self._receive(worker_id)
+                except WorkerNotFoundError as error:
+                    self._transactions.report_failed_try(error, 1)
+
+    def _receive(self, worker_id: str) -> None:
+        """Take a worker that has ended, to refuse what has arrived for it since: else it would stay in the inbox."""
+        me = self._transactions.runtime_key
+
+        def work(commit: Commit) -> bool:
+            stored = worker_reads.worker_named(commit.connection, worker_id)
+            return stored is not None and ownership.take(commit.connection, stored.key, me)
+
+        if self._transactions.fenced(work):
+            self._workers.load_named(worker_id)
+
+    # giving back
+
+    def close_finished(self) -> None:
+        """Release cancelled workers, and recovered workers without a name whose work is done."""
+        for cell in self._workers.take_released():
+            if not cell.is_forgotten:  # it may have been cancelled twice
+                self.release(cell)
+        now = self._clock.monotonic()
+        # with thousands of workers this look would be most of an idle turn
+        if now - self._closed_at < CLOSE_AFTER_S / 4:
+            return
+        self._closed_at = now
+        for cell in list(self._workers):
+            if cell.is_named or cell.worker_id in self._workers.kept or cell.status != WorkerStatus.RUNNING:
+                continue
+            if cell.idle_for(now) >= CLOSE_AFTER_S:
+                self.release(cell)
+
+    def release_all(self) -> None:
+        for cell in list(self._workers):
+            self.release(cell)
+
+    def release(self, cell: WorkerCell) -> None:
+        """Give a worker back. Without work it is idle if somebody named it, else completed."""
+        if cell.has_work or cell.status == WorkerStatus.PAUSED:
+            status = WorkerStatus.PAUSED if cell.status == WorkerStatus.PAUSED else WorkerStatus.PENDING
+        else:
+            status = WorkerStatus.IDLE if cell.is_named else WorkerStatus.COMPLETED
+        if cell.status in ENDED_WORKER:
+            status = WorkerStatus(cell.status)
+        self._workers.forget(cell)
+        now, me = self._clock.now_us(), self._transactions.runtime_key
+        has_ended = status == WorkerStatus.COMPLETED
+        self._transactions.fenced(
+            lambda commit: ownership.release(
+                commit.connection, cell.key, me, status, now, has_ended=has_ended
+            )
         )
-        stored = worker_reads.worker_named(commit.connection, worker_id)
-        assert stored is not None
-        if stored.owner != engine.runtime_key:  # lost the race for the name: running it is for its owner
-            return False
-        if not worker_reads.state_of(commit.connection, stored.key):
-            ownership.save_state(commit.connection, stored.key, list(_state_rows(state)))
-        return True
-
-    cell = _load(engine, worker_id) if fenced(engine, work) else resume(engine, worker_id, is_named=is_named)
-    if cell is not None:
-        engine.newest[cell.flow_name] = cell
-    return cell
 
 
-def publish(engine: Engine) -> None:
-    """Keep the definitions that are registered here: clients check their posts against them."""
-    for name in engine.flows.names():
-        digest, definition = engine.flows.definition(name)
-        if engine.published.get(name) != digest:
-            _save_flow(engine, name, digest, definition)
-            engine.published[name] = digest
-
-
-def _save_flow(engine: Engine, name: str, digest: str, definition: str) -> None:
-    now = engine.clock.now_us()
-    fenced(engine, lambda commit: ownership.save_flow(commit.connection, name, digest, definition, now))
+def _save_flow(commit: Commit, *, flow: str, digest: str, definition: str, now: int) -> None:
+    ownership.save_flow(commit.connection, flow, digest, definition, now)
 
 
 def _state_rows(state: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
@@ -107,145 +223,3 @@ def _state_rows(state: dict[str, dict[str, str]]) -> list[tuple[str, str, str]]:
         if not texts:
             rows.append((routine, "", ""))
     return rows
-
-
-def _load(engine: Engine, worker_id: str) -> WorkerCell:
-    def call() -> WorkerCell:
-        with engine.store.read() as connection:
-            stored = worker_reads.worker_named(connection, worker_id)
-            if stored is None:
-                raise WorkerNotFoundError(worker_id)
-            return worker_loading.load(engine, connection, stored)
-
-    return patiently(engine, call)
-
-
-def resume(engine: Engine, worker_id: str, *, is_named: bool = False) -> WorkerCell | None:
-    """Run a known worker again. None: it is alive in another runtime. Raises `WorkerEndedError` if it was cancelled.
-
-    `is_named`: somebody started it by its name: it stays when its work is done, and is the newest of its flow.
-    """
-    cell = engine.by_id.get(worker_id) or _reopen(engine, worker_id)
-    if cell is not None and is_named:
-        engine.newest[cell.flow_name] = cell
-        if not cell.is_named:
-            key = cell.key
-            fenced(engine, lambda commit: ownership.name_worker(commit.connection, key))
-            cell.is_named = True
-    return cell
-
-
-def _reopen(engine: Engine, worker_id: str) -> WorkerCell | None:
-    digest_of = engine.flows.definition
-
-    def work(commit: Commit) -> bool:
-        stored = worker_reads.worker_named(commit.connection, worker_id)
-        if stored is None:
-            raise WorkerNotFoundError(worker_id)
-        if stored.status in (WorkerStatus.CANCELLED, WorkerStatus.FAILED):
-            raise WorkerEndedError(worker_id, stored.status)
-        if not ownership.take(commit.connection, stored.key, engine.runtime_key):
-            return False
-        digest, definition = digest_of(stored.flow)
-        ownership.save_flow(commit.connection, stored.flow, digest, definition, engine.clock.now_us())
-        ownership.reopen_worker(commit.connection, stored.key, digest)
-        return True
-
-    return _load(engine, worker_id) if fenced(engine, work) else None
-
-
-def adopt(engine: Engine) -> int:
-    """Take workers of my flows that nobody runs, a bounded batch; returns how many."""
-    names = engine.flows.names()
-
-    def call() -> list[int]:
-        with engine.store.read() as connection:
-            return ownership.ownerless(connection, names, engine.clock.now_us(), MOST)
-
-    taken = [key for key in patiently(engine, call) if _take(engine, key)]
-    for key in taken:
-        _load_key(engine, key)
-    return len(taken)
-
-
-def _take(engine: Engine, key: int) -> bool:
-    return fenced(engine, lambda commit: ownership.take(commit.connection, key, engine.runtime_key))
-
-
-def _load_key(engine: Engine, key: int) -> None:
-    def call() -> None:
-        with engine.store.read() as connection:
-            stored = worker_reads.worker_with_key(connection, key)
-            if stored is not None and stored.status not in ENDED_WORKER and key not in engine.workers:
-                worker_loading.load(engine, connection, stored)
-
-    patiently(engine, call)
-
-
-def serve_wanted(engine: Engine) -> None:
-    """Inbox rows ask for workers that nobody runs: start or take them."""
-    flows, engine.wanted_flows = engine.wanted_flows, set()
-    for flow in sorted(flows):
-        if engine.newest_worker(flow) is None:
-            started = start(engine, flow, new_id(), is_named=False, state={})
-            if started is not None:
-                engine.mine.add(started.worker_id)
-    wanted, engine.wanted_workers = engine.wanted_workers, set()
-    for worker_id in sorted(wanted):
-        if worker_id not in engine.by_id:
-            try:
-                resume(engine, worker_id)
-            except WorkerEndedError:
-                _receive(engine, worker_id)
-            except WorkerNotFoundError as error:
-                engine.report_trouble(error, 1)
-
-
-def _receive(engine: Engine, worker_id: str) -> None:
-    """Take a worker that has ended, to refuse what has arrived for it since: else that would stay in the inbox for ever."""
-
-    def work(commit: Commit) -> bool:
-        stored = worker_reads.worker_named(commit.connection, worker_id)
-        return stored is not None and ownership.take(commit.connection, stored.key, engine.runtime_key)
-
-    if fenced(engine, work):
-        _load(engine, worker_id)
-
-
-def close_finished(engine: Engine) -> None:
-    """A recovered worker that nobody named is closed when its work is done; a cancelled one is let go."""
-    released, engine.to_release = engine.to_release, []
-    for cell in released:
-        if cell.run_count and not cell.is_forgotten:
-            engine.to_release.append(cell)  # not before what runs is recorded as discarded
-        elif not cell.is_forgotten:
-            release(engine, cell)
-    now = engine.clock.monotonic()
-    # with thousands of workers it would be most of an idle turn
-    if now - engine.closed_at < CLOSE_AFTER_S / 4:
-        return
-    engine.closed_at = now
-    for cell in list(engine.workers.values()):
-        if cell.is_named or cell.worker_id in engine.mine or cell.status != WorkerStatus.RUNNING:
-            continue
-        if cell.has_work or cell.idle_since is None:
-            cell.idle_since = now
-        elif now - cell.idle_since >= CLOSE_AFTER_S:
-            release(engine, cell)
-
-
-def release(engine: Engine, cell: WorkerCell) -> None:
-    """Give a worker back. Without work it is idle if somebody named it, else completed."""
-    if cell.has_work or cell.status == WorkerStatus.PAUSED:
-        status = WorkerStatus.PAUSED if cell.status == WorkerStatus.PAUSED else WorkerStatus.PENDING
-    else:
-        status = WorkerStatus.IDLE if cell.is_named else WorkerStatus.COMPLETED
-    if cell.status in ENDED_WORKER:
-        status = WorkerStatus(cell.status)
-    worker_loading.forget(engine, cell)
-    now, has_ended = engine.clock.now_us(), status == WorkerStatus.COMPLETED
-
-    def give_back(commit: Commit) -> None:
-        ownership.release(commit.connection, cell.key, engine.runtime_key, status, now, has_ended=has_ended)
-
-    fenced(engine, give_back)

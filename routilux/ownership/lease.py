@@ -8,7 +8,6 @@ Between two heartbeats the thread hears what other processes tell over that conn
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 import socket
@@ -22,20 +21,29 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from routilux.engine.clock import Clock, ServerClock
+from routilux.engine.facts import Facts
 from routilux.store.backends import notify, postgres_connection
 from routilux.store.backends.database import Database
 from routilux.store.backends.host_clock import boot_time_us, host_boot_id
 from routilux.store.errors import Failure, classify
 from routilux.store.writes import ownership
 
-log = logging.getLogger("routilux")
 BACKEND_GONE_S = 0.8
 
 
 class Lease:
     """Registers this process and keeps it alive."""
 
-    def __init__(self, database: Database, clock: Clock, lease_s: float, version: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        lease_s: float,
+        version: str,
+        *,
+        facts: Facts,
+        on_call: Callable[[], None],
+    ) -> None:
         self._database = database
         self._clock = clock
         self._lease_s = lease_s
@@ -47,7 +55,8 @@ class Lease:
         # the engine comes back under a new identity while the heartbeat goes on
         self._writing = threading.Lock()
         self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to end a rest
-        self.on_call: Callable[[], None] = lambda: None
+        self._facts = facts
+        self._on_call = on_call  # another process has told of an inbox row
         self._gone_since: dict[tuple[int, int], float] = {}  # by backend
         self._renewed_at = 0.0  # monotonic, just before the last renewal that went in
         self._unbroken_since = 0.0
@@ -151,7 +160,7 @@ class Lease:
                 pause = min(0.025 * 2.0 ** min(failures, 10), 0.5, self._lease_s / 10)
                 with self._writing:
                     self._writer.drop()
-                log.warning("heartbeat failed, trying again: %s", error)
+                self._facts.report("lease.renewal_failed", error=error)
 
     def _rest(self, pause_s: float, bell: socket.socket | None) -> bool:
         """Until it is time for a heartbeat; what is told meanwhile is heard. True: there is to be none."""
@@ -173,7 +182,7 @@ class Lease:
             ear = self._writer.ear
             has_heard = ear is not None and notify.heard(ear)
         if has_heard:
-            self.on_call()
+            self._on_call()
 
     def _extend(self, connection: Connection) -> bool:
         lease_us, now = round(self._lease_s * 1e6), self._clock.now_us()

@@ -1,38 +1,34 @@
 """What is behind the `WorkerState` and `JobContext` that a runtime or a client hands out.
 
-Reads show what is committed: one indexed read each. Changes go through
-the owner: a request to the engine of this process, or a row of the inbox.
+Reads show what is committed: one indexed read each. Changes are commands for the owner of the worker.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 
-from sqlalchemy import Transaction
-
-from routilux.core import payload
-from routilux.core.job_context import JobSnapshot
+from routilux.core.job_context import JobContext, JobSnapshot
+from routilux.core.worker_state import WorkerState
+from routilux.engine.commands import (
+    CancelJob,
+    Command,
+    CompleteJob,
+    IncrementJobData,
+    IncrementState,
+    ReplaceState,
+    SetJobData,
+)
 from routilux.errors import JobNotFoundError, StateError, WorkerNotFoundError
+from routilux.runtime.host import Host
+from routilux.runtime.stored_history import execution_history, traces
 from routilux.runtime.validation import timeout_s
 from routilux.store.reads import history, worker_reads
 from routilux.store.records import JobRecord
-from routilux.store.writes.store import Store
+from routilux.store.types import Transaction
 
 PERIOD_S = 0.05
-
-
-class Host(Protocol):
-    """The runtime or client that a handle belongs to."""
-
-    store: Store
-
-    def now_us(self) -> int: ...
-    def live_status(self, worker_id: str) -> str | None: ...
-    def control(self, kind: str, worker_id: str | None, job_id: str | None, body: dict[str, Any]) -> None: ...
-    def wait_for(self, job_id: str, timeout: float | None) -> bool: ...
-    def encode(self, flow: str, routine: str, slot: str, data: Any, root: str) -> str: ...
 
 
 class JobHandle:
@@ -51,10 +47,10 @@ class JobHandle:
         return traces(self._host.store, job_id)
 
     def set_job_data(self, job_id: str, key: str, text: str) -> None:
-        self._ask("change_data", job_id, {"key": key, "text": text})
+        self._command(SetJobData(self._worker_of(job_id), job_id, key, text))
 
     def increment_job_data(self, job_id: str, key: str, by: float) -> None:
-        self._ask("change_data", job_id, {"key": key, "by": by})
+        self._command(IncrementJobData(self._worker_of(job_id), job_id, key, by))
 
     def trace_job(self, job_id: str, routine_id: str, action: str, details: Any) -> None:
         raise StateError(
@@ -62,23 +58,26 @@ class JobHandle:
         )
 
     def complete_job(self, job_id: str, status: str, error: str | None, result: str | None) -> None:
-        self._ask("complete_job", job_id, {"status": status, "error": error, "result": result})
+        self._command(CompleteJob(self._worker_of(job_id), job_id, status, error, result))
 
     def cancel_job(self, job_id: str, reason: str) -> None:
-        self._ask("cancel_job", job_id, {"reason": reason})
+        self._command(CancelJob(self._worker_of(job_id), job_id, reason))
 
     def wait_for_job(self, job_id: str, timeout: float | None) -> bool:
         return self._host.wait_for(job_id, timeout)
 
-    def _ask(self, kind: str, job_id: str, body: dict[str, Any]) -> None:
+    def _worker_of(self, job_id: str) -> str | None:
         found = self.job_snapshot(job_id)
         if found is None:
             raise JobNotFoundError(job_id)
-        self._host.control(kind, found.worker_id, job_id, body)
+        return found.worker_id
+
+    def _command(self, command: Command) -> None:
+        self._host.command(command)
 
 
 class UncommittedJobHandle(JobHandle):
-    """The job port of a post in the caller's transaction: `pending` until that ends, then whatever is stored."""
+    """The job port of a post in the caller's transaction: `pending` until that ends, then what is stored."""
 
     __slots__ = ("_pending", "_transaction")
 
@@ -101,34 +100,27 @@ class UncommittedJobHandle(JobHandle):
             if left <= 0:
                 return False
             pause.wait(min(PERIOD_S, left))
-        return super().wait_for_job(
-            job_id, None if deadline is None else max(0.0, deadline - time.monotonic())
-        )
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return super().wait_for_job(job_id, left_s)
 
 
 def stored_snapshot(record: JobRecord | None) -> JobSnapshot | None:
-    """A history row as the snapshot of a handle."""
+    """A history row as the snapshot of a handle. Returns None for None."""
     if record is None:
         return None
     return JobSnapshot(
-        record.job_id, record.worker_id, record.flow_id, record.status, record.created_at, record.started_at,
-        record.ended_at, record.metadata, worker_reads.texts_of(record.data), record.error, record.result,
-    )  # fmt: skip
-
-
-def traces(store: Store, job_id: str) -> list[dict[str, Any]]:
-    """The committed trace lines of a job, oldest first."""
-    with store.read() as connection:
-        return [
-            {
-                "timestamp": line.at.timestamp(),
-                "routine_id": line.routine_id,
-                "action": line.action,
-                "details": None if line.details is None else payload.decode(line.details),
-            }
-            for line in history.traces(connection, job_id)
-            if line.kind == "trace"
-        ]
+        record.job_id,
+        record.worker_id,
+        record.flow_id,
+        record.status,
+        record.created_at,
+        record.started_at,
+        record.ended_at,
+        record.metadata,
+        worker_reads.texts_of(record.data),
+        record.error,
+        record.result,
+    )
 
 
 class WorkerHandle:
@@ -162,33 +154,47 @@ class WorkerHandle:
         return list(self._states())
 
     def replace_state(self, routine_id: str, texts: dict[str, str]) -> None:
-        self._host.control("replace_state", self._worker_id, None, {"routine": routine_id, "texts": texts})
+        self._host.command(ReplaceState(self._worker_id, None, routine_id, texts))
 
     def increment_state(self, routine_id: str, key: str, by: float) -> None:
-        self._host.control(
-            "increment_state", self._worker_id, None, {"routine": routine_id, "key": key, "by": by}
-        )
+        self._host.command(IncrementState(self._worker_id, None, routine_id, key, by))
 
     def execution_history(self, routine_id: str | None) -> list[dict[str, Any]]:
         return execution_history(self._host.store, self._worker_id, routine_id)
 
 
-def execution_history(store: Store, worker_id: str, routine_id: str | None) -> list[dict[str, Any]]:
-    """The last activations of a worker, oldest first."""
-    with store.read() as connection:
-        rows = history.activations(connection, worker_id, routine=routine_id, limit=1000)[::-1]
-    return [
-        {
-            "routine_id": row.routine_id,
-            "job_id": row.job_id,
-            "attempt": row.attempt,
-            "status": row.status,
-            "started_at": row.started_at.timestamp(),
-            "ended_at": row.ended_at.timestamp(),
-            "error": row.error,
-        }
-        for row in rows
-    ]
+class Posted(tuple[WorkerState | None, JobContext]):
+    """`(worker_state, job_context)`; what it does not know itself it asks the job."""
+
+    __slots__ = ()
+
+    @property
+    def worker(self) -> WorkerState | None:
+        """None until a post in the caller's transaction is accepted."""
+        return self[0]
+
+    @property
+    def job(self) -> JobContext:
+        return self[1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self[1], name)
 
 
-__all__ = ["Host", "JobHandle", "WorkerHandle", "execution_history", "stored_snapshot", "traces"]
+def job_context(host: Host, job_id: str, flow: str, worker_id: str | None) -> JobContext:
+    """The handle of a job."""
+    return JobContext(job_id, flow, worker_id, JobHandle(host))
+
+
+def worker_state(host: Host, flow: str, worker_id: str) -> WorkerState:
+    """The handle of a worker."""
+    return WorkerState(flow, worker_id, port=WorkerHandle(host, worker_id))
+
+
+def posted(host: Host, flow: str, worker_id: str | None, job_id: str) -> Posted:
+    """What a post returns."""
+    worker = None if worker_id is None else worker_state(host, flow, worker_id)
+    return Posted((worker, job_context(host, job_id, flow, worker_id)))
+
+
+__all__ = ["JobHandle", "Posted", "WorkerHandle", "job_context", "posted", "stored_snapshot", "worker_state"]

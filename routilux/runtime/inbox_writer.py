@@ -1,4 +1,4 @@
-"""What this process wants of workers it does not own: rows of the inbox, in its own or the caller's transaction."""
+"""Writes to the inbox what this process asks of workers it does not own, in its own or the caller's transaction."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import orjson
 
 from routilux.core.job_context import JobContext, JobSnapshot
 from routilux.core.states import JobStatus
-from routilux.core.worker_state import WorkerState
 from routilux.engine.acceptance import fingerprint
+from routilux.engine.commands import Command, DropDeadLetter, RetryDeadLetter
 from routilux.engine.inputs import Post
 from routilux.errors import (
     DatabaseUnavailableError,
@@ -19,7 +19,8 @@ from routilux.errors import (
     SlotQueueFullError,
     StateError,
 )
-from routilux.runtime.handles import Host, UncommittedJobHandle, WorkerHandle
+from routilux.runtime.handles import Posted, UncommittedJobHandle, worker_state
+from routilux.runtime.host import Host
 from routilux.store.backends.database_url import check_named
 from routilux.store.backends.sqlite_writer import TurnConnection
 from routilux.store.errors import Failure, classify
@@ -29,7 +30,6 @@ from routilux.store.writes import inbox
 from routilux.store.writes.store import Store
 
 if TYPE_CHECKING:
-    from routilux.runtime.posting import Posted
     from routilux.store.types import Session
 
 Names = tuple[str, str, str]
@@ -50,15 +50,13 @@ def _row(names: Names, post: Post, worker_id: str | None, now: int) -> dict[str,
 
 def post_in(
     transaction: Connection | Session,
-    host: Any,
+    host: Host,
     names: Names,
     post: Post,
     worker_id: str | None,
     limit: int | None = None,
 ) -> Posted:
-    """A post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
-    from routilux.runtime.posting import Posted
-
+    """Post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
     connection = inbox.connection_of(transaction)
     _check_turn(connection)
     try:
@@ -70,17 +68,15 @@ def post_in(
             "the connection of post(transaction=…) has a client_encoding without some of the text; make it with"
             " create_engine(url, connect_args={'client_encoding': 'UTF8'})"
         ) from error
-    worker = (
-        None if worker_id is None else WorkerState(names[0], worker_id, port=WorkerHandle(host, worker_id))
-    )
     begun = connection.get_transaction()
     assert begun is not None
     handle = UncommittedJobHandle(host, begun, _snapshot(names, post, worker_id))
+    worker = None if worker_id is None else worker_state(host, names[0], worker_id)
     return Posted((worker, JobContext(post.job_id, names[0], worker_id, handle)))
 
 
 def _check_turn(connection: Connection) -> None:
-    """Who writes to a SQLite file takes a turn, which only our engine does."""
+    """Who writes to a SQLite file takes a turn, which only an engine of Routilux does."""
     driver = connection.connection.driver_connection
     if connection.dialect.name == "sqlite" and not isinstance(driver, TurnConnection):
         raise StateError(
@@ -94,7 +90,7 @@ def _snapshot(names: Names, post: Post, worker_id: str | None) -> JobSnapshot:
 
 
 def is_known(connection: Connection, post: Post) -> bool:
-    """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was posted as something else."""
+    """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was another post."""
     if post.fingerprint is None:
         return False
     known = inbox.known_post(connection, post.job_id)
@@ -152,29 +148,31 @@ def _check_room(
         raise SlotQueueFullError(names[2], limit)
 
 
-def ask(
-    store: Store, kind: str, flow: str, worker_id: str, job_id: str | None, body: dict[str, Any], now: int
-) -> None:
-    """A verb for the owner of a worker.
+def ask(store: Store, command: Command, flow: str, now: int) -> None:
+    """Give a command to the owner of a worker. Durable on return.
 
     Raises `DeadLetterGoneError` if another operator was first, `DatabaseUnavailableError`.
     """
-    row = inbox.verb_row(kind, flow, worker_id=worker_id, job_id=job_id, body=body, now=now)
+    assert command.worker_id is not None
+    row = inbox.verb_row(
+        command.kind, flow, worker_id=command.worker_id, job_id=command.job_id, body=command.body, now=now
+    )
     try:
-        _insert_verb(store, row, body)
+        _insert_command(store, command, row)
     except SQLAlchemyError as error:
         if classify(error) is Failure.LOST:
             raise DatabaseUnavailableError(
-                f"{store.database.safe_url}: the connection was lost; it is not known whether {kind} was stored"
+                f"{store.database.safe_url}: the connection was lost;"
+                f" it is not known whether {command.kind} was stored"
             ) from error
         check_named(error, store.database.url)
         raise
 
 
-def _insert_verb(store: Store, row: dict[str, Any], body: dict[str, Any]) -> None:
+def _insert_command(store: Store, command: Command, row: dict[str, Any]) -> None:
     with store.database.write() as connection:
-        if row["kind"] in ("retry_dead", "drop_dead"):
-            stored = worker_reads.worker_named(connection, row["worker_id"])
-            if stored is None or not dead_letter_rows.hold_letter(connection, stored.key, body["seq"]):
-                raise DeadLetterGoneError(body["seq"])
+        if isinstance(command, (RetryDeadLetter, DropDeadLetter)):
+            stored = worker_reads.worker_named(connection, str(command.worker_id))
+            if stored is None or not dead_letter_rows.hold_letter(connection, stored.key, command.seq):
+                raise DeadLetterGoneError(command.seq)
         inbox.put(connection, [row])

@@ -1,10 +1,10 @@
-"""What a post must pass before anything is stored: names, payload, size, times, ids. Pure checks and encoding."""
+"""What a call must pass before anything is stored: names, payload, size, times, ids. Checks and encoding only."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from routilux.core import payload
 from routilux.core.compiled import CompiledFlow
 from routilux.core.slot import Slot
 from routilux.engine.acceptance import fingerprint
+from routilux.engine.commands import Command
 from routilux.engine.ids import new_id
 from routilux.engine.inputs import Post
 from routilux.errors import (
@@ -51,7 +52,7 @@ def seconds(value: Seconds, name: str = "delay") -> float:
 
 
 def slot_of(flow: CompiledFlow, flow_name: str, routine: str, slot: str) -> Slot:
-    """The slot that a post names, or the error that says what there is."""
+    """The slot that a post names. Raises the error that says what there is."""
     found = flow.routines.get(routine) if isinstance(routine, str) else None
     if found is None:
         raise RoutineNotFoundError(routine, flow_name)
@@ -61,7 +62,7 @@ def slot_of(flow: CompiledFlow, flow_name: str, routine: str, slot: str) -> Slot
 
 
 def due_at_us(now_us: int, delay: Seconds | None, at: datetime | None) -> int | None:
-    """When a post is due, µs; None: now. A time in the past means now."""
+    """When a post is due, µs since 1970. Returns None for now; a time in the past means now."""
     if at is not None:
         if not isinstance(at, datetime):
             raise TypeError(f"at must be a datetime with a time zone, not {type(at).__name__}")
@@ -90,24 +91,24 @@ def check_ids(posts: Sequence[Post]) -> None:
             raise IdempotencyConflictError(post.job_id)
 
 
-def controls(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a control carries to the owner of a worker, as every database stores it. Raises `TypeError` naming the field."""
-    clean = dict(body)
+def checked_command(command: Command) -> Command:
+    """A command as every database stores it. Raises `TypeError` naming the field."""
+    changes: dict[str, Any] = {}
     for name in ("reason", "error"):
-        text = clean.get(name)
+        text = getattr(command, name, None)
         if text is None:
             continue
         if not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
-        clean[name] = payload.escape_text(text)
-    by = clean.get("by", 0)
+        changes[name] = payload.escape_text(text)
+    by = getattr(command, "by", 0)
     if not isinstance(by, (int, float)) or (isinstance(by, int) and abs(by) >= 1 << 63):
         raise TypeError(f"by must be a float, or an int of 64 bits, outside logic, not {type(by).__name__}")
-    return clean
+    return replace(command, **changes) if changes else command
 
 
 def timeout_s(timeout: Seconds | None) -> float | None:
-    """How long to wait; None, or infinity, for as long as it takes. Raises `ValueError`."""
+    """How long to wait. Returns None, as for infinity, for as long as it takes. Raises `ValueError`."""
     if timeout is None or (isinstance(timeout, float) and timeout == math.inf):
         return None
     return seconds(timeout, "timeout")

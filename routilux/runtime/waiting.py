@@ -1,4 +1,4 @@
-"""Waiting for jobs. In-process ends are told by the engine; everything else is asked for, one query per period."""
+"""Waiting for jobs. The engine tells of ends in this process; everything else is one query per period."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from routilux.engine.batch import Fact
+from routilux.engine.facts import Fact
 from routilux.errors import DatabaseUnavailableError
 from routilux.runtime.validation import timeout_s
 from routilux.store.reads import history, worker_reads
 from routilux.store.writes.store import Store
 
 if TYPE_CHECKING:
-    from routilux.runtime.runtime import Runtime
+    from routilux.runtime.local_host import LocalHost
 
 PERIOD_S = 0.25
 MOST_ELSEWHERE = 10_000
 
 
-class Ends:
-    """Who waits for the end of which job, in this process."""
+class JobEnds:
+    """Who waits for the end of which job, in this process. True while somebody does; it takes `job.ended` facts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[threading.Event]] = {}
 
     def __bool__(self) -> bool:
-        """Somebody waits."""
         return bool(self._waiting)
+
+    def __call__(self, fact: Fact) -> None:
+        for event in self._waiting.get(fact.fields["job_id"], ()):
+            event.set()
 
     def add(self, job_id: str) -> threading.Event:
         event = threading.Event()
@@ -45,32 +48,43 @@ class Ends:
             if not events:
                 self._waiting.pop(job_id, None)
 
-    def told(self, job_id: str) -> None:
-        for event in self._waiting.get(job_id, ()):
-            event.set()
+
+class PostedElsewhere:
+    """Jobs that other runtimes run for this one, until they are known to have ended."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._most = MOST_ELSEWHERE
+        self.job_ids: set[str] = set()
+
+    def add(self, job_ids: Sequence[str]) -> None:
+        """Remember them. Those that have ended are dropped when somebody waits, or when there are many."""
+        if len(self.job_ids) > self._most:
+            with contextlib.suppress(DatabaseUnavailableError):  # next time
+                self.drop_ended()
+            self._most = 2 * len(self.job_ids) + MOST_ELSEWHERE
+        self.job_ids.update(job_ids)
+
+    def drop_ended(self) -> None:
+        known = set(self.job_ids)  # other threads post meanwhile
+        with self._store.read() as connection:
+            self.job_ids -= known - history.open_job_ids_among(connection, known)
 
 
-def tell(runtime: Runtime, facts: list[Fact]) -> None:
-    """The engine has committed the ends of jobs."""
-    for fact in facts:
-        if fact.name == "job.ended":
-            runtime.ends.told(fact.fields["job_id"])
-
-
-def job(runtime: Runtime, job_id: str, timeout: float | None) -> bool:
-    """Until a job has ended. False: the time is over first."""
-    deadline = _deadline(runtime, timeout)
-    event = runtime.ends.add(job_id)
+def job(host: LocalHost, job_id: str, timeout: float | None) -> bool:
+    """Wait until a job has ended. Returns False if the time is over first."""
+    deadline = _deadline(host, timeout)
+    event = host.ends.add(job_id)
     try:
         while True:
-            is_over = _is_over(runtime, deadline)
-            if has_ended(runtime.store, job_id, is_last=is_over):
+            is_over = _is_over(host, deadline)
+            if has_ended(host.store, job_id, is_last=is_over):
                 return True
             if is_over:
                 return False
-            runtime.drive.happens(event, PERIOD_S, deadline)
+            host.drive.wait_for(event, PERIOD_S, deadline)
     finally:
-        runtime.ends.remove(job_id, event)
+        host.ends.remove(job_id, event)
 
 
 def has_ended(store: Store, job_id: str, *, is_last: bool) -> bool:
@@ -93,80 +107,60 @@ def _answer(ask: Callable[[], bool], *, unknown: bool, is_last: bool) -> bool:
         return unknown
 
 
-def all_jobs(runtime: Runtime, timeout: float | None) -> bool:
-    """Until nothing of my workers waits, is parked or runs, wherever they run, and what I posted elsewhere has ended."""
-    deadline = _deadline(runtime, timeout)
-    while _here(runtime, deadline):
-        is_over = _is_over(runtime, deadline)
-        if not _answer(lambda: _is_work_elsewhere(runtime), unknown=True, is_last=is_over):
+def all_jobs(host: LocalHost, timeout: float | None) -> bool:
+    """Wait until nothing of this runtime's workers waits, is parked or runs, wherever they run; nor what it posted."""
+    deadline = _deadline(host, timeout)
+    while _here(host, deadline):
+        is_over = _is_over(host, deadline)
+        if not _answer(lambda: _is_work_elsewhere(host), unknown=True, is_last=is_over):
             return True
         if is_over:
             return False
-        runtime.drive.happens(threading.Event(), PERIOD_S, deadline)
+        host.drive.wait_for(threading.Event(), PERIOD_S, deadline)
     return False
 
 
-def _here(runtime: Runtime, deadline: float | None) -> bool:
-    engine = runtime.engine
-    engine.flush_waiters += 1
+def _here(host: LocalHost, deadline: float | None) -> bool:
+    host.parts.scheduler.begin_flush()
     try:
-        return _watch(runtime, lambda: not engine.has_work(), deadline)
+        return _watch(host, lambda: not host.engine.has_work(), deadline)
     finally:
-        engine.flush_waiters -= 1
+        host.parts.scheduler.end_flush()
 
 
-def _is_work_elsewhere(runtime: Runtime) -> bool:
-    """What I posted to others, and workers that I started by name: one whose owner has died is mine a little later."""
-    if runtime.posted_elsewhere:
-        _drop_ended(runtime)
-    engine = runtime.engine
-    others = [worker_id for worker_id in list(engine.mine) if worker_id not in engine.by_id]
+def _is_work_elsewhere(host: LocalHost) -> bool:
+    """What it posted to others, and workers that it started by name: one whose owner died comes here a little later."""
+    if host.elsewhere.job_ids:
+        host.elsewhere.drop_ended()
+    workers = host.parts.workers
+    others = [worker_id for worker_id in list(workers.kept) if workers.get(worker_id) is None]
     if not others:
-        return bool(runtime.posted_elsewhere)
-    with runtime.store.read() as connection:
-        return bool(runtime.posted_elsewhere) or worker_reads.has_work(connection, others)
+        return bool(host.elsewhere.job_ids)
+    with host.store.read() as connection:
+        return bool(host.elsewhere.job_ids) or worker_reads.has_work(connection, others)
 
 
-def workers_idle(runtime: Runtime, timeout: float | None) -> bool:
-    """Until nothing of my workers can run now."""
-    deadline = _deadline(runtime, timeout)
-    return _watch(runtime, lambda: not runtime.engine.can_run(), deadline)
+def workers_idle(host: LocalHost, timeout: float | None) -> bool:
+    """Wait until nothing of this runtime's workers can run now."""
+    return _watch(host, lambda: not host.engine.can_run(), _deadline(host, timeout))
 
 
-def _watch(runtime: Runtime, predicate: Callable[[], bool], deadline: float | None) -> bool:
-    """Until the engine finds, between two commits, that something holds."""
+def _watch(host: LocalHost, condition: Callable[[], bool], deadline: float | None) -> bool:
+    """Wait until the engine finds, between two commits, that something holds."""
     event = threading.Event()
-    watcher = (predicate, event)
-    runtime.engine.watchers.append(watcher)  # not by the engine, which may be waiting for the database
-    runtime.engine.inputs.wake()
-    while not runtime.drive.happens(event, PERIOD_S, deadline):
-        runtime.engine.inputs.wake()
-        if runtime.is_engine_gone or _is_over(runtime, deadline):
-            with contextlib.suppress(ValueError):  # told just now
-                runtime.engine.watchers.remove(watcher)
+    end = host.engine.watch(condition, event)
+    while not host.drive.wait_for(event, PERIOD_S, deadline):
+        host.parts.inputs.wake()
+        if not host.is_running or _is_over(host, deadline):
+            end()
             return event.is_set()
     return True
 
 
-def remember(runtime: Runtime, job_ids: Sequence[str]) -> None:
-    """Jobs that others run for me: known until they have ended, which is asked for when somebody waits, or there are many."""
-    if len(runtime.posted_elsewhere) > runtime.most_elsewhere:
-        with contextlib.suppress(DatabaseUnavailableError):  # next time
-            _drop_ended(runtime)
-        runtime.most_elsewhere = 2 * len(runtime.posted_elsewhere) + MOST_ELSEWHERE
-    runtime.posted_elsewhere.update(job_ids)
-
-
-def _drop_ended(runtime: Runtime) -> None:
-    known = set(runtime.posted_elsewhere)  # other threads post meanwhile
-    with runtime.store.read() as connection:
-        runtime.posted_elsewhere -= known - history.open_job_ids_among(connection, known)
-
-
-def _deadline(runtime: Runtime, timeout: float | None) -> float | None:
+def _deadline(host: LocalHost, timeout: float | None) -> float | None:
     wait_s = timeout_s(timeout)
-    return None if wait_s is None else runtime.engine.clock.monotonic() + wait_s
+    return None if wait_s is None else host.parts.clock.monotonic() + wait_s
 
 
-def _is_over(runtime: Runtime, deadline: float | None) -> bool:
-    return deadline is not None and runtime.engine.clock.monotonic() >= deadline
+def _is_over(host: LocalHost, deadline: float | None) -> bool:
+    return deadline is not None and host.parts.clock.monotonic() >= deadline

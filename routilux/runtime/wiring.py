@@ -1,73 +1,83 @@
-"""The one place where the parts of a runtime are wired together, started and stopped."""
+"""The one place where the parts of a runtime are made and connected. Each part gets what it needs when it is made."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from sqlalchemy import Engine as SqlEngine
-
-from routilux.core.activation import Readers
-from routilux.core.mailbox import WorkerCell
 from routilux.core.registry import FlowRegistry
-from routilux.core.run import Run
-from routilux.engine import interpreter, recovery
-from routilux.engine.batch import Fact
-from routilux.engine.clock import ServerClock
+from routilux.engine import interpreter
+from routilux.engine.clock import Clock, ServerClock
+from routilux.engine.command_handlers import CommandHandlers
+from routilux.engine.counters import Counters
+from routilux.engine.death_pauses import DeathPauses
 from routilux.engine.engine import Engine
-from routilux.engine.flow_catalog import KnownFlows
+from routilux.engine.facts import Facts
+from routilux.engine.flow_catalog import FlowCatalog
+from routilux.engine.inbox import Inbox
+from routilux.engine.inputs import InputQueue
+from routilux.engine.job_timeouts import JobTimeouts
+from routilux.engine.recovery import Recovery
+from routilux.engine.redelivery import Redelivery
+from routilux.engine.scheduler import Executor, Permission, Scheduler
 from routilux.engine.settings import Settings
-from routilux.engine.user_statements import refusal
+from routilux.engine.transactions import Transactions
+from routilux.engine.turn import Parts
+from routilux.engine.worker_table import WorkerTable
 from routilux.execution.performer import Performer
 from routilux.output import install_routed_stdout
-from routilux.ownership import handover, maintenance, takeover
 from routilux.ownership.alarm import Alarm
+from routilux.ownership.handover import Handover
 from routilux.ownership.lease import Lease
-from routilux.runtime import shutdown
+from routilux.ownership.maintenance import Maintenance
+from routilux.ownership.reconciler import Reconciler
+from routilux.ownership.takeover import Takeover
+from routilux.runtime.activation_readers import ActivationReaders
 from routilux.runtime.drive import Drive, Executors
-from routilux.runtime.handles import execution_history, traces
+from routilux.runtime.log_lines import log_facts, subscriber_failed
 from routilux.store import schema
 from routilux.store.backends.database import Database
 from routilux.store.backends.database_url import check_named
-from routilux.store.writes import ownership
+from routilux.store.types import SqlEngine
 from routilux.store.writes.store import Store
 
-log = logging.getLogger("routilux")
-THOROUGH_EVERY = 30  # times that it is reconciled
-TOLD_GLANCE_S = 2.5
+
+@dataclass(frozen=True, slots=True)
+class Owning:
+    """The engine of one runtime, with the parts that take and give back workers."""
+
+    parts: Parts
+    engine: Engine
+    handover: Handover
+    reconciler: Reconciler
+
+    def begin(self) -> None:
+        """Register this runtime and publish its definitions. Durable on return."""
+        self.handover.come_back()
+        self.engine.again_if_fenced(self.handover.publish)
+        self.reconciler.call()
 
 
-@dataclass(slots=True)
-class Parts:
+@dataclass(frozen=True, slots=True)
+class RunningParts:
     """A running runtime."""
 
     database: Database
-    store: Store
-    engine: Engine
+    owning: Owning
     lease: Lease
     alarm: Alarm
     pool: Executors
-    settings: Settings
     drive: Drive
 
     @property
-    def is_running(self) -> bool:
-        return self.drive.is_running
+    def parts(self) -> Parts:
+        return self.owning.parts
 
-    def guarded(self, callback: Callable[[Fact], None], fact: Fact) -> None:
-        """A subscriber's error is logged; it costs nobody else anything."""
-        try:
-            callback(fact)
-        except Exception:
-            log.exception("a subscriber of %s raised", fact.name)
-
-    def stop(self, timeout_s: float) -> bool:
-        """Drain and give back. False: logic still ran at the deadline."""
-        return shutdown.stop(self, timeout_s)
+    @property
+    def engine(self) -> Engine:
+        return self.owning.engine
 
 
 def assemble(
@@ -80,26 +90,35 @@ def assemble(
     is_recovering: bool,
     is_capturing: bool,
     settings: Settings,
-    on_facts: Callable[[list[Fact]], None],
     drive: Drive,
-) -> Parts:
+) -> RunningParts:
     """Open the database, register this process, start what drives it."""
     opened = Database.open(database, durability=durability)
     try:
         prepare_schema(opened)
         store = Store(opened)
         clock = ServerClock() if opened.is_postgres else drive.clock
-        lease = Lease(opened, clock, lease_s, own_version())
-        engine: Engine
-        performer = Performer(clock, lambda entry: engine.inputs.put(entry), readers_for(lambda: engine))
+        facts, inputs, alarm = Facts(subscriber_failed), InputQueue(), Alarm()
+        log_facts(facts)
+        lease = Lease(opened, clock, lease_s, own_version(), facts=facts, on_call=inputs.tell)
+        performer = Performer(clock, inputs.put, ActivationReaders(store, clock, settings), facts)
         pool = drive.pool(thread_pool_size, performer)
-        engine = Engine(store, clock, settings, pool, KnownFlows(registry), on_facts)
-        engine.reidentify = lambda: register(engine, lease)
-        engine.reconcile = lambda: reconcile(engine, lease, is_recovering)
-        lease.on_call = lambda: _called(engine)
-        alarm = Alarm(_duties(engine, settings))
-        register(engine, lease)
-        engine.again_if_fenced(lambda: handover.publish(engine))
+        owning = connect_parts(
+            Transactions(store, facts),
+            clock,
+            settings,
+            FlowCatalog(registry, facts),
+            facts,
+            inputs,
+            executor=pool,
+            permission=drive.permission(lease),
+            lease=lease,
+            alarm=alarm,
+            recovers=is_recovering,
+            is_real_time=drive.is_real_time,
+            trusts_clock=not drive.is_real_time,
+        )
+        owning.begin()
     except BaseException as error:
         opened.close()
         check_named(error, opened.url)
@@ -107,13 +126,72 @@ def assemble(
     if is_capturing:
         install_routed_stdout()
     interpreter.tune()
-    engine.must_reconcile = True
-    drive.start(engine, lease, alarm)
-    return Parts(opened, store, engine, lease, alarm, pool, settings, drive)
+    running = RunningParts(opened, owning, lease, alarm, pool, drive)
+    drive.start(running)
+    return running
+
+
+def connect_parts(
+    transactions: Transactions,
+    clock: Clock,
+    settings: Settings,
+    flows: FlowCatalog,
+    facts: Facts,
+    inputs: InputQueue,
+    *,
+    executor: Executor,
+    permission: Permission,
+    lease: Lease,
+    alarm: Alarm,
+    recovers: bool,
+    is_real_time: bool,
+    trusts_clock: bool = False,
+    prunes_history: bool = True,
+    engine_class: type[Engine] = Engine,
+) -> Owning:
+    """Make the parts of an engine. `is_real_time`: no test moves its clock; `trusts_clock`: see `JobTimeouts`."""
+    pauses = DeathPauses(settings.death_pause_s, clock)
+    workers = WorkerTable(transactions, flows, settings.window, pauses)
+    handlers = CommandHandlers(transactions, workers)
+    parts = Parts(
+        clock=clock,
+        settings=settings,
+        facts=facts,
+        inputs=inputs,
+        transactions=transactions,
+        workers=workers,
+        scheduler=Scheduler(clock, settings, executor, permission),
+        handlers=handlers,
+        inbox=Inbox(transactions, workers, handlers, clock, facts),
+        redelivery=Redelivery(transactions, workers, clock, asks_database=is_real_time),
+        counters=Counters(transactions, workers),
+        timeouts=JobTimeouts(clock, workers, trusts_clock=trusts_clock),
+        recovery=Recovery(),
+    )
+    handover = Handover(transactions, workers, clock, lease)
+    reconciler = Reconciler(
+        transactions,
+        flows,
+        clock,
+        settings,
+        lease,
+        alarm,
+        handover,
+        Takeover(transactions, handover, lease, clock, facts),
+        Maintenance(transactions, clock, settings, prunes_history=prunes_history),
+        recovers=recovers,
+    )
+
+    def ring() -> None:
+        reconciler.call()
+        inputs.wake()
+
+    alarm.every(settings.reconcile_s, "reconcile", ring)
+    return Owning(parts, engine_class(parts, handover, reconciler), handover, reconciler)
 
 
 def prepare_schema(database: Database) -> None:
-    """The database has a schema that this code can serve, or `SchemaError` says what to do."""
+    """Check that this code can serve the schema of the database. Raises `SchemaError`, which says what to do."""
     lock = database.lock_file
     url = database.url.render_as_string(hide_password=False)
     with contextlib.nullcontext() if lock is None else lock.upgrade(), database.read() as connection:
@@ -127,87 +205,4 @@ def own_version() -> str:
         return "0"
 
 
-def register(engine: Engine, lease: Lease) -> None:
-    """A new identity for this runtime. Durable on return."""
-    lease.drop_sign()
-    engine.runtime_key = lease.register()
-    engine.commit_n = 0
-
-
-def _called(engine: Engine) -> None:
-    """Another process has told of a row in the inbox. Called by the thread of the lease."""
-    engine.inbox.was_called = True
-    engine.inputs.wake()
-
-
-def reconcile(engine: Engine, lease: Lease, is_recovering: bool) -> None:
-    """What must be looked at now and then, whatever has been heard: due rows, the inbox, dead runtimes, chores.
-
-    One question tells whether there is anything to see; now and then all is looked at without asking.
-    """
-    engine.watch_alarm()
-    is_thorough = engine.reconciled % THOROUGH_EVERY == 0
-    engine.reconciled += 1
-    has_inbox, has_others, has_ownerless = _glance(engine, is_thorough=is_thorough, is_told=lease.listens)
-    if is_thorough:
-        engine.due.expect_soon()
-        has_inbox = True
-    engine.inbox.must_look = engine.inbox.must_look or has_inbox
-    if lease.is_dead:
-        recovery.lose_identity(engine)
-    elif not engine.is_draining:
-        handover.publish(engine)
-        if is_recovering and (has_others or has_ownerless):
-            takeover.run_once(engine, lease)
-    maintenance.run_once(engine)
-
-
-def _glance(engine: Engine, *, is_thorough: bool, is_told: bool) -> tuple[bool, bool, bool]:
-    """As `ownership.glance`. That there is nothing holds until another flow is known and, on SQLite, until somebody writes;
-    on Postgres for a few seconds, if whoever writes tells."""
-    last, now = engine.glance, engine.clock.monotonic()
-    names = engine.flows.names()
-    token, has_changed = engine.store.database.changed_since(last.token)
-    if is_told and now - last.at < TOLD_GLANCE_S:
-        has_changed = False
-    asked = (engine.runtime_key, engine.store.commits, names)
-    if is_thorough or has_changed or any(last.found) or asked != last.asked:
-        with engine.store.read(is_single=True) as connection:
-            last.found = ownership.glance(connection, engine.runtime_key, names, engine.clock.now_us())
-        last.asked, last.at = asked, now
-    last.token = token
-    return last.found
-
-
-def _duties(engine: Engine, settings: Settings) -> dict[str, tuple[float, Callable[[], None]]]:
-    def look() -> None:
-        engine.must_reconcile = True
-        engine.inputs.wake()
-
-    return {"reconcile": (settings.reconcile_s, look)}
-
-
-def readers_for(engine: Callable[[], Engine]) -> Callable[[Run], Readers]:
-    """What the activations of each worker may ask of its surroundings. `engine` may be made later."""
-    cache: dict[str, tuple[WorkerCell, Readers]] = {}
-
-    def readers_of(run: Run) -> Readers:
-        worker = run.cell.worker
-        known, readers = cache.get(worker.worker_id, (None, None))
-        if known is not worker or readers is None:  # a worker that was loaded again has another cell
-            mine = engine()
-            readers = Readers(
-                now_us=mine.clock.now_us,
-                state_routines=lambda: list(worker.state),
-                execution_history=lambda routine: execution_history(mine.store, worker.worker_id, routine),
-                job_traces=lambda job_id: traces(mine.store, job_id),
-                refuse_statement=refusal,
-                max_payload_bytes=mine.settings.max_payload_bytes,
-            )
-            cache[worker.worker_id] = (worker, readers)
-        return readers
-
-    return readers_of
-
-
-__all__ = ["Parts", "assemble", "own_version", "prepare_schema", "readers_for", "reconcile", "register"]
+__all__ = ["Owning", "RunningParts", "assemble", "connect_parts", "own_version", "prepare_schema"]

@@ -21,14 +21,12 @@ from routilux.core.context import current_activation
 from routilux.core.mailbox import RoutineCell
 from routilux.core.outcome import Outcome
 from routilux.core.run import Run
-from routilux.engine import job_timeouts, recovery
 from routilux.engine.engine import MOST_INPUTS, Engine
 from routilux.engine.inputs import RunEnded
 from routilux.errors import StateError
 from routilux.execution.performer import Performer
-from routilux.ownership.alarm import Alarm
 from routilux.ownership.lease import Lease
-from routilux.runtime.drive import Waitable
+from routilux.runtime.drive import Driven, Waitable
 from routilux.store.errors import Fenced
 from routilux.testing.clock import TestClock
 from routilux.testing.coroutines import PrivateLoop
@@ -50,10 +48,10 @@ class InlinePool:
     def has_room(self, cell: RoutineCell) -> bool:
         return True
 
-    def take(self, run: Run) -> None:
+    def reserve(self, run: Run) -> None:
         """Room is not counted."""
 
-    def give(self, run: Run) -> None:
+    def release(self, run: Run) -> None:
         """Room is not counted."""
 
     def submit(self, run: Run) -> None:
@@ -81,11 +79,13 @@ class InlinePool:
 class InlineDrive:
     """For one runtime; the counterpart of `routilux.runtime.drive.Threads`."""
 
+    is_real_time = False
+
     def __init__(self, clock: TestClock) -> None:
         self.clock = clock
         self.activations = 0  # whose outcome has reached the engine
         self.is_running = False
-        self._is_dispatching = False  # a turn for an answer alone starts nothing
+        self.is_good = False  # whether logic may start: a turn for an answer alone starts nothing
         self._lock = threading.Lock()  # logic may have threads of its own, which post
         self._turning: int | None = None  # the thread that takes a turn
         self._engine: Engine
@@ -95,12 +95,12 @@ class InlineDrive:
         self._pool = InlinePool(performer)
         return self._pool
 
-    def start(self, engine: Engine, lease: Lease, alarm: Alarm) -> None:
+    def permission(self, lease: Lease) -> InlineDrive:
+        return self
+
+    def start(self, driven: Driven) -> None:
         """The alarm and the heartbeat stay off."""
-        engine.clock_is_real = False
-        engine.lease_is_good = lambda: self._is_dispatching
-        engine.timeouts.most_s = math.inf
-        self._engine = engine
+        self._engine = driven.engine
         self.is_running = True
 
     def join(self, timeout_s: float) -> None:
@@ -108,21 +108,21 @@ class InlineDrive:
 
     # waiting
 
-    def answer(self, receipt: Waitable, timeout_s: float) -> bool:
-        engine = self._engine
-        if engine.is_stopping:
+    def wait_reply(self, receipt: Waitable, timeout_s: float) -> bool:
+        parts = self._engine.parts
+        if parts.scheduler.is_stopping:
             for run in self._pool.let_go():
-                engine.inputs.put(RunEnded(run))
+                parts.inputs.put(RunEnded(run))
         while not receipt.wait(0):
-            if len(engine.inputs):
+            if len(parts.inputs):
                 self._turn()
             elif not self.is_running:
                 return False
             else:
-                return self.happens(receipt, timeout_s, self.clock.monotonic() + timeout_s)
+                return self.wait_for(receipt, timeout_s, self.clock.monotonic() + timeout_s)
         return True
 
-    def happens(self, event: Waitable, period_s: float, until: float | None) -> bool:
+    def wait_for(self, event: Waitable, period_s: float, until: float | None) -> bool:
         """Without `until`, raises `StateError` if nothing can ever happen."""
         if current_activation() is not None:
             raise StateError(
@@ -151,12 +151,12 @@ class InlineDrive:
     def run(self, is_enough: Callable[[], bool] = lambda: False, most: float = math.inf) -> None:
         """Everything that can run now, until there is nothing left or it is enough. Raises `StateError` at `most`."""
         most += self.activations
-        self._engine.inbox.must_look = True
-        self._is_dispatching = True
+        self._engine.parts.inbox.look_soon()
+        self.is_good = True
         try:
             self._work(is_enough, most)
         finally:
-            self._is_dispatching = False
+            self.is_good = False
         while len(self._pool):  # what has begun is finished
             self._pool.perform()
             self._turn()
@@ -176,8 +176,8 @@ class InlineDrive:
                 )
 
     def _is_idle(self) -> bool:
-        engine = self._engine
-        return engine.pause_s() > 0 and not engine.due.must_look and not engine.inbox.must_look
+        parts = self._engine.parts
+        return self._engine.pause_s() > 0 and not parts.redelivery.must_look and not parts.inbox.must_look
 
     def _turn(self) -> None:
         """What the engine's thread does again and again."""
@@ -188,26 +188,29 @@ class InlineDrive:
             self._turning = me
             try:
                 engine.look()
-                if engine.timeouts.expired:
+                if engine.parts.timeouts.has_expired:
                     engine.step([])  # the time of a job is over before the logic that took so long returns
-                inputs = engine.inputs.take(MOST_INPUTS)
+                inputs = engine.parts.inputs.take(MOST_INPUTS)
                 self.activations += sum(type(entry) is Outcome for entry in inputs)
                 engine.step(inputs)
             except Fenced:
-                recovery.fenced(engine)
+                engine.failed_turn.fenced()
             finally:
                 self._turning = None
 
     def next_due(self) -> int | None:
         """When time alone brings something next, µs since 1970; None: never."""
-        engine = self._engine
+        parts = self._engine.parts
         instants = [
             at
-            for at, _, cell in engine.wakes
+            for at, _, cell in parts.scheduler.timers
             if cell.wake_at == at and cell.has_backlog and not cell.worker.is_forgotten
         ]
         instants += [
-            round(entry.deadline * 1e6) for entry in engine.waiting_posts if entry.deadline is not None
+            round(entry.deadline * 1e6)
+            for entry in parts.recovery.waiting_posts
+            if entry.deadline is not None
         ]
-        instants += [at for at in (engine.due.next_at, job_timeouts.next_at(engine)) if at is not None]
+        time_limit = parts.timeouts.next_at(parts.scheduler.runs)
+        instants += [at for at in (parts.redelivery.next_at, time_limit) if at is not None]
         return min(instants, default=None)

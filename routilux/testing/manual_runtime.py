@@ -65,7 +65,7 @@ class ManualRuntime(Runtime):
         again, until nothing is left that time alone would bring. `most`: raise `StateError` after so many
         activations, for a flow that feeds itself for ever.
         """
-        self.check_usable("run_until_idle")
+        self._host.check_usable("run_until_idle")
         before = self._inline.activations
         self._inline.run(most=most)
         while skip_time and (due := self._inline.next_due()) is not None:

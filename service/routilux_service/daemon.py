@@ -123,7 +123,7 @@ def serve(database: str, names: list[str]) -> bool:
 
 def _wait(runtime: Runtime, signals: queue.SimpleQueue[signal.Signals]) -> signal.Signals | None:
     """Return the received signal, or None if the engine is gone."""
-    while not runtime.is_engine_gone:
+    while runtime.is_running:
         try:
             return signals.get(timeout=POLL_S)
         except queue.Empty:

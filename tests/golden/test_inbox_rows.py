@@ -278,4 +278,4 @@ def test_a_runtime_carries_the_recorded_row_out(name: str, sqlite_database: str)
 def test_every_verb_of_the_inbox_is_recorded() -> None:
     from routilux.engine import commands
 
-    assert {kind.row[0] for kind in KINDS.values()} == {"post", *commands._VERBS}
+    assert {kind.row[0] for kind in KINDS.values()} == {"post", *commands._KINDS}

@@ -195,7 +195,7 @@ class Script:
 
     def _reconcile(self, who: ManualRuntime) -> None:
         """What an alarm brings in production."""
-        who.engine.must_reconcile = True
+        who._host.running.owning.reconciler.call()
         who.run_until_idle()
 
 

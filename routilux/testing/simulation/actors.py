@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from routilux.engine import commands
-from routilux.engine.acceptance import fingerprint
-from routilux.engine.inputs import Post, PostIn, Receipt, Request, SignalIn
-from routilux.engine.worker_loading import NotMine
+from routilux.engine.acceptance import NotOwned, fingerprint
+from routilux.engine.commands import Command, command_of
+from routilux.engine.inputs import CommandIn, Post, PostIn, Receipt
 from routilux.errors import PostInDoubt
 from routilux.runtime import inbox_writer
 from routilux.runtime.validation import encode_payload
@@ -25,9 +24,6 @@ PATIENCE_S = 10.0  # of whoever waits for room in a full slot
 DIRECT = 0  # the number that asks the owner
 Body = dict[str, Any]
 VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
-
-# fields that a body always has, as `Client` writes it
-OPTIONAL = {"complete_job": ("error", "result"), "retry_dead": ("payload",), "signal": (), "change_data": ()}
 
 
 class Clients:
@@ -60,7 +56,7 @@ class Clients:
         count = len(world.model.posted)
         job_id = f"g{count}"
         worker_id = self._worker_of(job_id)
-        owners = [p for p in world.running() if not p.is_paused and worker_id in p.engine.by_id]
+        owners = [p for p in world.running() if not p.is_paused and p.owns(worker_id)]
         if count < world.scene.most_jobs and owners:
             world.model.posted[job_id] = world.scene.data(count)
             self._once[job_id] = None
@@ -146,7 +142,7 @@ class Clients:
             for job_id in paused:
                 self._demand(process, "resume_job", self._worker_of(job_id), job_id, DIRECT)
             for letter in letters:
-                if letter.worker_id in process.engine.by_id:
+                if process.owns(letter.worker_id):
                     self._sent_at_last.add(letter)
                     self._settle(process, letter, DIRECT)
 
@@ -189,7 +185,7 @@ class Clients:
 
     def _take_error(self, verb: str, name: str, error: BaseException) -> None:
         """Whoever is told that it is not in may rely on that."""
-        if isinstance(error, (PostInDoubt, NotMine)) or classify(error) in PASSING:
+        if isinstance(error, (PostInDoubt, NotOwned)) or classify(error) in PASSING:
             return
         if verb == "post" and name in self._once:
             self._world.model.refusals.told[name] = f"{type(error).__name__}: {error}"
@@ -209,7 +205,7 @@ class Clients:
         worker_id = self._worker_of(job_id)
         process = world.alive(number)
         when = f", due in {delay_s:g} s" if delay_s else ""
-        if process is not None and worker_id in process.engine.by_id and number % 3:
+        if process is not None and process.owns(worker_id) and number % 3:
             self._put(process, worker_id, post, number // 11 % 2 > 0, when)
         elif process is not None:
             world.observer.event("post outside", process.number, worker_id, job_id, due_at)
@@ -220,7 +216,7 @@ class Clients:
         world, receipt = self._world, Receipt()
         deadline = world.clock.monotonic() + PATIENCE_S if is_patient else None
         entry = PostIn(world.scene.flow, worker_id, *world.scene.entry, [post], receipt, deadline)
-        process.engine.inputs.put(entry)
+        process.put(entry)
         self._asked.append((process, "post", post.job_id, receipt))
         world.observer.event("post", process.number, worker_id, post.job_id, post.due_at, is_patient)
         world.say(f"process {process.number} posts {post.job_id} to its worker {worker_id}{when}")
@@ -253,11 +249,10 @@ class Clients:
     ) -> None:  # fmt: skip
         """A verb for a worker: at once if its owner is asked, else through the inbox."""
         world = self._world
-        is_direct = worker_id in process.engine.by_id and number % 4 != 3
+        is_direct = process.owns(worker_id) and number % 4 != 3
         world.counts["operate"] += 1
-        body = (body or {}) | {
-            name: None for name in OPTIONAL.get(verb, ("reason",)) if name not in (body or {})
-        }
+        command = command_of(verb, worker_id, job_id, body or {})
+        body = command.body
         if verb in ("cancel_job", "complete_job") and job_id is not None:
             world.model.asked_to_end.add((job_id, body.get("status", "cancelled")))
         way = "" if is_direct else f" for the owner of {worker_id}"
@@ -269,32 +264,15 @@ class Clients:
         world.say(f"process {process.number}: {verb} {job_id or body.get('seq', worker_id)}{way}")
         if is_direct:
             receipt = Receipt()
-            process.engine.inputs.put(self._input(process, verb, worker_id, job_id or "", body, receipt))
+            process.put(CommandIn(command, receipt))
             self._asked.append((process, verb, job_id or worker_id, receipt))
         else:
-            world.act(process, lambda: self._demand_outside(process, verb, worker_id, job_id, body))
+            world.act(process, lambda: self._demand_outside(process, command))
 
-    def _input(
-        self, process: Process, verb: str, worker_id: str, job_id: str, body: Body, receipt: Receipt
-    ) -> SignalIn | Request:
-        if verb == "signal":
-            return SignalIn(worker_id, job_id, receipt=receipt, **body)
-        return Request(commands.ask(process.engine, verb, worker_id, job_id or None, body), receipt)
-
-    def _demand_outside(
-        self, process: Process, verb: str, worker_id: str, job_id: str | None, body: Body
-    ) -> None:
+    def _demand_outside(self, process: Process, command: Command) -> None:
         try:
-            inbox_writer.ask(
-                process.store,
-                verb,
-                self._world.scene.flow,
-                worker_id,
-                job_id,
-                body,
-                self._world.clock.now_us(),
-            )
-        except Exception:  # whoever asked is told so
+            inbox_writer.ask(process.store, command, self._world.scene.flow, self._world.clock.now_us())
+        except Exception:  # the operator is told so
             return
 
     def _worker_of(self, job_id: str) -> str:

@@ -7,7 +7,7 @@ import math
 import sqlite3
 from typing import TYPE_CHECKING
 
-from routilux.ownership import handover, takeover
+from routilux.ownership import takeover
 from routilux.store.errors import Fenced
 from routilux.store.writes.store import Commit
 from routilux.testing.simulation.database import Crash, database_error
@@ -74,11 +74,11 @@ class Accidents:
         """`other` is dead for everybody from now on."""
 
         def bury(commit: Commit) -> None:
-            takeover.bury(commit.connection, other.key, self._world.clock.now_us())
+            takeover.declare_dead(commit.connection, other.key, self._world.clock.now_us())
 
         def declare() -> None:
             with contextlib.suppress(Fenced):
-                handover.fenced(process.engine, bury)
+                process.parts.transactions.fenced(bury)
 
         self._world.act(process, declare)
 
@@ -122,7 +122,7 @@ class Accidents:
         """Time goes on while logic runs, up to the time limit of its job or beyond it, and its engine looks."""
         world = self._world
         limit_s, process = world.model.limits.limit_s, world.alive(number)
-        if limit_s is None or process is None or not process.engine.runs:
+        if limit_s is None or process is None or not process.parts.scheduler.runs:
             return
         if process.is_busy and number // 5 % 4:
             world.act(process, lambda: world.say(f"process {process.number} runs {process.perform(number)}"))

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from routilux.core.activation import Readers
+from routilux.core.activation import ActivationContext, Readers
 from routilux.core.error_handler import ErrorStrategy
 from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
 from routilux.core.registry import FlowRegistry
 from routilux.core.run import Run
-from routilux.core.run_overlay import Overlay
-from routilux.engine import recovery
 from routilux.engine.engine import MOST_INPUTS, Engine
-from routilux.engine.flow_catalog import KnownFlows
-from routilux.engine.inputs import Input
+from routilux.engine.facts import Facts
+from routilux.engine.flow_catalog import FlowCatalog
+from routilux.engine.inputs import Input, InputQueue
 from routilux.engine.settings import Settings
+from routilux.engine.transactions import Transactions
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.execution.performer import Performer
-from routilux.ownership import handover
+from routilux.ownership.alarm import Alarm
 from routilux.ownership.lease import Lease
-from routilux.runtime.wiring import readers_for, reconcile, register
+from routilux.runtime.activation_readers import ActivationReaders
+from routilux.runtime.wiring import connect_parts
 from routilux.store.backends.database import Database
 from routilux.store.errors import PASSING, Fenced, classify
 from routilux.store.writes.store import Store
@@ -65,60 +66,74 @@ class Process:
         self.active: list[tuple[Run, Iterator[None]]] = []
         self._watch = watch
         self._executor = _Executor(threads)
-        self._flows = KnownFlows(registry)
-        self.lease = _Lease(database, clock)
-        self.engine = Engine(store, clock, settings, self._executor, self._flows, lambda facts: None)
-        self._performer = _Performer(self)
-        engine = self.engine
-        engine.clock_is_real = False
-        engine.pause = lambda seconds: None  # type: ignore[method-assign]
-        engine.gives_up = lambda pause_s: False  # type: ignore[method-assign]
-        engine.report_trouble = self._trouble  # type: ignore[method-assign]
-        engine.lease_is_good = lambda: self.lease.is_good
-        engine.reidentify = lambda: register(engine, self.lease)
-        engine.reconcile = lambda: reconcile(engine, self.lease, True)
-        engine.retention.next_at = math.inf  # the model reads the whole history
+        facts = Facts(lambda fact, error: None)
+        self._flows = FlowCatalog(registry, facts)
+        self.lease = _Lease(database, clock, facts)
+        inputs = InputQueue()
+        self.owning = connect_parts(
+            _Transactions(store, facts),
+            clock,
+            settings,
+            self._flows,
+            facts,
+            inputs,
+            executor=self._executor,
+            permission=self.lease,
+            lease=self.lease,
+            alarm=Alarm(),
+            recovers=True,
+            is_real_time=False,
+            prunes_history=False,  # the model reads the whole history
+            engine_class=_Engine,
+        )
+        self.parts = self.owning.parts
+        self._performer = _Performer(self, inputs.put, ActivationReaders(store, clock, settings), facts)
 
     def register(self) -> None:
-        """The first that a runtime does before its threads run."""
-        register(self.engine, self.lease)
+        """What a runtime does first, before its threads run."""
+        self.owning.handover.come_back()
         for name in self._flows.names():
             self._flows.prepare(name)
 
     def publish(self) -> None:
         """The rest of it."""
-        engine = self.engine
-        engine.again_if_fenced(lambda: handover.publish(engine))
-        engine.must_reconcile = True
+        self.owning.engine.again_if_fenced(self.owning.handover.publish)
+        self.owning.reconciler.call()
 
     @property
     def key(self) -> int:
-        return self.engine.runtime_key
+        return self.parts.transactions.runtime_key
+
+    @property
+    def input_count(self) -> int:
+        return len(self.parts.inputs)
+
+    def owns(self, worker_id: str) -> bool:
+        return self.parts.workers.get(worker_id) is not None
+
+    def put(self, entry: Input) -> None:
+        self.parts.inputs.put(entry)
 
     def now_us(self) -> int:
         return self.clock.now_us()
 
-    def _trouble(self, error: BaseException, attempt: int) -> None:
-        if attempt > MOST_TRIES:
-            raise Broken(f"one thing is tried for ever: {error}")
-
     def turn(self, most: int = MOST_INPUTS) -> None:
         """What the engine's thread does with up to `most` inputs. Raises `Broken`."""
-        engine = self.engine
-        if len(engine.inputs) > MOST_WAITING:
-            raise Broken(f"its inputs multiply: {len(engine.inputs)} wait")
+        engine = self.owning.engine
+        if self.input_count > MOST_WAITING:
+            raise Broken(f"its inputs multiply: {self.input_count} wait")
         self.is_turning = True
         try:
             engine.look()
-            engine.step(engine.inputs.take(most))
+            engine.step(self.parts.inputs.take(most))
         except Fenced:
-            recovery.fenced(engine)
+            engine.failed_turn.fenced()
         except (RuntimeShutDownError, LeaseLostError) as error:
             raise Broken("the engine gave up") from error
         except Exception as error:
             if classify(error) not in PASSING:
                 raise Broken(f"{type(error).__name__}: {error}") from error
-            recovery.heal(engine, error, 1)
+            engine.recover(error, 1)
         finally:
             self.is_turning = False
 
@@ -138,7 +153,7 @@ class Process:
         """One thread runs one more activation; None: there is nothing to run."""
         while self._executor.queue:
             run = self._executor.queue.popleft()
-            self.active.append((run, self._performer.stepwise(run)))
+            self.active.append((run, self._performer.steps(run)))
         if not self.active:
             return None
         run, steps = self.active[choice % len(self.active)]
@@ -149,15 +164,16 @@ class Process:
 
     def can_run(self) -> bool:
         """Something of its workers runs or could run now. A post that waits for room in a paused one waits for its operator."""
-        engine = self.engine
-        posts, engine.waiting_posts = engine.waiting_posts, []
-        can_run, engine.waiting_posts = engine.can_run(), posts
-        owners = [engine.by_id.get(post.worker_id) for post in posts]
+        recovery = self.parts.recovery
+        posts = recovery.take_waiting_posts()
+        can_run = self.owning.engine.can_run()
+        recovery.wait_for_room(posts)
+        owners = [self.parts.workers.get(post.worker_id) for post in posts]
         return can_run or any(owner is None or owner.status != "paused" for owner in owners)
 
     def jobs_under_way(self) -> list[str]:
         """Those of the activations that were handed out and are not settled."""
-        runs = self.engine.runs
+        runs = self.parts.scheduler.runs
         return sorted(
             {m.job.job_id for run in runs for a in run.activations[run.settled :] for m in a.messages}
         )
@@ -177,9 +193,9 @@ class Process:
 
     def next_times(self) -> list[int]:
         """When something of it comes due, µs of the wall clock."""
-        engine = self.engine
-        times = [engine.wakes[0][0]] if engine.wakes else []
-        return times if engine.due.next_at is None else [*times, engine.due.next_at]
+        timers, due_at = self.parts.scheduler.timers, self.parts.redelivery.next_at
+        times = [timers[0][0]] if timers else []
+        return times if due_at is None else [*times, due_at]
 
     def die(self) -> None:
         """SIGKILL: the kernel frees its locks, nothing else happens."""
@@ -190,10 +206,10 @@ class Process:
     def before(self, run: Run, activation: Activation) -> None:
         self._watch(self, run, activation, None)
 
-    def after(self, run: Run, activation: Activation, outcome: Outcome, overlay: Overlay) -> None:
+    def after(self, run: Run, activation: Activation, around: ActivationContext) -> None:
+        outcome = around.outcome
         if outcome.failure is None and self._is_to_fail(run.cell, activation):
-            overlay.undo()
-            outcome.fail(Injected("injected by the simulator"))
+            around.fail(Injected("injected by the simulator"))
         self._watch(self, run, activation, outcome)
 
     def _is_to_fail(self, cell: RoutineCell, activation: Activation) -> bool:
@@ -230,51 +246,74 @@ class _Executor:
     def is_full(self) -> bool:
         return self._taken >= self._threads
 
-    def take(self, run: Run) -> None:
+    def reserve(self, run: Run) -> None:
         self._taken += 1
 
-    def give(self, run: Run) -> None:
+    def release(self, run: Run) -> None:
         self._taken -= 1
 
     def submit(self, run: Run) -> None:
         self.queue.append(run)
 
 
+class _Transactions(Transactions):
+    """The real ones, without pauses. What is tried without end is found out."""
+
+    def report_failed_try(self, error: BaseException, attempt: int) -> None:
+        if attempt > MOST_TRIES:
+            raise Broken(f"one thing is tried for ever: {error}")
+
+    def gives_up(self, pause_s: float) -> bool:
+        return False
+
+
+class _Engine(Engine):
+    """The real one, without pauses."""
+
+    def pause(self, seconds: float) -> None:
+        """No time passes."""
+
+
 class _Performer(Performer):
     """The real one, one activation at a time."""
 
-    def __init__(self, process: Process) -> None:
-        def report(entry: Input) -> None:
-            process.engine.inputs.put(entry)
-
-        super().__init__(process.clock, report, readers_for(lambda: process.engine))
+    def __init__(
+        self,
+        process: Process,
+        report: Callable[[Input], None],
+        readers: Callable[[Run], Readers],
+        facts: Facts,
+    ) -> None:
+        super().__init__(process.clock, report, readers, facts)
         self._process = process
 
-    def _run_one(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
+    def steps(self, run: Run) -> Iterator[None]:
+        """As `perform`, halting after each activation."""
+        with closing(self._activations_of(run)) as begun:
+            for around in begun:
+                self._report(self._run_one(run, around))
+                yield
+
+    def _run_one(self, run: Run, around: ActivationContext) -> Outcome:
+        activation = around.outcome.activation
         self._process.before(run, activation)
         if run.cell.compiled.is_async:
-            outcome = self._run_coroutine(run, activation, overlay, readers)
+            with PrivateLoop() as loop:
+                loop.run(self._run_coroutine(run, around))
         else:
-            outcome = super()._run_one(run, activation, overlay, readers)
-        self._process.after(run, activation, outcome, overlay)
-        return outcome
+            super()._run_one(run, around)
+        self._process.after(run, activation, around)
+        return around.outcome
 
-    def _run_coroutine(self, run: Run, activation: Activation, overlay: Overlay, readers: Readers) -> Outcome:
-        left: list[Outcome] = []
-
-        async def runs() -> None:
-            left.append(await self._run_one_async(run, activation, overlay, readers))
-
-        with PrivateLoop() as loop:
-            loop.run(runs())
-        return left[0]
+    async def _run_coroutine(self, run: Run, around: ActivationContext) -> None:
+        await self._run_one_async(run, around)
 
 
 class _Lease(Lease):
     """The real one on the simulated clock."""
 
-    def __init__(self, database: Database, clock: HostClock) -> None:
-        super().__init__(database, clock, LEASE_S, "simulated")
+    def __init__(self, database: Database, clock: HostClock, facts: Facts) -> None:
+        super().__init__(database, clock, LEASE_S, "simulated", facts=facts, on_call=lambda: None)
         self._host = clock
 
     def clock_us(self, connection: Connection) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from routilux.engine.settings import Settings
 from routilux.errors import WorkerEndedError
-from routilux.ownership import handover
 from routilux.store.errors import PASSING, Fenced, classify
 from routilux.testing.simulation.database import Crash
 from routilux.testing.simulation.process import LONG_S, Broken, Process
@@ -96,17 +95,18 @@ class Starts:
             raise Crash from error
 
     def _claim(self, process: Process, worker_id: str) -> None:
-        engine, flow = process.engine, self._world.scene.flow
+        flow, handover = self._world.scene.flow, process.owning.handover
+        again = process.owning.engine.again_if_fenced
         with process.store.read() as connection:
             query = "SELECT 1 FROM routilux_workers WHERE worker_id = ?"
             is_known = connection.exec_driver_sql(query, (worker_id,)).first() is not None
         if is_known:
             try:
-                engine.again_if_fenced(lambda: handover.resume(engine, worker_id, is_named=True))
+                again(lambda: handover.resume(worker_id, is_named=True))
             except WorkerEndedError:  # its program is told so, and goes on without it
                 return
             if worker_id in self._world.model.cancels.ids:
                 raise Violation("cancel", f"worker {worker_id} was cancelled, and is started again")
         else:
-            engine.again_if_fenced(lambda: handover.start(engine, flow, worker_id, is_named=True, state={}))
-        engine.mine.add(worker_id)
+            again(lambda: handover.start(flow, worker_id, is_named=True, state={}))
+        process.parts.workers.keep(worker_id)

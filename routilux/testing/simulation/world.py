@@ -131,7 +131,7 @@ class World:
         process = self.alive(number)
         if process is not None:
             most = (1, 2, 5, 100)[number // 7 % 4]
-            self.say(f"engine {process.number} takes up to {most} of {len(process.engine.inputs)} inputs")
+            self.say(f"engine {process.number} takes up to {most} of {process.input_count} inputs")
             self.act(process, lambda: process.turn(most))
 
     def take_over(self, number: int) -> None:
@@ -142,7 +142,7 @@ class World:
 
     def look_for_dead(self, process: Process) -> None:
         self.say(f"process {process.number} looks for dead ones")
-        process.engine.must_reconcile = True
+        process.owning.reconciler.call()
         self.act(process, process.turn)
 
     def perform(self, number: int) -> None:
@@ -214,7 +214,11 @@ class World:
             for process in self.running():
                 self._run_out(process)
             self.pass_time(LEASE_S)
-        late = [wake - self.clock.wall_us for process in self.running() for wake, *_ in process.engine.wakes]
+        late = [
+            wake - self.clock.wall_us
+            for process in self.running()
+            for wake, *_ in process.parts.scheduler.timers
+        ]
         if late:  # what was in flight when a process died waits a while, longer if the clock was set back
             self.pass_time(max(late) / 1e6)
             for process in self.running():
@@ -234,8 +238,8 @@ class World:
 
     def _run_out(self, process: Process) -> None:
         """Until nothing more of it can run without the time going on."""
-        process.engine.flush_waiters = 1
-        process.engine.must_reconcile = True
+        process.parts.scheduler.flush_waiters = 1
+        process.owning.reconciler.call()
         self._renew(process)
         self.act(process, process.turn)
         quiet = 0
