@@ -52,16 +52,6 @@ class SlotQueue:
         self.has_more = False
         self.loaded_to = 0  # every waiting message up to this seq is or was in the window
 
-    def push(self, seq: int, job: Job, text: str, now: int, produced_by: int | None) -> None:
-        """Add a new message to the queue. If it does not fit into the window, it stays on disk."""
-        self.waiting += 1
-        if self.has_more or len(self.items) >= self.window or self.held_bytes > self.window_bytes:
-            self.has_more = True
-            return
-        self.items.append(Message(seq, job, self.name, text, now, produced_by))
-        self.held_bytes += len(text)
-        self.loaded_to = seq
-
     def leave(self, count: int = 1) -> None:
         """So many messages wait no more."""
         self.waiting -= count
@@ -80,7 +70,7 @@ class SlotQueue:
         """Up to `most` messages from the head of the line."""
         take = self.items.popleft
         taken = [take() for _ in range(min(most, len(self.items)))]
-        self.held_bytes -= sum(len(message.payload) for message in taken)
+        self.held_bytes -= sum([len(message.payload) for message in taken])
         return taken
 
     def load(self, message: Message) -> None:
@@ -194,8 +184,16 @@ class RoutineCell:
         """A job with messages in the windows was paused or has ended."""
         self.needs_purge = True
 
-    def arrive(self, job: Job) -> None:
-        """A message has joined a slot."""
+    def push(self, seq: int, job: Job, slot: str, text: str, now: int, produced_by: int | None) -> None:
+        """Add a message to the line of a slot. If it does not fit into the window, it stays on disk."""
+        queue = self.slots[slot]
+        queue.waiting += 1
+        if queue.has_more or len(queue.items) >= queue.window or queue.held_bytes > queue.window_bytes:
+            queue.has_more = True
+        else:
+            queue.items.append(Message(seq, job, slot, text, now, produced_by))
+            queue.held_bytes += len(text)
+            queue.loaded_to = seq
         self.is_asked = False
         if job.status == JobStatus.PAUSED:
             self.needs_purge = True

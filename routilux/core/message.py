@@ -6,7 +6,7 @@ what the database stores. Each read by logic decodes a fresh copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from routilux.core.states import JobStatus
@@ -175,10 +175,12 @@ class Job:
         """It was at work for so long."""
         self.active_us += microseconds
 
-    def mark_stored(self) -> None:
-        """The row of the commit in the making holds all of this."""
-        self.is_new = self.is_touched = False
-        self.stored_open_count = self.open_count
+
+def mark_stored(jobs: Iterable[Job]) -> None:
+    """The rows of the commit in the making hold all of these jobs."""
+    for job in jobs:
+        job.is_new = job.is_touched = False
+        job.stored_open_count = job.open_count
 
 
 class Message:

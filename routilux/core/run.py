@@ -58,10 +58,6 @@ class Run:
         """Called by the executor before each activation. `now_s` is monotonic."""
         self.running = (activation, now_s)
 
-    def settle(self) -> None:
-        """The engine has taken one more outcome."""
-        self.settled += 1
-
     def ask(self, snapshot: dict[str, list[Message]]) -> None:
         """The executor asks a user's policy what to take of these messages."""
         self.is_ask = True

@@ -131,9 +131,9 @@ def _immediate(cell: RoutineCell, chosen: Pick, now: int, limit: int) -> None:
     chosen.is_in_line = True
     if len(cell.slots) == 1 and not cell.reruns and not cell.worker.suspects:
         only = next(iter(cell.slots.values()))
-        activations.extend(
+        activations += [
             Activation((message,), message.job, 1, IMMEDIATE) for message in only.take_first(limit)
-        )
+        ]
         return
     stop_at = cell.reruns[0].line if cell.reruns else None
     while len(activations) < limit:

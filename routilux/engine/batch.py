@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
-from routilux.core.message import Job, Message
+from routilux.core.message import Job, Message, mark_stored
 from routilux.core.outcome import Failure, Outcome
 from routilux.core.run import Run
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason
@@ -37,6 +37,9 @@ class FollowUps:
     waiting_posts: list[PostIn] = field(default_factory=list)  # they wait for room in a full slot
     low_windows: dict[tuple[RoutineCell, SlotQueue], None] = field(default_factory=dict)
     uncounted: dict[WorkerCell, None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.ready or self.due_at or self.waiting_posts or self.low_windows or self.uncounted)
 
     def clear(self) -> None:
         """They are passed on."""
@@ -222,7 +225,7 @@ class Batch:
                 self._change_job(cell, job)
             if job.ended_at is not None:
                 cell.jobs.pop(job.no, None)
-            job.mark_stored()
+        mark_stored(self.jobs)
 
     def _add_job(self, cell: WorkerCell, job: Job) -> None:
         if job.status == JobStatus.PENDING and job.open_count == 1 and not job.has_details:

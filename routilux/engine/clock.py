@@ -57,19 +57,3 @@ class ServerClock(SystemClock):
     def unasked_s(self) -> float:
         """Since the server was asked, whether its answer told much or not."""
         return (boot_time_us() - self._asked_at_us) / 1e6
-
-
-class ManualClock:
-    """A clock that stands still until it is told to move."""
-
-    def __init__(self, now_us: int = 1_700_000_000_000_000) -> None:
-        self._now_us = now_us
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def monotonic(self) -> float:
-        return self._now_us / 1e6
-
-    def advance(self, seconds: float) -> None:
-        self._now_us += round(seconds * 1e6)

@@ -25,12 +25,12 @@ def emit(
     produced_by: int | None,
 ) -> None:
     """Add a message to the line of a slot. It runs only after the commit. The caller touches the job."""
-    seq = worker.take_seq()
-    job.add_message()
+    seq = worker.next_seq
+    worker.next_seq = seq + 1
+    job.open_count += 1
     batch.changes.waiting.append((worker.key, seq, job.no, routine, slot, text, produced_by, batch.now))
     cell = worker.routines[routine]
-    cell.slots[slot].push(seq, job, text, batch.now, produced_by)
-    cell.arrive(job)
+    cell.push(seq, job, slot, text, batch.now, produced_by)
     if not cell.is_ready:
         batch.mark_ready(cell)
 

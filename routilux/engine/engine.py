@@ -19,7 +19,8 @@ from routilux.engine.commit_window import CommitWindow
 from routilux.engine.failed_turn import FailedTurn, Identity
 from routilux.engine.group_commit import Refused
 from routilux.engine.inputs import Input, Receipt, Task
-from routilux.engine.turn import Parts, Turn
+from routilux.engine.parts import Parts
+from routilux.engine.turn import Turn
 from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.store.errors import Fenced
 
@@ -56,14 +57,16 @@ class Duty(Protocol):
     def glance_if_due(self) -> Glance | None:
         """Look at the whole database, if it is time. Returns None if it is not."""
 
+    is_walking: bool  # a long walk is under way
+
     def run(self, glance: Glance, is_busy: Callable[[], bool]) -> None:
         """Do what the glance shows: take-over, maintenance."""
 
     def go_on(self, is_busy: Callable[[], bool]) -> None:
-        """The next part of a long walk, if one is under way."""
+        """The next part of the walk."""
 
-    def next_in_s(self) -> float | None:
-        """Seconds until the walk goes on. Returns None if there is none."""
+    def next_in_s(self) -> float:
+        """Seconds until the walk goes on."""
 
 
 class Engine:
@@ -77,6 +80,7 @@ class Engine:
         quiet_s = QUIET_POLL_POSTGRES_S if parts.transactions.is_postgres else QUIET_POLL_S
         self._window = CommitWindow(parts.inputs, parts.clock, parts.settings.poll_s, quiet_s)
         self._watchers: list[tuple[Callable[[], bool], threading.Event]] = []
+        self._in_hand: list[Input] = []  # what the turn under way works on
         self._stop = threading.Event()
 
     # the loop
@@ -116,7 +120,7 @@ class Engine:
     def pause_s(self) -> float:
         """How long there is nothing to do, as far as is known."""
         parts = self.parts
-        if len(parts.inputs) or parts.workers.has_low_windows or parts.scheduler.can_start:
+        if parts.inputs.items or parts.workers.low_windows or parts.scheduler.can_start:
             return 0.0
         pause = self._window.poll_s(is_running=bool(parts.scheduler.runs))
         now = parts.clock.now_us()
@@ -126,8 +130,8 @@ class Engine:
             pause = min(pause, due_in_s)
         if parts.inbox.again_at is not None:
             pause = min(pause, max(0.0, parts.inbox.again_at - parts.clock.monotonic()))
-        if (walk_in_s := self._duty.next_in_s()) is not None:
-            pause = min(pause, walk_in_s)
+        if self._duty.is_walking:
+            pause = min(pause, self._duty.next_in_s())
         return pause
 
     # one turn: look, then step
@@ -135,24 +139,30 @@ class Engine:
     def look(self) -> None:
         """Reads that must see what memory sees: between two commits."""
         parts = self.parts
-        parts.pass_on_loaded()
+        self._pass_on_loaded()
         parts.timeouts.poll(parts.scheduler.runs)  # drops jobs from memory, so before others are read
-        parts.workers.refill()
-        parts.pass_on_loaded()
+        if parts.workers.low_windows:
+            parts.workers.refill()
+            self._pass_on_loaded()
         parts.redelivery.poll()
         self._run_duty()
         self._handover.close_finished()
         self._poll_inbox()
         if parts.inbox.wants_workers:
             self._handover.serve(*parts.inbox.take_wanted())
-            parts.pass_on_loaded()
+            self._pass_on_loaded()
             parts.inbox.look_soon()
             self._poll_inbox()
         parts.scheduler.poll(parts.workers)
 
+    def _pass_on_loaded(self) -> None:
+        if self.parts.workers.loaded is not None:
+            self.parts.pass_on_loaded()
+
     def _poll_inbox(self) -> None:
         inputs = self.parts.inputs
-        self.parts.inbox.poll(was_told=inputs.take_told(), callers_wait=bool(len(inputs)))
+        was_told = inputs.is_told and inputs.take_told()
+        self.parts.inbox.poll(was_told=was_told, callers_wait=bool(inputs.items))
 
     def _run_duty(self) -> None:
         glance = self._duty.glance_if_due()
@@ -165,8 +175,9 @@ class Engine:
                 self.failed_turn.lose_identity()
             self._duty.run(glance, self.can_run)
             self.parts.recovery.rejections.prune(self.parts.clock.monotonic())
-            self.parts.pass_on_loaded()
-        self._duty.go_on(self.can_run)
+            self._pass_on_loaded()
+        elif self._duty.is_walking:
+            self._duty.go_on(self.can_run)
 
     def step(self, inputs: list[Input]) -> None:
         """Answer tasks, make one group commit of the rest, and tell those who wait for its effects."""
@@ -175,29 +186,32 @@ class Engine:
             self._answer(task.receipt, task.run)
         if tasks:
             inputs = [entry for entry in inputs if type(entry) is not Task]
-        recovery = self.parts.recovery
-        inputs += recovery.take_waiting_posts()
-        recovery.begin(inputs)
+        if self.parts.recovery.waiting_posts:
+            inputs += self.parts.recovery.take_waiting_posts()
+        self._in_hand = inputs
         self._commit(inputs)
-        recovery.end()
+        self._in_hand = []
         self._window.after(inputs)
         self.parts.counters.recount()
-        self.parts.pass_on_loaded()
-        self._tell_watchers()
+        self._pass_on_loaded()
+        for watcher in [each for each in self._watchers if each[0]()]:
+            self._watchers.remove(watcher)
+            watcher[1].set()
 
     def _commit(self, inputs: list[Input]) -> None:
         """In one commit; in several while it must be found out which input the database refuses."""
-        recovery = self.parts.recovery
-        if self.parts.inbox.isolates():
+        inbox, recovery = self.parts.inbox, self.parts.recovery
+        if inbox.isolate_next and inbox.ids:
+            inbox.isolate_one()
             self._commit_group([], is_for_inbox=True)
-        while recovery.isolates and inputs:
+        while recovery.isolate_next and inputs:
             first, *inputs = inputs
             recovery.isolated(first)
             self._commit_group([first])
         self._commit_group(inputs)
 
     def _commit_group(self, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
-        self.parts.pass_on_loaded()
+        self._pass_on_loaded()
         turn = Turn(self.parts, inputs, is_for_inbox=is_for_inbox)
         try:
             turn.commit()
@@ -220,9 +234,10 @@ class Engine:
 
     def recover(self, error: BaseException, failures: int) -> None:
         """After something unexpected: wait a moment, then load all workers again."""
-        must_reload = self.failed_turn.broken_off(error, failures)
+        inputs, self._in_hand = self._in_hand, []
+        self.failed_turn.broken_off(inputs, error, failures)
         self.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
-        if must_reload:
+        if inputs:
             self.failed_turn.reload_all()
 
     def pause(self, seconds: float) -> None:
@@ -251,18 +266,12 @@ class Engine:
 
         return end
 
-    def _tell_watchers(self) -> None:
-        for watcher in [each for each in self._watchers if each[0]()]:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
-            watcher[1].set()
-
     def has_work(self) -> bool:
         """Something of the workers waits, is parked with a due time, or runs."""
         parts = self.parts
         return bool(
             parts.scheduler.runs
-            or len(parts.inputs)
+            or parts.inputs.items
             or parts.recovery.waiting_posts
             or any(worker.has_work for worker in parts.workers)
         )
@@ -273,8 +282,8 @@ class Engine:
         return bool(
             parts.scheduler.runs
             or parts.scheduler.ready
-            or parts.workers.has_low_windows
-            or len(parts.inputs)
+            or parts.workers.low_windows
+            or parts.inputs.items
             or parts.recovery.waiting_posts
         )
 

@@ -35,13 +35,13 @@ class Facts:
     """Who wants to know what. `on_error` is told of a subscriber that raised; the others are called all the same."""
 
     def __init__(self, on_error: Callable[[Fact, Exception], None]) -> None:
-        self._subscribers: dict[str, list[Subscriber]] = {}
+        self.subscribers: dict[str, list[Subscriber]] = {}  # by name of the fact
         self._topics: dict[str, list[Topic]] = {}
         self._on_error = on_error
 
     def subscribe(self, name: str, subscriber: Subscriber) -> None:
         """Call `subscriber` with each fact of this name, in the thread that reports it."""
-        self._subscribers.setdefault(name, []).append(subscriber)
+        self.subscribers.setdefault(name, []).append(subscriber)
 
     def subscribe_at_times(self, name: str, topic: Topic) -> None:
         """As `subscribe`, while the topic is true."""
@@ -49,7 +49,7 @@ class Facts:
 
     def wants(self, name: str) -> bool:
         """Whether a fact of this name is worth building."""
-        return bool(self._subscribers.get(name)) or any(self._topics.get(name, ()))
+        return bool(self.subscribers.get(name)) or any(self._topics.get(name, ()))
 
     def report(self, name: str, **fields: Any) -> None:
         """Tell it if somebody wants it."""
@@ -59,7 +59,7 @@ class Facts:
     def tell(self, facts: Iterable[Fact]) -> None:
         """Call the subscribers of each fact. What one raises costs nobody else anything."""
         for fact in facts:
-            for subscriber in (*self._topics.get(fact.name, ()), *self._subscribers.get(fact.name, ())):
+            for subscriber in (*self._topics.get(fact.name, ()), *self.subscribers.get(fact.name, ())):
                 try:
                     subscriber(fact)
                 except Exception as error:

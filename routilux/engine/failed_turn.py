@@ -11,8 +11,8 @@ from typing import Protocol
 from routilux.core.outcome import Outcome
 from routilux.engine.batch import Batch
 from routilux.engine.inputs import CommandIn, Input, PostIn, RunEnded
+from routilux.engine.parts import Parts
 from routilux.engine.scheduler import RUN_AHEAD
-from routilux.engine.turn import Parts
 from routilux.errors import DatabaseUnavailableError, PostInDoubt, RuntimeShutDownError
 from routilux.store.backends.database_url import named
 from routilux.store.errors import PASSING, classify
@@ -96,24 +96,19 @@ class FailedTurn:
                 return True
         return False
 
-    def broken_off(self, error: BaseException, failures: int) -> bool:
-        """Something unexpected, `failures` times in a row: tell the callers in hand that they are in doubt.
-
-        Returns whether inputs were in hand: then all workers must be loaded again.
-        """
+    def broken_off(self, inputs: Iterable[Input], error: BaseException, failures: int) -> None:
+        """Something unexpected, `failures` times in a row: tell the callers of these inputs that they are in doubt."""
         parts = self._parts
         if classify(error) in PASSING:
             parts.transactions.report_failed_try(error, failures)
         else:
             parts.facts.report("engine.failed", error=error)
-        inputs = parts.recovery.take_in_hand()
         for entry in inputs:
             match entry:
                 case RunEnded(run=run):
                     parts.scheduler.release(run)
                 case PostIn() | CommandIn() if not entry.receipt.is_done:
                     entry.receipt.fail(_in_doubt(entry, error))
-        return bool(inputs)
 
     def reload_all(self) -> None:
         for worker in list(self._parts.workers):

@@ -53,7 +53,7 @@ class GroupCommit:
         self._is_decided = False
         self._was_sent = False
         self._answer: object = None
-        self._in_flight: list[object] = []
+        self._in_flight = ""
 
     def run(self) -> None:
         """Until it is in. Raises `Refused`, `Fenced`, or `RuntimeShutDownError` when the engine gives up waiting."""
@@ -106,7 +106,8 @@ class GroupCommit:
     def _try(self) -> None:
         if self._prepare is None and not self._is_decided:
             self._settle()  # nothing to ask the database: decide before the transaction begins
-            if self._batch.is_empty or self._is_sent_whole():
+            store = self._transactions.store
+            if self._batch.is_empty or (store.sends_whole and self._is_sent_whole()):
                 return
         transactions = self._transactions
         with interpreter.in_commit(), transactions.store.commit(transactions.runtime_key) as current:
@@ -146,7 +147,7 @@ class GroupCommit:
         except Exception as error:  # memory is half changed: load it again, do not decide again
             raise Refused(error) from error
         self._is_decided = True
-        self._in_flight = self._ask_in_flight(self._batch.planned)
+        self._in_flight = as_json(self._ask_in_flight(self._batch.planned))
 
     def _ask(self, current: Commit) -> None:
         assert self._prepare is not None
@@ -159,7 +160,7 @@ class GroupCommit:
         current.mark(*self._row())
 
     def _row(self) -> CommitRow:
-        return self._transactions.runtime_key, self._n, as_json(self._in_flight), self._batch.now
+        return self._transactions.runtime_key, self._n, self._in_flight, self._batch.now
 
     def _wait(self, error: BaseException, attempt: int) -> None:
         self._transactions.store.drop_connection()

@@ -78,7 +78,7 @@ class Inbox:
         self._token: object = None
         self._looked_at = 0.0
         self._hot_until = 0.0
-        self._isolate_next = 0  # so many rows go alone
+        self.isolate_next = 0  # so many rows go alone
         self._jobs: dict[int, str | None] = {}  # id -> job id, of all rows that were seen
         self._rejected: dict[int, Rejected] = {}
         self.postponed: dict[int, Postponed] = {}
@@ -145,7 +145,7 @@ class Inbox:
                 due[row.id] = row
         if due:
             found = dict([next(iter(due.items()))])
-            self._isolate_next = 1
+            self.isolate_next = 1
         self.ids, self.found, self._jobs = list(found), found, jobs
         self.postponed = {id: known for id, known in self.postponed.items() if id in jobs}
         self._rejected = {id: known for id, known in self._rejected.items() if id in jobs}
@@ -178,12 +178,9 @@ class Inbox:
 
     # taking, in a commit
 
-    def isolates(self) -> bool:
-        """Whether the next row goes alone, in a commit of its own; counts it."""
-        if not (self._isolate_next and self.ids):
-            return False
-        self._isolate_next -= 1
-        return True
+    def isolate_one(self) -> None:
+        """The next row goes alone, in a commit of its own."""
+        self.isolate_next -= 1
 
     def take(self, commit: Commit, batch: Batch) -> list[InboxRow]:
         """Delete what was found and is still there. A commit that is sent again takes the same rows.
@@ -192,7 +189,7 @@ class Inbox:
         """
         if batch.inbox_ids is None:
             owned = tuple(id for id in self.ids if self._is_owned(self.found[id]))
-            batch.inbox_ids = (owned[:1] if batch.is_for_inbox else ()) if self._isolate_next else owned
+            batch.inbox_ids = (owned[:1] if batch.is_for_inbox else ()) if self.isolate_next else owned
         return commit.take_inbox(batch.inbox_ids) if batch.inbox_ids else []
 
     def _is_owned(self, row: FoundRow) -> bool:
@@ -264,7 +261,7 @@ class Inbox:
     def commit_refused(self, ids: tuple[int, ...], inputs: int, cause: BaseException) -> None:
         """A commit that took these rows, and so many other inputs, was refused."""
         if len(ids) > 1 or inputs:
-            self._isolate_next = len(ids)
+            self.isolate_next = len(ids)
         elif ids[0] not in self._rejected:
             self._rejected[ids[0]] = Rejected(cause, self._jobs.get(ids[0]))
         elif not isinstance(cause, SQLAlchemyError):

@@ -130,18 +130,18 @@ class InputQueue:
     """
 
     def __init__(self) -> None:
-        self._items: deque[Input] = deque()
+        self.items: deque[Input] = deque()  # others only look whether there are any
         self._callers: deque[None] = deque()  # one for each caller: all threads count, without a lock
         self._wake_up = WakeUp()
         self._is_waiting = False
         self._is_woken = False  # without an input, and not noticed yet
-        self._is_told = False
+        self.is_told = False  # another process has told of a row in the inbox
         self._wanted = 0  # wait for so many callers; 0: for anything
 
     def put(self, item: Input) -> None:
         if is_asked(item):
             self._callers.append(None)
-        self._items.append(item)
+        self.items.append(item)
         if self._is_waiting and len(self._callers) >= self._wanted:
             self._wake_up.set()
 
@@ -152,16 +152,16 @@ class InputQueue:
 
     def tell(self) -> None:
         """Another process has told of a row in the inbox. Wakes the engine."""
-        self._is_told = True
+        self.is_told = True
         self.wake()
 
     def take_told(self) -> bool:
         """Whether `tell` was called since the last time."""
-        is_told, self._is_told = self._is_told, False
+        is_told, self.is_told = self.is_told, False
         return is_told
 
     def take(self, most: int) -> list[Input]:
-        items = self._items
+        items = self.items
         taken: list[Input] = []
         while items and len(taken) < most:
             try:
@@ -174,14 +174,14 @@ class InputQueue:
     def put_back(self, items: list[Input]) -> None:
         """They come first again, in their order."""
         self._callers.extend(None for item in items if is_asked(item))
-        self._items.extendleft(reversed(items))
+        self.items.extendleft(reversed(items))
 
     def withdraw(self, receipt: Receipt) -> bool:
         """Take an input back. Returns False if the engine has begun with it."""
-        for item in list(self._items):
+        for item in list(self.items):
             if is_asked(item) and item.receipt is receipt:
                 try:
-                    self._items.remove(item)
+                    self.items.remove(item)
                 except ValueError:  # the engine was faster
                     return False
                 self._count_out([item])
@@ -195,7 +195,7 @@ class InputQueue:
     def wait(self, timeout: float) -> bool:
         """Sleep until something is put or `wake` is called, at most `timeout` seconds. Returns whether it was."""
         self._is_waiting = True
-        came = bool(self._items) or self._is_woken or self._wake_up.wait(timeout)
+        came = bool(self.items) or self._is_woken or self._wake_up.wait(timeout)
         self._is_waiting = False
         self._wake_up.clear()
         if self._is_woken:  # a wake-up after this look ends the next sleep
@@ -220,7 +220,7 @@ class InputQueue:
         return len(self._callers)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
 
 def is_asked(item: Input) -> TypeGuard[PostIn | CommandIn | Task]:

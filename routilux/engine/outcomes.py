@@ -19,7 +19,6 @@ from routilux.engine.effects import (
     consume,
     leave,
     live_jobs,
-    next_number,
     record,
     start_jobs,
     take_effects,
@@ -46,8 +45,12 @@ def settle(batch: Batch, outcome: Outcome) -> None:
         run.break_off()
     elif worker.lock_tries:
         worker.lock_tries.pop(locked_key(activation), None)
-    run.settle()
-    n = next_number(batch, worker)
+    # the hot path writes these itself: a call for each would cost a tenth of the throughput
+    run.settled += 1
+    n = worker.next_n
+    worker.next_n = n + 1
+    worker.deaths = 0
+    batch.workers[worker.key] = worker
     if outcome.failure is None and activation.rerun is None and len(activation.messages) == 1:
         if activation.job.ended_at is None:
             _succeed_alone(batch, cell, n, outcome)
@@ -86,8 +89,8 @@ def _succeed_alone(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome) ->
     if outcome.emits or outcome.state or outcome.job or job.routine_status:
         take_effects(batch, cell, job, n, outcome)
     batch.changes.consumed.append((worker.key, message.seq, n))
-    job.close_message()
-    cell.slots[message.slot].leave()
+    job.open_count -= 1
+    cell.slots[message.slot].waiting -= 1
     if message.deaths is not None:
         clear_suspects(batch, worker, [message])
     activation = outcome.activation

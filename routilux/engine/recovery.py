@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from routilux.core.outcome import Outcome
 from routilux.engine.inputs import Input, PostIn
@@ -34,27 +34,12 @@ class Rejections:
 
 
 class Recovery:
-    """Owns rejections, the isolation of inputs, the inputs in hand and the posts that wait for room."""
+    """Owns rejections, the isolation of inputs, and the posts that wait for room."""
 
     def __init__(self) -> None:
         self.rejections = Rejections()
         self.waiting_posts: list[PostIn] = []
-        self._isolate_next = 0  # so many outcomes go one per commit, to find the one that is refused
-        self._in_hand: Sequence[Input] = ()
-
-    # inputs in hand
-
-    def begin(self, inputs: Sequence[Input]) -> None:
-        """A turn works on these inputs."""
-        self._in_hand = inputs
-
-    def end(self) -> None:
-        self._in_hand = ()
-
-    def take_in_hand(self) -> Sequence[Input]:
-        """The inputs of a turn that broke off."""
-        inputs, self._in_hand = self._in_hand, ()
-        return inputs
+        self.isolate_next = 0  # so many outcomes go one per commit, to find the one that is refused
 
     # posts that wait for room in a full slot
 
@@ -75,12 +60,8 @@ class Recovery:
 
     def isolate(self, outcomes: int) -> None:
         """So many outcomes go one per commit from now on."""
-        self._isolate_next = outcomes
-
-    @property
-    def isolates(self) -> bool:
-        return self._isolate_next > 0
+        self.isolate_next = outcomes
 
     def isolated(self, entry: Input) -> None:
         """This input goes alone."""
-        self._isolate_next -= isinstance(entry, Outcome)
+        self.isolate_next -= isinstance(entry, Outcome)

@@ -56,8 +56,7 @@ def move_into_line(batch: Batch, cell: WorkerCell, row: Row[Any], messages: list
         seq = cell.take_seq()
         batch.changes.moved.append((cell.key, old.seq, seq))
         batch.touch_worker(cell)
-        routine.slots[old.slot].push(seq, old.job, old.payload, batch.now, old.produced_by)
-        routine.arrive(old.job)
+        routine.push(seq, old.job, old.slot, old.payload, batch.now, old.produced_by)
         batch.mark_ready(routine)
 
 

@@ -257,10 +257,6 @@ class Scheduler:
         self.stop_runs()
         self._exclusive_run = self._exclusive_cell = None
 
-    def in_flight(self, planned: Iterable[Run]) -> list[object]:
-        """What is under way once these runs have started: the suspects, if this process dies."""
-        return [run.in_flight() for run in (*self.runs, *planned)]
-
 
 def _may_run(cell: RoutineCell) -> bool:
     worker = cell.worker

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from routilux.core.message import Job
 from routilux.core.outcome import Outcome
+from routilux.core.run import Run
 from routilux.engine import acceptance, outcomes, user_statements
 from routilux.engine.batch import Batch
-from routilux.engine.clock import Clock
-from routilux.engine.command_handlers import CommandHandlers
-from routilux.engine.counters import Counters
-from routilux.engine.facts import Fact, Facts
+from routilux.engine.facts import Fact
 from routilux.engine.group_commit import GroupCommit
-from routilux.engine.inbox import Inbox, Taken
-from routilux.engine.inputs import CommandIn, Input, InputQueue, PostIn, RunEnded, Task
-from routilux.engine.job_timeouts import JobTimeouts
-from routilux.engine.recovery import Recovery
-from routilux.engine.redelivery import Redelivery
-from routilux.engine.scheduler import Scheduler
-from routilux.engine.settings import Settings
-from routilux.engine.transactions import Transactions
-from routilux.engine.worker_table import WorkerTable
+from routilux.engine.inbox import Taken
+from routilux.engine.inputs import CommandIn, Input, PostIn, RunEnded, Task
+from routilux.engine.parts import Parts
 from routilux.store.writes.store import Commit, InboxRow
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of one engine. No part calls another one; the turn and the engine pass on what follows."""
-
-    clock: Clock
-    settings: Settings
-    facts: Facts
-    inputs: InputQueue
-    transactions: Transactions
-    workers: WorkerTable
-    scheduler: Scheduler
-    handlers: CommandHandlers
-    inbox: Inbox
-    redelivery: Redelivery
-    counters: Counters
-    timeouts: JobTimeouts
-    recovery: Recovery
-
-    def pass_on_loaded(self) -> None:
-        """Workers were loaded or read on: tell the scheduler, the counters and redelivery."""
-        loaded = self.workers.take_follow_ups()
-        if loaded.has_loaded:
-            self.redelivery.expect_soon()
-        self.scheduler.mark_ready(loaded.ready)
-        self.counters.write_later(loaded.uncounted)
-
-    def pass_on(self, batch: Batch) -> None:
-        """What the decisions of a batch mean for the parts, whether its commit goes in or not."""
-        follow = batch.follow
-        self.scheduler.take_marked(follow.ready)
-        self.counters.write_later(follow.uncounted)
-        self.recovery.wait_for_room(follow.waiting_posts)
-        self.workers.read_on_later(follow.low_windows)
-        for due_at in follow.due_at:
-            self.redelivery.expect(due_at)
-        follow.clear()
 
 
 class Turn:
@@ -78,7 +31,7 @@ class Turn:
             parts.clock.now_us(),
             parts.workers.death_pauses,
             is_postgres=parts.transactions.is_postgres,
-            wants_activations=parts.facts.wants("activation.committed"),
+            wants_activations="activation.committed" in parts.facts.subscribers,
             is_for_inbox=is_for_inbox,
         )
 
@@ -87,8 +40,7 @@ class Turn:
         parts = self._parts
         self._sort_inputs()
         prepare = self._prepare if self._asks_database() else None
-        in_flight = parts.scheduler.in_flight
-        GroupCommit(parts.transactions, self.batch, prepare, self._decide, in_flight).run()
+        GroupCommit(parts.transactions, self.batch, prepare, self._decide, self._in_flight).run()
         self._deliver()
 
     def _sort_inputs(self) -> None:
@@ -126,11 +78,20 @@ class Turn:
             parts.workers.park_unroutable(batch)
             parts.redelivery.requeue_due(batch)
             parts.timeouts.fail_expired(batch)
-            parts.pass_on(batch)
+            self._pass_on(batch)
             parts.scheduler.plan(batch, parts.recovery.rejections)
             parts.counters.flush(batch)
         finally:
-            parts.pass_on(batch)
+            self._pass_on(batch)
+
+    def _pass_on(self, batch: Batch) -> None:
+        """Tell the parts what was decided, whether the commit goes in or not."""
+        if batch.follow:
+            self._parts.pass_on(batch.follow)
+
+    def _in_flight(self, planned: Sequence[Run]) -> list[object]:
+        """What is under way once these runs have started: the suspects, if this process dies."""
+        return [run.in_flight() for run in (*self._parts.scheduler.runs, *planned)]
 
     def _settle_outcomes_and_accept_posts(self, batch: Batch) -> None:
         """In the order in which they came."""
@@ -141,7 +102,7 @@ class Turn:
             elif type(entry) is RunEnded:
                 parts.scheduler.run_ended(batch, entry.run)
             elif type(entry) is PostIn:
-                cell = parts.workers.get(entry.worker_id)
+                cell = parts.workers.by_id.get(entry.worker_id)
                 acceptance.accept(batch, cell, entry, self._taken, parts.clock)
 
     def _carry_out_commands(self, batch: Batch) -> None:
@@ -158,7 +119,8 @@ class Turn:
     def _deliver(self) -> None:
         """It is in: runs start, callers are answered, facts are told."""
         parts, batch = self._parts, self.batch
-        parts.counters.delivered(batch, parts.scheduler.runs)
+        if batch.miscounted or batch.changes.swept_counts:
+            parts.counters.delivered(batch, parts.scheduler.runs)
         parts.scheduler.start(batch.planned)
         for worker in batch.workers.values():
             if len(worker.jobs) > worker.jobs_limit:

@@ -61,10 +61,10 @@ class WorkerTable:
         self.by_id: dict[str, WorkerCell] = {}
         self._newest: dict[str, WorkerCell] = {}
         self.kept: set[str] = set()  # workers that this runtime started: they stay while it lives
-        self._low: dict[tuple[RoutineCell, SlotQueue], None] = {}
+        self.low_windows: dict[tuple[RoutineCell, SlotQueue], None] = {}  # they must be read on
         self._unroutable: list[Unroutable] = []
         self._to_release: list[WorkerCell] = []
-        self._loaded = Loaded()
+        self.loaded: Loaded | None = None  # what must be passed on
 
     # finding
 
@@ -113,10 +113,11 @@ class WorkerTable:
         if stored.status in ENDED_WORKER:  # only to refuse what arrives, or to let go of it again
             self._to_release.append(cell)
         self._unroutable += loaded.unroutable
-        self._loaded.has_loaded = True
-        self._loaded.ready += loaded.ready
+        follow = self._loading()
+        follow.has_loaded = True
+        follow.ready += loaded.ready
         if loaded.is_uncounted:
-            self._loaded.uncounted[cell] = None
+            follow.uncounted[cell] = None
         return cell
 
     def load_named(self, worker_id: str) -> WorkerCell:
@@ -156,10 +157,16 @@ class WorkerTable:
 
         self._transactions.retry_transient(again)
 
-    def take_follow_ups(self) -> Loaded:
+    def take_loaded(self) -> Loaded:
         """What was loaded or read on since the last call means this for the other parts."""
-        loaded, self._loaded = self._loaded, Loaded()
+        loaded = self.loaded or Loaded()
+        self.loaded = None
         return loaded
+
+    def _loading(self) -> Loaded:
+        if self.loaded is None:
+            self.loaded = Loaded()
+        return self.loaded
 
     # forgetting
 
@@ -192,25 +199,21 @@ class WorkerTable:
 
     # windows
 
-    @property
-    def has_low_windows(self) -> bool:
-        return bool(self._low)
-
     def read_on_later(self, windows: dict[tuple[RoutineCell, SlotQueue], None]) -> None:
         """These windows run low."""
-        self._low |= windows
+        self.low_windows |= windows
 
     def refill(self) -> None:
         """Read on in windows that run low. Call it between two commits."""
-        if not self._low:
+        if not self.low_windows:
             return
         with self._transactions.store.read() as connection:
             worker_reads.along_keys(connection)
-            for routine, queue in self._low:
+            for routine, queue in self.low_windows:
                 if not routine.worker.is_forgotten and queue.wants_more:
                     worker_loading.read_on(connection, routine, queue)
-                    self._loaded.ready.append(routine)
-        self._low = {}  # only after the read has ended well
+                    self._loading().ready.append(routine)
+        self.low_windows = {}  # only after the read has ended well
 
     # messages whose slot is gone
 

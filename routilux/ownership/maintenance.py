@@ -32,25 +32,20 @@ class Maintenance:
         self._next_at = 0.0 if prunes_history else math.inf
         self._is_walking = False
 
-    def run_once(self, is_busy: Callable[[], bool]) -> None:
-        """One bounded batch of each chore."""
+    def run_once(self, is_busy: Callable[[], bool]) -> bool:
+        """One bounded batch of each chore. Returns whether the walk through history is under way."""
         self._prune_commits()
-        self._prune_history(is_busy)
+        return self.go_on(is_busy)
 
-    def go_on(self, is_busy: Callable[[], bool]) -> None:
-        """The next batch of a walk that is under way: it must keep up with what ends."""
-        if self._is_walking:
-            self._prune_history(is_busy)
+    def next_in_s(self) -> float:
+        """Seconds until the walk goes on."""
+        return max(0.0, self._next_at - self._clock.monotonic())
 
-    def next_in_s(self) -> float | None:
-        """Seconds until the walk goes on. Returns None if none is under way."""
-        return max(0.0, self._next_at - self._clock.monotonic()) if self._is_walking else None
-
-    def _prune_history(self, is_busy: Callable[[], bool]) -> None:
-        """Walk on through what is older than its retention. Dead letters stay."""
+    def go_on(self, is_busy: Callable[[], bool]) -> bool:
+        """Walk on through what is older than its retention. Dead letters stay. Returns whether there is more."""
         begun = self._clock.monotonic()
         if begun < self._next_at:
-            return
+            return self._is_walking
         counts = self._transactions.fenced(self._prune)
         self._position, self._is_walking = counts.position, not counts.is_done
         now = self._clock.monotonic()
@@ -59,6 +54,7 @@ class Maintenance:
             self._next_at = now + PRUNE_EVERY_S
         else:
             self._next_at = now + (now - begun) * (REST_WHILE_BUSY if is_busy() else 0)
+        return self._is_walking
 
     def _prune(self, commit: Commit) -> PruneCounts:
         settings = self._settings

@@ -81,6 +81,7 @@ class Reconciler:
         self._ran_at = clock.monotonic()
         self.runs = 0  # so many times
         self._last = _Last()
+        self.is_walking = False  # maintenance has more to prune
 
     def call(self) -> None:
         """Run at the next turn of the engine. Called by the alarm clock."""
@@ -124,10 +125,12 @@ class Reconciler:
             self._handover.publish()
             if self._recovers and (glance.has_others or glance.has_ownerless):
                 self._takeover.run_once()
-        self._maintenance.run_once(is_busy)
+        self.is_walking = self._maintenance.run_once(is_busy)
 
     def go_on(self, is_busy: Callable[[], bool]) -> None:
-        self._maintenance.go_on(is_busy)
+        """The next batch of maintenance."""
+        self.is_walking = self._maintenance.go_on(is_busy)
 
-    def next_in_s(self) -> float | None:
+    def next_in_s(self) -> float:
+        """Seconds until maintenance goes on, if it has more to do."""
         return self._maintenance.next_in_s()

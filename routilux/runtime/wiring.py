@@ -19,12 +19,12 @@ from routilux.engine.flow_catalog import FlowCatalog
 from routilux.engine.inbox import Inbox
 from routilux.engine.inputs import InputQueue
 from routilux.engine.job_timeouts import JobTimeouts
+from routilux.engine.parts import Parts
 from routilux.engine.recovery import Recovery
 from routilux.engine.redelivery import Redelivery
 from routilux.engine.scheduler import Executor, Permission, Scheduler
 from routilux.engine.settings import Settings
 from routilux.engine.transactions import Transactions
-from routilux.engine.turn import Parts
 from routilux.engine.worker_table import WorkerTable
 from routilux.execution.performer import Performer
 from routilux.output import install_routed_stdout

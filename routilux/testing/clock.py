@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from routilux.core.job_context import instant
-from routilux.engine.clock import ManualClock
 from routilux.errors import NaiveDatetimeError
 from routilux.runtime.validation import seconds
 
@@ -18,6 +17,22 @@ def microseconds(at: datetime) -> int:
     if at.tzinfo is None:
         raise NaiveDatetimeError("start")
     return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+class ManualClock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self, now_us: int = 1_700_000_000_000_000) -> None:
+        self._now_us = now_us
+
+    def now_us(self) -> int:
+        return self._now_us
+
+    def monotonic(self) -> float:
+        return self._now_us / 1e6
+
+    def advance(self, seconds: float) -> None:
+        self._now_us += round(seconds * 1e6)
 
 
 class TestClock(ManualClock):

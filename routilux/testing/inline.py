@@ -114,7 +114,7 @@ class InlineDrive:
             for run in self._pool.let_go():
                 parts.inputs.put(RunEnded(run))
         while not receipt.wait(0):
-            if len(parts.inputs):
+            if parts.inputs.items:
                 self._turn()
             elif not self.is_running:
                 return False

@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.engine.clock import ManualClock
 from routilux.engine.engine import Engine
 from routilux.engine.settings import Settings
 from routilux.ownership.lease import Lease
 from routilux.runtime import wiring
 from routilux.runtime.wiring import readers_for
 from routilux.store.writes import ownership
+from routilux.testing.clock import ManualClock
 from tests.flows.flows import Step, chain, running
 
 

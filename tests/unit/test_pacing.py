@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.engine.clock import ManualClock
 from routilux.engine.commit_window import LATELY, LINGER_S, MOST_LINGER_S, Pace
 from routilux.engine.inputs import Bell, Input, InputQueue, Receipt, RunEnded, Task
+from routilux.testing.clock import ManualClock
 
 
 def caller() -> Task:

@@ -263,6 +263,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._writer = database.connect_writer()
+        self.sends_whole = database.is_postgres  # whether `commit_whole` can do anything
 
     @contextmanager
     def commit(self, runtime: int) -> Iterator[Commit]:

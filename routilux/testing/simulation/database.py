@@ -100,6 +100,7 @@ class Arena:
         for store in self.stores:
             store._writer.before_commit = self._before_commit
             store._writer.after_commit = self._after_commit
+            store.sends_whole = True
             store.commit_whole = partial(self._commit_whole, store)  # type: ignore[method-assign]
             store.drop_connection()
         self._lander.execute("BEGIN IMMEDIATE")
