@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
 from routilux.core.message import Job, Message, mark_stored
@@ -19,13 +18,11 @@ from routilux.engine.death_pauses import DeathPauses
 from routilux.engine.facts import Fact
 from routilux.engine.inputs import PostIn, Receipt
 from routilux.engine.state_draft import StateDraft
+from routilux.engine.statement_group import StatementGroup
 from routilux.store.errors import Failure as StoreFailure
 from routilux.store.errors import classify
 from routilux.store.reads.worker_reads import text_of
 from routilux.store.writes.commit_rows import PARKED, Changes
-
-if TYPE_CHECKING:
-    from routilux.engine.statement_group import StatementGroup
 
 
 @dataclass(slots=True)

@@ -11,16 +11,15 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
-from routilux.core.message import Activation, Message
-from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, TimeIntervalPolicy
+from routilux.core.mailbox import RoutineCell, WorkerCell
+from routilux.core.policies import TimeIntervalPolicy
 from routilux.core.run import Run
-from routilux.core.selection import Pick, give_back, pick
-from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
+from routilux.core.selection import Pick, pick
 from routilux.engine import failures
 from routilux.engine.batch import Batch
 from routilux.engine.clock import Clock
 from routilux.engine.counter_rows import write_slots
+from routilux.engine.eligibility import is_held_back, may_run, park_paused, unpick, wants_wider
 from routilux.engine.settings import Settings
 from routilux.errors import ProcessDiedError
 
@@ -130,8 +129,8 @@ class Scheduler:
                 held.append(cell)
                 if self.executor.is_full:
                     break
-            elif _may_run(cell):
-                if _is_held_back(cell) and self.ready:
+            elif may_run(cell):
+                if is_held_back(cell) and self.ready:
                     held.append(cell)
                 else:
                     self._plan_cell(batch, cell, rejections)
@@ -141,7 +140,7 @@ class Scheduler:
 
     def _plan_fullest(self, batch: Batch, held: list[RoutineCell], rejections: Rejections) -> None:
         """All that is ready is held back: run the routine with the fullest slot, or all would wait without end."""
-        candidates = [cell for cell in held if _may_run(cell) and self.executor.has_room(cell)]
+        candidates = [cell for cell in held if may_run(cell) and self.executor.has_room(cell)]
         if candidates:
             fullest = max(
                 candidates,
@@ -153,12 +152,12 @@ class Scheduler:
         limit = RUN_AHEAD if cell.compiled.concurrency == 1 and not rejections else 1
         chosen = pick(cell, batch.now, limit, is_flushing=self._is_flushing(cell.worker))
         if chosen.paused or chosen.paused_reruns:
-            _park_paused(batch, cell, chosen)
+            park_paused(batch, cell, chosen)
         if cell.wake_at is not None:
             self._timer_n += 1
             heapq.heappush(self.timers, (cell.wake_at, self._timer_n, cell))
         for queue in cell.slots.values():
-            if not chosen.activations and _wants_wider(cell, queue):
+            if not chosen.activations and wants_wider(cell, queue):
                 queue.widen(self._settings.window)
             if queue.wants_more:
                 batch.follow.low_windows[cell, queue] = None
@@ -256,72 +255,3 @@ class Scheduler:
         """No worker is owned any more: stop what runs."""
         self.stop_runs()
         self._exclusive_run = self._exclusive_cell = None
-
-
-def _may_run(cell: RoutineCell) -> bool:
-    worker = cell.worker
-    if (
-        worker.is_forgotten
-        or worker.status in (WorkerStatus.PAUSED, WorkerStatus.CANCELLED)
-        or not cell.can_run
-    ):
-        return False
-    return len(cell.runs) < cell.compiled.concurrency
-
-
-def _is_held_back(cell: RoutineCell) -> bool:
-    """Whether a slot that it feeds is above its mark."""
-    for targets in cell.compiled.targets.values():
-        for routine, slot, spec in targets:
-            if spec.max_queue_length is not None:
-                mark = spec.max_queue_length * spec.watermark
-                if cell.worker.slot(routine, slot).waiting > mark:
-                    return True
-    return False
-
-
-def _wants_wider(cell: RoutineCell, queue: SlotQueue) -> bool:
-    """Whether what it needs may be further back: a partner of the same job, or the rest of a large batch."""
-    match cell.compiled.policy:
-        case AllSlotsReadyPolicy(by_job=by_job):
-            return by_job
-        case BatchSizePolicy(size=int(size)):
-            return len(queue.items) < size
-    return False
-
-
-def unpick(cell: RoutineCell, activations: list[Activation]) -> None:
-    """Return activations that did not run to the front of the line."""
-    messages: list[Message] = []
-    for activation in reversed(activations):
-        if activation.rerun is not None:
-            cell.return_rerun(activation.rerun)
-            continue
-        for message in activation.messages:
-            if not message.job.has_ended:
-                messages.append(message)
-            elif not message.job.ends_now:
-                cell.slots[message.slot].leave()
-    messages.sort(key=lambda message: message.seq)
-    give_back(cell, messages)
-
-
-def _park_paused(batch: Batch, cell: RoutineCell, chosen: Pick) -> None:
-    """Park the messages of a paused job, so that they cannot fill the window. Resuming brings them back."""
-    batch.touch_worker(cell.worker)
-    for message in chosen.paused:
-        cell.slots[message.slot].leave()
-        batch.settle(cell.worker, message.seq, MessageStatus.PARKED)
-        batch.park(cell.worker, [message], cell.routine_id, ParkedReason.PAUSED)
-    for rerun in chosen.paused_reruns:  # its line number says that it has run before
-        batch.park(
-            cell.worker,
-            rerun.messages,
-            cell.routine_id,
-            ParkedReason.PAUSED,
-            key=rerun.key,
-            line=rerun.line,
-            attempt=rerun.attempt,
-            deaths=rerun.deaths,
-            policy_message=rerun.policy_message,
-        )

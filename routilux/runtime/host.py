@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from routilux.engine.commands import Command
+from routilux.engine.engine import Engine
+from routilux.engine.parts import Parts
+from routilux.engine.settings import Settings
+from routilux.ownership.handover import Handover
+from routilux.runtime.drive import Drive
+from routilux.runtime.job_ends import JobEnds, PostedElsewhere
 from routilux.store.writes.store import Store
 
 
@@ -33,3 +40,24 @@ class Host(Protocol):
 
     def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
         """A payload as JSON text, checked as far as this process knows the slot."""
+
+
+class EngineHost(Host, Protocol):
+    """A host with an engine of its own: a running runtime."""
+
+    parts: Parts
+    engine: Engine
+    handover: Handover
+    drive: Drive
+    ends: JobEnds
+    elsewhere: PostedElsewhere
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def is_running(self) -> bool:
+        """False once its engine has stopped."""
+
+    def call(self, work: Callable[[], object]) -> Any:
+        """Do something in the engine's thread, between two commits, and wait for its answer."""

@@ -21,20 +21,22 @@ from routilux.errors import (
     WorkerNotFoundError,
 )
 from routilux.runtime import inbox_writer, shutdown, validation, waiting, workers
+from routilux.runtime.job_ends import JobEnds, PostedElsewhere
 from routilux.runtime.wiring import RunningParts
 
 
 class LocalHost:
     """Owns whether the runtime may be used, who waits for which job, and what it posted to other runtimes."""
 
-    def __init__(self, running: RunningParts, ends: waiting.JobEnds) -> None:
+    def __init__(self, running: RunningParts, ends: JobEnds) -> None:
         self.running = running
         self.parts = running.parts
         self.engine = running.engine
+        self.handover = running.owning.handover
         self.drive = running.drive
         self.store = running.parts.transactions.store
         self.ends = ends
-        self.elsewhere = waiting.PostedElsewhere(self.store)
+        self.elsewhere = PostedElsewhere(self.store)
         self._pid = os.getpid()
         self._is_shut_down = False
         self._stopping = threading.RLock()

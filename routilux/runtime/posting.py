@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routilux.core.job_context import JobContext
 from routilux.core.slot import Slot
@@ -22,17 +22,15 @@ from routilux.errors import (
 )
 from routilux.runtime import inbox_writer, validation, workers
 from routilux.runtime.handles import JobHandle, Posted, posted
+from routilux.runtime.host import EngineHost
 from routilux.runtime.validation import PostItem
-
-if TYPE_CHECKING:
-    from routilux.runtime.local_host import LocalHost
 
 Names = tuple[str, str, str]
 CHUNK = 5000  # posts in one transaction
 
 
 def post(
-    host: LocalHost,
+    host: EngineHost,
     names: Names,
     item: PostItem,
     worker_id: str | None,
@@ -52,12 +50,12 @@ def post(
     return posted(host, names[0], accepted[entry.job_id], entry.job_id)
 
 
-def _slot(host: LocalHost, names: Names) -> Slot:
+def _slot(host: EngineHost, names: Names) -> Slot:
     return validation.slot_of(host.parts.workers.flows.get(names[0]), *names)
 
 
 def _encode(
-    host: LocalHost,
+    host: EngineHost,
     names: Names,
     spec: Slot,
     item: PostItem,
@@ -73,7 +71,7 @@ def _encode(
 
 
 def post_many(
-    host: LocalHost,
+    host: EngineHost,
     names: Names,
     items: Iterable[Mapping[str, Any] | PostItem],
     metadata: Mapping[str, Any] | None,
@@ -107,7 +105,7 @@ def post_many(
 
 
 def _encode_all(
-    host: LocalHost,
+    host: EngineHost,
     names: Names,
     spec: Slot,
     items: Iterable[Mapping[str, Any] | PostItem],
@@ -126,7 +124,7 @@ def _encode_all(
 
 
 def _send(
-    host: LocalHost, names: Names, posts: list[Post], worker_id: str | None, timeout: float | None
+    host: EngineHost, names: Names, posts: list[Post], worker_id: str | None, timeout: float | None
 ) -> dict[str, str | None]:
     """Hand posts to the owner of the worker. Returns job id -> worker id."""
     if not posts:
@@ -167,14 +165,14 @@ def _send(
         return accepted
 
 
-def _limit(host: LocalHost, names: Names, worker_id: str | None) -> int | None:
+def _limit(host: EngineHost, names: Names, worker_id: str | None) -> int | None:
     """Of the slot, for a post through the inbox; the worker is checked here as its owner would."""
     if worker_id is not None:
         workers.check_worker(workers.stored(host, worker_id), worker_id, names[0])
     return _slot(host, names).max_queue_length
 
 
-def _await(host: LocalHost, receipt: Receipt, posts: list[Post], timeout: float | None) -> None:
+def _await(host: EngineHost, receipt: Receipt, posts: list[Post], timeout: float | None) -> None:
     """Wait for the commit. A post that gives up says whether it can know that nothing was stored."""
     clock = host.parts.clock
     until = clock.monotonic() + host.settings.post_timeout_s + (timeout or 0.0)

@@ -19,6 +19,7 @@ from routilux.errors import JobEndedError
 from routilux.runtime import handles, posting, queries, validation, waiting, workers
 from routilux.runtime.drive import Drive, Threads
 from routilux.runtime.handles import Posted
+from routilux.runtime.job_ends import JobEnds
 from routilux.runtime.local_host import LocalHost
 from routilux.runtime.operations import Operations
 from routilux.runtime.validation import PostItem
@@ -87,7 +88,7 @@ class Runtime(Operations):
             settings=settings or Settings(lease_s=float(lease)),
             drive=self._make_drive(),
         )
-        ends = waiting.JobEnds()
+        ends = JobEnds()
         running.parts.facts.subscribe_at_times("job.ended", ends)
         self._host: LocalHost = LocalHost(running, ends)
         _remember(self)

@@ -2,76 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from routilux.engine.facts import Fact
 from routilux.errors import DatabaseUnavailableError
+from routilux.runtime.host import EngineHost
 from routilux.runtime.validation import timeout_s
 from routilux.store.reads import history, worker_reads
 from routilux.store.writes.store import Store
 
-if TYPE_CHECKING:
-    from routilux.runtime.local_host import LocalHost
-
 PERIOD_S = 0.25
-MOST_ELSEWHERE = 10_000
 
 
-class JobEnds:
-    """Who waits for the end of which job, in this process. True while somebody does; it takes `job.ended` facts."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[str, list[threading.Event]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-    def __call__(self, fact: Fact) -> None:
-        for event in self._waiting.get(fact.fields["job_id"], ()):
-            event.set()
-
-    def add(self, job_id: str) -> threading.Event:
-        event = threading.Event()
-        with self._lock:
-            self._waiting.setdefault(job_id, []).append(event)
-        return event
-
-    def remove(self, job_id: str, event: threading.Event) -> None:
-        with self._lock:
-            events = self._waiting.get(job_id, [])
-            if event in events:
-                events.remove(event)
-            if not events:
-                self._waiting.pop(job_id, None)
-
-
-class PostedElsewhere:
-    """Jobs that other runtimes run for this one, until they are known to have ended."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._most = MOST_ELSEWHERE
-        self.job_ids: set[str] = set()
-
-    def add(self, job_ids: Sequence[str]) -> None:
-        """Remember them. Those that have ended are dropped when somebody waits, or when there are many."""
-        if len(self.job_ids) > self._most:
-            with contextlib.suppress(DatabaseUnavailableError):  # next time
-                self.drop_ended()
-            self._most = 2 * len(self.job_ids) + MOST_ELSEWHERE
-        self.job_ids.update(job_ids)
-
-    def drop_ended(self) -> None:
-        known = set(self.job_ids)  # other threads post meanwhile
-        with self._store.read() as connection:
-            self.job_ids -= known - history.open_job_ids_among(connection, known)
-
-
-def job(host: LocalHost, job_id: str, timeout: float | None) -> bool:
+def job(host: EngineHost, job_id: str, timeout: float | None) -> bool:
     """Wait until a job has ended. Returns False if the time is over first."""
     deadline = _deadline(host, timeout)
     event = host.ends.add(job_id)
@@ -107,7 +50,7 @@ def _answer(ask: Callable[[], bool], *, unknown: bool, is_last: bool) -> bool:
         return unknown
 
 
-def all_jobs(host: LocalHost, timeout: float | None) -> bool:
+def all_jobs(host: EngineHost, timeout: float | None) -> bool:
     """Wait until nothing of this runtime's workers waits, is parked or runs, wherever they run; nor what it posted."""
     deadline = _deadline(host, timeout)
     while _here(host, deadline):
@@ -120,7 +63,7 @@ def all_jobs(host: LocalHost, timeout: float | None) -> bool:
     return False
 
 
-def _here(host: LocalHost, deadline: float | None) -> bool:
+def _here(host: EngineHost, deadline: float | None) -> bool:
     host.parts.scheduler.begin_flush()
     try:
         return _watch(host, lambda: not host.engine.has_work(), deadline)
@@ -128,7 +71,7 @@ def _here(host: LocalHost, deadline: float | None) -> bool:
         host.parts.scheduler.end_flush()
 
 
-def _is_work_elsewhere(host: LocalHost) -> bool:
+def _is_work_elsewhere(host: EngineHost) -> bool:
     """What it posted to others, and workers that it started by name: one whose owner died comes here a little later."""
     if host.elsewhere.job_ids:
         host.elsewhere.drop_ended()
@@ -140,12 +83,12 @@ def _is_work_elsewhere(host: LocalHost) -> bool:
         return bool(host.elsewhere.job_ids) or worker_reads.has_work(connection, others)
 
 
-def workers_idle(host: LocalHost, timeout: float | None) -> bool:
+def workers_idle(host: EngineHost, timeout: float | None) -> bool:
     """Wait until nothing of this runtime's workers can run now."""
     return _watch(host, lambda: not host.engine.can_run(), _deadline(host, timeout))
 
 
-def _watch(host: LocalHost, condition: Callable[[], bool], deadline: float | None) -> bool:
+def _watch(host: EngineHost, condition: Callable[[], bool], deadline: float | None) -> bool:
     """Wait until the engine finds, between two commits, that something holds."""
     event = threading.Event()
     end = host.engine.watch(condition, event)
@@ -157,10 +100,10 @@ def _watch(host: LocalHost, condition: Callable[[], bool], deadline: float | Non
     return True
 
 
-def _deadline(host: LocalHost, timeout: float | None) -> float | None:
+def _deadline(host: EngineHost, timeout: float | None) -> float | None:
     wait_s = timeout_s(timeout)
     return None if wait_s is None else host.parts.clock.monotonic() + wait_s
 
 
-def _is_over(host: LocalHost, deadline: float | None) -> bool:
+def _is_over(host: EngineHost, deadline: float | None) -> bool:
     return deadline is not None and host.parts.clock.monotonic() >= deadline

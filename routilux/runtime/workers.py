@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from routilux.core.names import check_name
 from routilux.core.states import ENDED_WORKER, WorkerStatus
 from routilux.core.worker_state import WorkerState
 from routilux.engine.ids import new_id
 from routilux.errors import WorkerEndedError, WorkerNotFoundError
+from routilux.runtime.host import EngineHost
 from routilux.store.reads import worker_reads
 from routilux.store.reads.worker_reads import StoredWorker
 
-if TYPE_CHECKING:
-    from routilux.runtime.local_host import LocalHost
 
-
-def execute(host: LocalHost, flow_name: str, state: WorkerState | None, worker_id: str | None) -> str:
+def execute(host: EngineHost, flow_name: str, state: WorkerState | None, worker_id: str | None) -> str:
     """Start or resume a worker. Returns its id."""
     name = flow_name
     if worker_id is not None:
         check_name(worker_id, "worker_id")
     texts = _texts_of(state, name)
-    handover, table = host.running.owning.handover, host.parts.workers
+    handover, table = host.handover, host.parts.workers
 
     def work() -> str:
         known = None if worker_id is None else stored(host, worker_id)
@@ -50,13 +46,13 @@ def _texts_of(state: WorkerState | None, flow: str) -> dict[str, dict[str, str]]
     return {routine: dict(state._port.read_state(routine) or {}) for routine in state._port.state_routines()}
 
 
-def stored(host: LocalHost, worker_id: str) -> StoredWorker | None:
+def stored(host: EngineHost, worker_id: str) -> StoredWorker | None:
     """The row of a worker. Returns None if there is none."""
     with host.store.read() as connection:
         return worker_reads.worker_named(connection, worker_id)
 
 
-def target(host: LocalHost, flow: str) -> str:
+def target(host: EngineHost, flow: str) -> str:
     """The newest live worker here, else one in the store, else a new one."""
     table = host.parts.workers
     newest = table.newest_of(flow)
@@ -72,7 +68,7 @@ def target(host: LocalHost, flow: str) -> str:
         if known is not None:
             return known
         new = new_id()
-        host.running.owning.handover.start(flow, new, is_named=False, state={})
+        host.handover.start(flow, new, is_named=False, state={})
         table.keep(new)
         return new
 
@@ -87,13 +83,13 @@ def check_worker(stored: StoredWorker | None, worker_id: str, flow: str) -> None
         raise WorkerEndedError(worker_id, stored.status)
 
 
-def resume(host: LocalHost, worker_id: str) -> bool:
+def resume(host: EngineHost, worker_id: str) -> bool:
     """Own a worker if no other runtime does. Returns whether this one does."""
-    handover = host.running.owning.handover
+    handover = host.handover
     return host.call(lambda: handover.resume(worker_id)) is not None
 
 
-def fetch(host: LocalHost, worker_id: str, flow: str) -> bool:
+def fetch(host: EngineHost, worker_id: str, flow: str) -> bool:
     """As `resume`, for a post to this flow."""
     check_worker(stored(host, worker_id), worker_id, flow)
     return resume(host, worker_id)
