@@ -1,8 +1,8 @@
-"""Counts the tests that ran per value of the parameter `database`, and fails the session when they differ. Tells what each folder
-of tests takes of the time.
+"""Counts the tests that ran on each database, and fails the session when the counts differ.
 
-A shared suite that silently skips Postgres proves nothing about it. Judged when the whole suite ran, and always in
-CI (`CI=true`); a chosen part of the tests is only counted.
+A shared suite that silently skips Postgres proves nothing about it. The counts are judged when the whole suite ran,
+and always in CI (`CI=true`). It also tells how long each folder of tests took. Tests may run in several processes
+(pytest-xdist): each test carries the name of its database in its report.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import pytest
 
 BACKENDS = ("sqlite", "postgres")
+PROPERTY = "shared suite"
 
 
 class SharedSuites:
     """A plugin of one session; registered in `pytest_configure`."""
 
     def __init__(self) -> None:
-        self._backend_of: dict[str, str] = {}
         self._ran: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
@@ -29,23 +29,27 @@ class SharedSuites:
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         self._is_selection = True
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        config = session.config
+        is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if not is_whole or config.option.keyword or config.option.markexpr:
             self._is_selection = True
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
             callspec = getattr(item, "callspec", None)
             if callspec is not None and callspec.params.get("database") in BACKENDS:
-                self._backend_of[item.nodeid] = callspec.params["database"]
+                item.user_properties.append((PROPERTY, callspec.params["database"]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._seconds[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
-        backend = self._backend_of.get(report.nodeid)
+        backend = dict(report.user_properties).get(PROPERTY)
         if backend is None:
             return
         if report.skipped and not hasattr(report, "wasxfail"):
-            self._skipped[backend] += 1
+            self._skipped[str(backend)] += 1
         elif report.when == "call":
-            self._ran[backend] += 1
+            self._ran[str(backend)] += 1
 
     def fault(self) -> str | None:
         """What is wrong with this session, or None."""
@@ -59,7 +63,8 @@ class SharedSuites:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.OK and self.fault() is not None:
+        is_worker = hasattr(session.config, "workerinput")  # the counts of all are where the reports go
+        if not is_worker and exitstatus == pytest.ExitCode.OK and self.fault() is not None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
