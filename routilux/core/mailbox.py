@@ -164,7 +164,7 @@ class RoutineCell:
         self.is_ready = False
 
     def requeue(self, rerun: Rerun) -> None:
-        """A batch that has run before comes back into line."""
+        """Put a batch that has run before back into the line."""
         self.reruns.append(rerun)
 
     def return_rerun(self, rerun: Rerun) -> None:

@@ -52,7 +52,7 @@ class Glance:
 
 
 class Duty(Protocol):
-    """What must be looked at now and then, between two commits."""
+    """What must be looked at periodically, between two commits."""
 
     def glance_if_due(self) -> Glance | None:
         """Look at the whole database, if it is time. Returns None if it is not."""
@@ -235,7 +235,7 @@ class Engine:
     def recover(self, error: BaseException, failures: int) -> None:
         """After something unexpected: wait a moment, then load all workers again."""
         inputs, self._in_hand = self._in_hand, []
-        self.failed_turn.broken_off(inputs, error, failures)
+        self.failed_turn.interrupted(inputs, error, failures)
         self.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
         if inputs:
             self.failed_turn.reload_all()

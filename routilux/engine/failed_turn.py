@@ -1,4 +1,4 @@
-"""When a commit is not in: fenced, refused, or broken off by something unexpected. And the end of the engine.
+"""When a commit is not in: fenced, refused, or interrupted by an unexpected error. And the end of the engine.
 
 Memory is ahead of the database then. The workers concerned are loaded again, and every caller is told what is known.
 """
@@ -96,7 +96,7 @@ class FailedTurn:
                 return True
         return False
 
-    def broken_off(self, inputs: Iterable[Input], error: BaseException, failures: int) -> None:
+    def interrupted(self, inputs: Iterable[Input], error: BaseException, failures: int) -> None:
         """Something unexpected, `failures` times in a row: tell the callers of these inputs that they are in doubt."""
         parts = self._parts
         if classify(error) in PASSING:
@@ -131,6 +131,6 @@ def _in_doubt(entry: PostIn | CommandIn, cause: BaseException | None) -> BaseExc
     """What a caller is told whose commit may be in, or may go in."""
     if isinstance(entry, PostIn):
         return PostInDoubt(entry.posts[0].job_id)
-    error = DatabaseUnavailableError("the commit was broken off: it is not known whether this was stored")
+    error = DatabaseUnavailableError("the commit was interrupted: it is not known whether this was stored")
     error.__cause__ = cause
     return error

@@ -1,7 +1,7 @@
 """Settings of the whole process that a runtime changes; a program's own choice stays. Why: docs/decisions/0004.
 
-Every statement gives the interpreter away, and whoever wants it back waits up to the switch interval for each thread that
-computes. So the interval is short while a group commit is under way, and moderate otherwise.
+Every statement releases the GIL; taking it back costs up to one switch interval per busy thread. So the interval is
+short while a group commit is under way, and moderate otherwise.
 """
 
 from __future__ import annotations

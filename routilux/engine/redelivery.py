@@ -1,4 +1,4 @@
-"""Redelivery: what was parked until a time comes back into line.
+"""Redelivery: what was parked until a time is requeued when that time has come.
 
 Rows are the truth. The owner of a worker reads what is due, in bounded batches, and requeues it with its next
 commit. The engine sleeps no longer than until the next is due.

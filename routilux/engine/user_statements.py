@@ -82,7 +82,7 @@ def _one_by_one(commit: Commit, batch: Batch, groups: list[StatementGroup]) -> N
 
 
 class _Excluded:
-    """Runs and jobs of which nothing more goes in with this batch."""
+    """Runs and jobs that nothing more goes in of, with this batch."""
 
     def __init__(self) -> None:
         self._runs: set[int] = set()

@@ -1,7 +1,7 @@
-"""The reconciler: what a runtime looks at now and then, whatever it has been told.
+"""The reconciler: what a runtime looks at periodically, whatever it has been told.
 
-One question tells whether there is anything to see: inbox rows, other runtimes, workers without an owner. Now and
-then everything is looked at without asking. Recovery is not a special mode: it is this, running all the time.
+One question tells whether there is anything to see: inbox rows, other runtimes, workers without an owner. Every 30th time
+everything is looked at without asking. Recovery is not a special mode: it is this, running all the time.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class LocalHost:
         self._is_shut_down = True
         try:
             return shutdown.stop(self.running, max(0.5, deadline - time.monotonic()))
-        except BaseException:  # broken off: it can be made again
+        except BaseException:  # interrupted: it can be called again
             self._is_shut_down = False
             raise
 

@@ -36,7 +36,7 @@ runtimes = Table(
         unique=True,
         comment="random identity of this start; never used again",
     ),
-    Column("state", Text, nullable=False, comment="alive or dead; dead is for ever"),
+    Column("state", Text, nullable=False, comment="alive or dead; a dead runtime never lives again"),
     Column(
         "lease_until",
         BigInteger,
@@ -243,7 +243,7 @@ parked = Table(
     Column("job", BigInteger, nullable=False, comment="0: the batch is of several jobs"),
     Column("routine", Text, nullable=False),
     Column("reason", Text, nullable=False, comment="delay retry paused suspect dead unroutable"),
-    _instant("due_at", "when it may run; NULL: it waits for an operator, or has come back into line"),
+    _instant("due_at", "when it may run; NULL: it waits for an operator, or was requeued"),
     Column("line", BigInteger, comment="place in line since it came due; NULL: not in line"),
     Column("seqs", Text, nullable=False, comment="JSON list: the messages of the batch"),
     Column("attempt", Integer, nullable=False, comment="counted attempts so far"),

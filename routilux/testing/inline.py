@@ -1,4 +1,4 @@
-"""The drive of a test: no threads. Whoever waits for the engine takes its turns and runs its logic.
+"""The drive of a test: no threads. A caller that waits for the engine takes its turns and runs its logic.
 
     turn     inputs → one group commit → runs into the queue of the pool
     perform  the first run of the queue, in the calling thread
@@ -142,7 +142,7 @@ class InlineDrive:
                 return event.wait(0)
             else:
                 raise StateError(
-                    "this would wait for ever: nothing can run and nothing comes due (a paused job or worker, a partial"
+                    "this would wait without end: nothing can run and nothing comes due (a paused job or worker, a partial"
                     " batch, a missing partner?); give it a timeout, or do what it waits for first"
                 )
 

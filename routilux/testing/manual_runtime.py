@@ -63,7 +63,7 @@ class ManualRuntime(Runtime):
 
         `skip_time`: then move the clock to what is due next (a delay, a retry, the end of a `max_wait`), again and
         again, until nothing is left that time alone would bring. `most`: raise `StateError` after so many
-        activations, for a flow that feeds itself for ever.
+        activations, for a flow that feeds itself without end.
         """
         self._host.check_usable("run_until_idle")
         before = self._inline.activations

@@ -192,7 +192,7 @@ class RoutineTester:
         return JobContext(self._kept.job.job_id, FLOW_ID, WORKER_ID, self._kept)
 
     def capture_events(self) -> CapturedEvents:
-        """Begin anew: returns the list that fills with what is emitted from now on."""
+        """Start over. Returns a list that fills with what is emitted from now on."""
         self._events = CapturedEvents(self.routine.events)
         return self._events
 

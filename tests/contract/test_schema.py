@@ -251,7 +251,7 @@ def test_an_upgrade_goes_on_when_others_let_go_and_gives_up_if_they_do_not(
         run(empty, f"CREATE TABLE {schema.VERSION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)")
         monkeypatch.setattr(
             schema, "_revision", lambda connection: None
-        )  # else this read would wait for ever
+        )  # else this read would wait without end
         monkeypatch.setattr(schema, "_state", lambda connection, current: "missing")
     pauses: list[float] = []
     with engine_of(empty).connect() as holder:

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE_FOLDERS: tuple[str, ...] = ("docs/examples",)  # their *.py files are searched, too
+CODE_FOLDERS: tuple[str, ...] = (
+    "routilux",
+    "service",
+    "migrations",
+    "docs/examples",
+)  # their *.py files are searched, too
 COLUMNS = 110
 LONG_LINES = {"latest.md"}  # written by `make bench`
 INSTEAD = {

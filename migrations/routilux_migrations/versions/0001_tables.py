@@ -101,7 +101,9 @@ def _create_runtime_tables() -> None:
             unique=True,
             comment="random identity of this start; never used again",
         ),
-        sa.Column("state", sa.Text(), nullable=False, comment="alive or dead; dead is for ever"),
+        sa.Column(
+            "state", sa.Text(), nullable=False, comment="alive or dead; a dead runtime never lives again"
+        ),
         sa.Column(
             "lease_until",
             sa.BigInteger(),
@@ -373,8 +375,7 @@ def _create_work_tables() -> None:
         sa.Column(
             "due_at",
             sa.BigInteger(),
-            comment="when it may run; NULL: it waits for an operator, or has come back into line (µs since"
-            " 1970 UTC)",
+            comment="when it may run; NULL: it waits for an operator, or was requeued (µs since 1970 UTC)",
         ),
         sa.Column("line", sa.BigInteger(), comment="place in line since it came due; NULL: not in line"),
         sa.Column("seqs", sa.Text(), nullable=False, comment="JSON list: the messages of the batch"),

@@ -2,7 +2,7 @@
 
 `writes.inbox.put` inserts the rows, and its commit sends the notification. A commit that notifies waits for
 every other commit that notifies. So a process notifies a database at most every `TELL_EVERY_S`, and a process
-that was notified polls often for a while. Nothing relies on a notification: listeners poll now and then
+that was notified polls often for a while. Nothing relies on a notification: listeners poll periodically
 anyway, and behind a pooler nobody listens.
 Source: https://www.postgresql.org/docs/current/sql-notify.html
 """
