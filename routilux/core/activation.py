@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routilux.core import payload
 from routilux.core.compiled import CompiledRoutine
@@ -18,9 +18,6 @@ from routilux.core.outcome import Increment, JobEnd, JobIncrement, JobSet, Outco
 from routilux.core.run_overlay import Overlay
 from routilux.core.worker_state import WorkerState, added
 from routilux.errors import CalledInLogicError, EventNotFoundError, JobEndedError, StateError, WriteError
-
-if TYPE_CHECKING:
-    from routilux.core.routine import Routine
 
 
 class ActivationContext:
@@ -67,7 +64,7 @@ class ActivationContext:
 
     # called by Routine
 
-    def emit(self, routine: Routine, event_name: str, data: dict[str, object]) -> None:
+    def emit(self, event_name: str, data: dict[str, object]) -> None:
         targets = self._routine.targets.get(event_name)
         if targets is None:
             raise EventNotFoundError(event_name, self.routine_id)

@@ -9,7 +9,6 @@ from routilux.errors import OutsideLogicError
 
 if TYPE_CHECKING:
     from routilux.core.job_context import JobContext
-    from routilux.core.routine import Routine
     from routilux.core.worker_state import WorkerState
 
 
@@ -21,7 +20,7 @@ class ActivationPort(Protocol):
     job: JobContext
     worker_state: WorkerState
 
-    def emit(self, routine: Routine, event_name: str, data: dict[str, Any]) -> None: ...
+    def emit(self, event_name: str, data: dict[str, Any]) -> None: ...
     def write(self, statement: object, parameters: object | None) -> None: ...
 
 

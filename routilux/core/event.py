@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routilux.core.context import required_activation
-
-if TYPE_CHECKING:
-    from routilux.core.routine import Routine
-    from routilux.core.slot import Slot
+from routilux.core.slot import Owner, Slot
 
 
 class Event:
     """A named output. `output_params` documents the names of the emitted values."""
 
     def __init__(
-        self, name: str = "", routine: Routine | None = None, output_params: Sequence[str] | None = None
+        self, name: str = "", routine: Owner | None = None, output_params: Sequence[str] | None = None
     ) -> None:
         self.name = name
         self.routine = routine
@@ -40,4 +37,4 @@ class Event:
     def emit(self, runtime: object = None, worker_state: object = None, **data: Any) -> None:
         """Same as `Routine.emit`. Works only inside logic."""
         assert self.routine is not None
-        required_activation("emit()").emit(self.routine, self.name, data)
+        required_activation("emit()").emit(self.name, data)

@@ -197,8 +197,7 @@ class Routine:
         Raises `OutsideLogicError` outside logic, `EventNotFoundError`, and `PayloadError` with the path of a
         bad value. `runtime` and `worker_state` are ignored; old programs pass them.
         """
-        activation = required_activation("emit()")
-        activation.emit(self, event_name, data)
+        required_activation("emit()").emit(event_name, data)
 
     def write(
         self, statement: object, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None

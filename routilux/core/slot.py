@@ -8,15 +8,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from routilux.errors import DefinitionError, SlotModelError, SlotQueueFullError
 
-if TYPE_CHECKING:
-    from routilux.core.event import Event
-    from routilux.core.routine import Routine
+
+class Owner(Protocol):
+    """The routine that has a slot or an event, as both see it. `Routine` is one."""
+
+    @property
+    def slots(self) -> Mapping[str, Slot]: ...
+    @property
+    def events(self) -> Mapping[str, Source]: ...
+    def config(self) -> dict[str, Any]: ...
+
+
+class Source(Protocol):
+    """What feeds a slot, as the slot sees it. `Event` is one."""
+
+    name: str
+    routine: Owner | None
 
 
 @dataclass(slots=True)
@@ -42,7 +55,7 @@ class Slot:
     def __init__(
         self,
         name: str = "",
-        routine: Routine | None = None,
+        routine: Owner | None = None,
         max_queue_length: int | None = None,
         watermark: float = 0.8,
         *,
@@ -62,7 +75,7 @@ class Slot:
         self.max_queue_length = max_queue_length
         self.watermark = watermark
         self.model = model
-        self.connected_events: list[Event] = []
+        self.connected_events: list[Source] = []
         self.consumed: list[SlotDataPoint] = []
         self._waiting: deque[SlotDataPoint] = deque()
 
@@ -74,12 +87,12 @@ class Slot:
         """The number of waiting messages at the watermark, or None without a limit."""
         return None if self.max_queue_length is None else int(self.max_queue_length * self.watermark)
 
-    def connect(self, event: Event) -> None:
+    def connect(self, event: Source) -> None:
         """Add an event that feeds this slot. `Flow.connect` calls it."""
         if event not in self.connected_events:
             self.connected_events.append(event)
 
-    def disconnect(self, event: Event) -> None:
+    def disconnect(self, event: Source) -> None:
         if event in self.connected_events:
             self.connected_events.remove(event)
 

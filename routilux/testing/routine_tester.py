@@ -224,7 +224,7 @@ class _Capturing(ActivationContext):
         super().__init__(*args)
         self.captured: list[CapturedEvent] = []
 
-    def emit(self, routine: Routine, event_name: str, data: dict[str, object]) -> None:
+    def emit(self, event_name: str, data: dict[str, object]) -> None:
         if event_name not in self._routine.targets:
             raise EventNotFoundError(event_name, self.routine_id)
         text = payload.encode(data, root=f"emit({event_name!r})", limit=self._readers.max_payload_bytes)
