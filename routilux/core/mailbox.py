@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from routilux.core.message import Job, Message, Rerun
+from routilux.core.message import Activation, Job, Message, Rerun
 from routilux.core.policies import BatchSizePolicy
 from routilux.core.states import JobStatus, WorkerStatus
 
 if TYPE_CHECKING:
     from routilux.core.compiled import CompiledFlow, CompiledRoutine
-    from routilux.core.run import Run
     from routilux.core.slot import Slot
 
 WINDOW = 16_384
@@ -121,6 +120,19 @@ class SlotQueue:
         return limit is not None and self.waiting >= limit
 
 
+class CellRun(Protocol):
+    """What a cell and those that look into it ask of its runs. `Run` is one; it knows its cell."""
+
+    @property
+    def running(self) -> tuple[Activation, float] | None: ...
+    @property
+    def unsettled(self) -> list[Activation]: ...
+    def held_messages(self) -> Iterator[Message]: ...
+    def ask(self, snapshot: dict[str, list[Message]]) -> None: ...
+    def stop(self) -> None: ...
+    def break_off(self) -> None: ...
+
+
 class RoutineCell:
     """One routine of one worker: its slots, its runs, and its requeued batches."""
 
@@ -146,7 +158,7 @@ class RoutineCell:
         size = policy.size if isinstance(policy, BatchSizePolicy) and isinstance(policy.size, int) else 0
         self.slots = {name: SlotQueue(slot, max(window, 2 * size)) for name, slot in compiled.slots.items()}
         self.reruns: deque[Rerun] = deque()
-        self.runs: list[Run] = []
+        self.runs: list[CellRun] = []
         self.is_ready = False
         self.needs_purge = False  # a job with messages in the windows was paused or has ended
         self.is_asked = False  # a custom policy said no; it is called again when a message arrives
@@ -175,7 +187,7 @@ class RoutineCell:
         """Something has arrived, or its policy was not asked after all."""
         self.is_asked = False
 
-    def asked(self, run: Run) -> None:
+    def asked(self, run: CellRun) -> None:
         """This run asks its policy; nobody else does until something arrives."""
         self.is_asked = True
         run.ask({name: list(queue.items) for name, queue in self.slots.items()})
@@ -217,10 +229,7 @@ class RoutineCell:
         for rerun in self.reruns:
             yield from rerun.messages
         for run in self.runs:
-            for activation in run.activations:
-                yield from activation.messages
-            for items in run.snapshot.values():
-                yield from items
+            yield from run.held_messages()
 
     @property
     def has_backlog(self) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation, Message
-
-if TYPE_CHECKING:
-    from routilux.core.mailbox import RoutineCell
 
 
 class Run:
@@ -66,6 +64,13 @@ class Run:
     @property
     def unsettled(self) -> list[Activation]:
         return self.activations[self.settled :]
+
+    def held_messages(self) -> Iterator[Message]:
+        """All messages that it holds: of its activations, settled ones too, and those that it asks about."""
+        for activation in self.activations:
+            yield from activation.messages
+        for items in self.snapshot.values():
+            yield from items
 
     def in_flight(self) -> list[object]:
         """[worker, routine, first seq, last seq, alone, parked row]: the suspects if this process dies."""
