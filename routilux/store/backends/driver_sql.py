@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 BEGIN = "routilux_begin"  # execution option: the statement that begins a transaction; empty if none is needed
+
+
+class Literal(NamedTuple):
+    """A statement with `%s` for each value.
+
+    `is_plain`: its plan is always the same, and it is short enough to be kept prepared.
+    """
+
+    statement: str
+    values: list[object]
+    is_plain: bool
 
 
 def is_watched(connection: Connection) -> bool:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 
 from routilux.store.backends import postgres_connection
-from routilux.store.writes.bulk import Literal
+from routilux.store.backends.driver_sql import Literal
 
 _PREPARED = "routilux_prepared"  # in `Connection.info`
 

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sqlalchemy import Connection
 
 from routilux.store.backends import driver_sql, notify, postgres_connection
 from routilux.store.backends.prepared_statements import Prepared
-from routilux.store.writes.bulk import Literal
 
-if TYPE_CHECKING:
-    from routilux.store.backends.database import Database
+
+class WritableDatabase(Protocol):
+    """The database of a writer, as far as the writer uses it. `Database` is one."""
+
+    is_postgres: bool
+
+    @property
+    def begin_write(self) -> str: ...
+    @property
+    def begin_rows(self) -> str: ...
+    def write(self) -> contextlib.AbstractContextManager[Connection]: ...
+    def connect_kept(self) -> Connection: ...
+    def drop_writer(self) -> None: ...
 
 
 class Writer:
@@ -25,7 +35,7 @@ class Writer:
     `before_commit(connection)` and `after_commit()` are called around COMMIT if set. Tests make them raise.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: WritableDatabase) -> None:
         self._database = database
         self._connection: Connection | None = None
         self.before_commit: Callable[[Connection], None] | None = None
@@ -46,7 +56,7 @@ class Writer:
         if self.after_commit is not None:
             self.after_commit()
 
-    def send_whole(self, parts: Sequence[Literal]) -> None:
+    def send_whole(self, parts: Sequence[driver_sql.Literal]) -> None:
         """Postgres: one write transaction in one round trip. Errors as in `transaction`."""
         connection = self._kept()
         self.transactions += 1
@@ -90,7 +100,7 @@ class Writer:
 
     @contextlib.contextmanager
     def _transaction(self, ask: str) -> Iterator[Connection]:
-        if self._database.is_sqlite:
+        if not self._database.is_postgres:
             with self._database.write() as connection:
                 yield connection
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from sqlalchemy import BigInteger, Column, Connection, Integer, SmallInteger, Table, TextClause, text
@@ -25,17 +25,6 @@ COPY_ROWS = 1000  # per chunk of a COPY
 COPY_FROM = 16  # fewer rows are not worth a COPY
 KEPT_ROWS = 8  # statements with more rows are not kept prepared
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-class Literal(NamedTuple):
-    """A statement with `%s` for each value.
-
-    `is_plain`: its plan is always the same, and it is short enough to be kept prepared.
-    """
-
-    statement: str
-    values: list[object]
-    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +94,7 @@ class Bulk:
         else:
             connection.execute(self.postgres, {"rows": orjson.dumps(rows).decode()})
 
-    def literal(self, rows: Sequence[Row]) -> Literal:
+    def literal(self, rows: Sequence[Row]) -> driver_sql.Literal:
         """Postgres: a statement for these few rows, for `driver_sql.send_whole`.
 
         A change is an insert that always conflicts, as on SQLite. With keys as constants, the planner may
@@ -115,8 +104,10 @@ class Bulk:
         if isinstance(self.sqlite, Values):
             statement = self.sqlite.text(len(rows)).replace("?", "%s")
             is_plain = len(rows) <= KEPT_ROWS and statement.startswith("INSERT")
-            return Literal(statement, list(chain.from_iterable(rows)), is_plain)
-        return Literal(self.postgres.text.replace(":rows", "%s"), [orjson.dumps(rows).decode()], False)
+            return driver_sql.Literal(statement, list(chain.from_iterable(rows)), is_plain)
+        return driver_sql.Literal(
+            self.postgres.text.replace(":rows", "%s"), [orjson.dumps(rows).decode()], False
+        )
 
     def is_small(self, rows: Sequence[Row]) -> bool:
         return self.copy is None or len(rows) < COPY_FROM

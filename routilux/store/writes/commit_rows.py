@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 
 from routilux.core.states import ActivationStatus, JobStatus, MessageStatus
+from routilux.store.backends.driver_sql import Literal
 from routilux.store.tables import (
     activations,
     commits,
@@ -23,7 +24,7 @@ from routilux.store.tables import (
     workers,
 )
 from routilux.store.writes import bulk
-from routilux.store.writes.bulk import Bulk, Literal, Query, Row
+from routilux.store.writes.bulk import Bulk, Query, Row
 
 MESSAGE = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "status", "created_at")
 WAITING = ("worker", "seq", "job", "routine", "slot", "payload", "produced_by", "created_at")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DBAPIError
 
+from routilux.store.backends.driver_sql import Literal
 from routilux.store.backends.writer import Writer
 from routilux.store.errors import PASSING, classify
-from routilux.store.writes.bulk import Literal
 from routilux.store.writes.commit_rows import Changes, CommitRow
 
 # Divides by zero if the runtime is dead or has later commits.
