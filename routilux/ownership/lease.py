@@ -18,14 +18,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row
-
 from routilux.engine.clock import Clock, ServerClock
 from routilux.engine.facts import Facts
 from routilux.store.backends import notify, postgres_connection
 from routilux.store.backends.database import Database
 from routilux.store.backends.host_clock import boot_time_us, host_boot_id
 from routilux.store.errors import Failure, classify
+from routilux.store.types import Connection, Row
 from routilux.store.writes import ownership
 
 BACKEND_GONE_S = 0.8

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 
 from routilux.errors import RoutiluxError
 from routilux.store import schema
+from routilux.store.types import SQLAlchemyError
 
 app = typer.Typer(no_args_is_help=True)
 
