@@ -23,6 +23,6 @@ with Runtime() as runtime:
     jobs = runtime.post_many("loading", "load", "row", [{"id": n} for n in range(1, 13)])
     runtime.wait_until_all_workers_idle(timeout=30)
     print("still waiting:", sum(job.is_running() for job in jobs))
-    # Waiting for all jobs delivers a partial batch; batch_size_policy(5, max_wait=60) delivers it after a minute.
+    # Waiting for all jobs delivers a partial batch; batch_size_policy(5, max_wait=60) after a minute.
     runtime.wait_until_all_jobs_finished(timeout=30)
     print("completed:", sum(job.is_completed() for job in jobs))

@@ -1,4 +1,7 @@
-"""`immediate_policy`: one activation for each message, in order; with `max_items` several of one job at once."""
+"""`immediate_policy`: one activation for each message, in order.
+
+With `max_items` it takes several messages of one job at once.
+"""
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, immediate_policy
 

@@ -1,7 +1,7 @@
 """Accepts posts and signals: the owner of a worker gives each message its place in line.
 
-Idempotency keys are settled inside the transaction, before anything is decided. A job id that is taken answers with
-the job that has it, or with a conflict if it was posted as something else.
+Idempotency keys are settled inside the transaction, before anything is decided. A job id that is taken
+answers with the job that has it, or with a conflict if it was posted as something else.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def fingerprint(flow: str, routine: str, slot: str, payload: str) -> str:
 
 
 def claim(commit: Commit, posts: list[PostIn], batch: Batch) -> dict[str, tuple[str | None, str]]:
-    """Settle the idempotency keys of a batch. Returns job id -> (worker id, fingerprint) of each id that is taken."""
+    """Settle the idempotency keys of a batch.
+
+    Returns job id -> (worker id, fingerprint) of each id that is taken.
+    """
     wanted = {
         post.job_id: post.fingerprint
         for entry in posts

@@ -1,7 +1,7 @@
 """One group commit in the making: its rows so far, and what follows from it for the parts of the engine.
 
-Memory changes with each input at once; the rows collect here. If the database refuses the commit, the workers in
-it are loaded again, so memory never stands for something that is not stored.
+Memory changes with each input at once; the rows collect here. If the database refuses the commit, the workers
+in it are loaded again, so memory never stands for something that is not stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from routilux.store.writes.commit_rows import PARKED, Changes
 
 @dataclass(slots=True)
 class FollowUps:
-    """What decisions mean for the parts of the engine; the turn passes it on, whether the commit goes in or not."""
+    """What decisions mean for the parts of the engine.
+
+    The turn passes it on, whether the commit goes in or not.
+    """
 
     ready: list[RoutineCell] = field(default_factory=list)
     due_at: list[int] = field(default_factory=list)  # when something that was parked comes due
@@ -178,12 +181,13 @@ class Batch:
         seqs = [message.seq for message in messages]
         key = seqs[0] if key is None else key
         self.changes.parked[cell.key, key] = (
-            cell.key, key, numbers.pop() if len(numbers) == 1 else 0, routine, reason, due_at, line, str(seqs), attempt,
+            cell.key, key, numbers.pop() if len(numbers) == 1 else 0, routine, reason, due_at, line,
+            str(seqs), attempt,
             deaths, activation, policy_message, failure and failure.type, failure and failure.text, self.now,
         )  # fmt: skip
 
     def still_parks(self, cell: WorkerCell, key: int, reason: ParkedReason) -> bool:
-        """Whether a row that the database has parked for this reason is so after this commit, as far as is decided."""
+        """Whether a row that is parked for this reason is so after this commit, as far as is decided."""
         if (cell.key, key) not in self.changes.parked:
             return True
         row = self.changes.parked[cell.key, key]
@@ -209,7 +213,10 @@ class Batch:
         self.ended_jobs.append(job)
 
     def finish(self) -> None:
-        """Turn what was touched into rows: jobs and states as they are now. Called once, after the last decision."""
+        """Turn what was touched into rows: jobs and states as they are now.
+
+        Called once, after the last decision.
+        """
         for (cell, routine), draft in self.states.items():
             if draft.texts is not None and draft.texts is not draft.before:
                 cell.state[routine] = draft.texts
@@ -262,7 +269,8 @@ def _new_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
 
 def _changed_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
     return (
-        cell.key, job.no, job.status, job.open_count, text_of(job.data), _statuses(job), job.result, job.error,
+        cell.key, job.no, job.status, job.open_count, text_of(job.data), _statuses(job), job.result,
+        job.error,
         job.started_at, job.ended_at, job.active_us,
     )  # fmt: skip
 

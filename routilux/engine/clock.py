@@ -30,10 +30,12 @@ class SystemClock:
 
 
 class ServerClock(SystemClock):
-    """The clock of the database server, by which Postgres says what is due; the clocks of the hosts may differ, or be set.
+    """The clock of the database server, by which Postgres says what is due.
 
-    It is what the server has said last and the time since then, asleep or not. Ahead of the server by less than the answer
-    took, never behind it: what is due by it is not early.
+    The clocks of the hosts may differ, or be set.
+
+    It is what the server has said last and the time since then, asleep or not. Ahead of the server by less
+    than the answer took, never behind it: what is due by it is not early.
     """
 
     def __init__(self) -> None:

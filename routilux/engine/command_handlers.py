@@ -32,7 +32,10 @@ from routilux.store.types import Connection, Row
 
 
 class CommandHandlers:
-    """`carry_out` a command in a batch. Owns nothing; it finds workers and jobs and changes them by their verbs."""
+    """`carry_out` a command in a batch.
+
+    Owns nothing; it finds workers and jobs and changes them by their verbs.
+    """
 
     def __init__(self, transactions: Transactions, workers: WorkerTable) -> None:
         self._transactions = transactions
@@ -210,7 +213,10 @@ class CommandHandlers:
             batch.settle(cell, seq, MessageStatus.CANCELLED)
 
     def _dead_letter(self, batch: Batch, cell: WorkerCell, seq: int) -> Row[Any]:
-        """Its row. Raises `DeadLetterGoneError` if another operator was first, perhaps in this very commit."""
+        """Its row.
+
+        Raises `DeadLetterGoneError` if another operator was first, perhaps in this very commit.
+        """
         row: Row[Any] | None = self._transactions.read(
             lambda connection: parked_rows.row(connection, cell.key, seq)
         )

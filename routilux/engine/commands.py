@@ -1,7 +1,9 @@
-"""Commands: what callers and operators ask of the owner of a worker. Frozen records, and their rows in the inbox.
+"""Commands: what callers and operators ask of the owner of a worker.
 
-A command of this process travels as it is; one for another process is a row (kind, worker, job, body as JSON).
-Older releases read these rows: the kinds and the fields of the bodies do not change.
+Frozen records, and their rows in the inbox.
+
+A command of this process travels as it is; one for another process is a row (kind, worker, job, body as
+JSON). Older releases read these rows: the kinds and the fields of the bodies do not change.
 `command_handlers` carries them out.
 """
 
@@ -124,7 +126,10 @@ class IncrementState(Command):
 
 @dataclass(frozen=True, slots=True)
 class RetryDeadLetter(Command):
-    """Send a dead letter again; its attempt count is reset and its job is open again. `payload`: another one, as JSON."""
+    """Send a dead letter again; its attempt count is reset and its job is open again.
+
+    `payload`: another one, as JSON.
+    """
 
     kind: ClassVar[str] = "retry_dead"
     seq: int

@@ -1,13 +1,15 @@
 """How long the engine's thread waits for more inputs before it goes on.
 
-After a commit it waits a moment for the callers that it has just answered. A caller that posts one message after
-another is back soon, together with those that came meanwhile, and one commit serves them all. Without the wait they
-split into two halves that wait for each other's commits, and a single caller meets the commit of its last post's
-outcome. The wait is no longer than the last commit took, which is what coming too late would have cost; and it is
-made only while callers usually come back in that time. Whether they would have is learnt without waiting too.
+After a commit it waits a moment for the callers that it has just answered. A caller that posts one message
+after another is back soon, together with those that came meanwhile, and one commit serves them all. Without
+the wait they split into two halves that wait for each other's commits, and a single caller meets the commit
+of its last post's outcome. The wait is no longer than the last commit took, which is what coming too late
+would have cost; and it is made only while callers usually come back in that time. Whether they would have is
+learnt without waiting too.
 
-A runtime with nothing to do looks less often. Its own process wakes it, and so does what comes due. On SQLite this look
-is how a post of another process is seen; on Postgres the reconciler, which wakes the engine, looks for those.
+A runtime with nothing to do looks less often. Its own process wakes it, and so does what comes due. On SQLite
+this look is how a post of another process is seen; on Postgres the reconciler, which wakes the engine, looks
+for those.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ QUIET_AFTER_S = 5.0
 
 
 class CommitWindow:
-    """Used by the engine's thread. `poll_s`: how often to look; `quiet_poll_s`: when nothing came for a while."""
+    """Used by the engine's thread.
+
+    `poll_s`: how often to look; `quiet_poll_s`: when nothing came for a while.
+    """
 
     def __init__(self, inputs: InputQueue, clock: Clock, poll_s: float, quiet_poll_s: float) -> None:
         self._inputs = inputs

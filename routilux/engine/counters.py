@@ -1,7 +1,7 @@
 """Counters of what waits and what is parked: counted in memory, written about once a second.
 
-A start reads only what waits, and posts from other processes learn from the counters whether there is room. What
-only the database can count is counted there, after the commit.
+A start reads only what waits, and posts from other processes learn from the counters whether there is room.
+What only the database can count is counted there, after the commit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Counters:
         worker.refresh_at(0)
 
     def flush(self, batch: Batch) -> None:
-        """About once a second, write the counters of workers that did something; once more when they are done."""
+        """About once a second, write the counters of workers that did something.
+
+        Once more when they are done.
+        """
         behind = self._uncounted
         is_first = False
         for worker in batch.workers.values():

@@ -19,5 +19,8 @@ class DeathPauses:
         return round(self.pauses_s[min(deaths, len(self.pauses_s) - 1)] * 1e6)
 
     def not_before(self, deaths: int) -> int:
-        """When it may run, µs since 1970; 0: at once. The wall clock may be set back, so no pause is no time."""
+        """When it may run, µs since 1970; 0: at once.
+
+        The wall clock may be set back, so no pause is no time.
+        """
         return self.clock.now_us() + self.us(deaths) if deaths else 0

@@ -68,7 +68,10 @@ def start_jobs(batch: Batch, worker: WorkerCell, activation: Activation) -> None
 
 
 def take_effects(batch: Batch, cell: RoutineCell, job: Job, n: int, outcome: Outcome) -> None:
-    """What logic that succeeded wants: messages, state, and data of the job that it ran as, unless that has ended."""
+    """What logic that succeeded wants: messages, state, and data of its job.
+
+    The job that it ran as gets no data if it has ended.
+    """
     worker = cell.worker
     for routine, slot, text in outcome.emits:
         emit(batch, worker, job, routine, slot, text, n)

@@ -2,10 +2,10 @@
 
     inputs → one group commit (decide, rows, COMMIT) → answers, and runs to the executors → …
 
-Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for the disk
-more inputs gather, so groups grow with the load by themselves. `turn` makes one commit, `failed_turn` puts things
-right if it is not in, and each part owns its state: see `Parts`. `look` and `step` can be driven by hand, without the
-thread.
+Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for
+the disk more inputs gather, so groups grow with the load by themselves. `turn` makes one commit,
+`failed_turn` puts things right if it is not in, and each part owns its state: see `Parts`. `look` and `step`
+can be driven by hand, without the thread.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ class Engine:
         self.parts.inputs.wake()
 
     def _rest(self) -> None:
-        """Sleep until there may be something to do. Asking a quiet SQLite file for changes is cheaper than a look."""
+        """Sleep until there may be something to do.
+
+        Asking a quiet SQLite file for changes is cheaper than a look.
+        """
         database = self.parts.transactions.store.database
         while (pause := self.pause_s()) > 0:
             came = self.parts.inputs.wait(pause)

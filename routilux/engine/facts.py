@@ -32,7 +32,10 @@ class Topic(Protocol):
 
 
 class Facts:
-    """Who wants to know what. `on_error` is told of a subscriber that raised; the others are called all the same."""
+    """Who wants to know what.
+
+    `on_error` is told of a subscriber that raised; the others are called all the same.
+    """
 
     def __init__(self, on_error: Callable[[Fact, Exception], None]) -> None:
         self.subscribers: dict[str, list[Subscriber]] = {}  # by name of the fact

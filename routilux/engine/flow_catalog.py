@@ -21,7 +21,10 @@ class FlowCatalog:
         self._described: dict[str, tuple[CompiledFlow, tuple[str, str]]] = {}
 
     def prepare(self, name: str) -> str:
-        """The name under which jobs of a flow run. Raises `FlowNotFoundError`, `PolicyError` for a flow that cannot run."""
+        """The name under which jobs of a flow run.
+
+        Raises `FlowNotFoundError`, `PolicyError` for a flow that cannot run.
+        """
         if not isinstance(name, str):
             raise FlowNotFoundError(str(name))
         flow = self._flow(name)

@@ -1,11 +1,13 @@
 """One group commit, until it is in or refused.
 
-    fence → what must be known first (user statements, idempotency keys, inbox) → decide → rows → commit row → COMMIT
+    fence → what must be known first (user statements, idempotency keys, inbox)
+          → decide → rows → commit row → COMMIT
 
-An error that passes (connection lost, deadlock, busy, disk full) sends the same rows again under the same number,
-however long it takes; the commit row tells whether an earlier try went in. Any other error is a refusal: the engine
-takes the batch apart. A statement sent before the error may still be executed later, so its commit number is used up
-first: by a commit of its row alone, and of the next one's, which tells that it was this that used it up.
+An error that passes (connection lost, deadlock, busy, disk full) sends the same rows again under the same
+number, however long it takes; the commit row tells whether an earlier try went in. Any other error is a
+refusal: the engine takes the batch apart. A statement sent before the error may still be executed later, so
+its commit number is used up first: by a commit of its row alone, and of the next one's, which tells that it
+was this that used it up.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ class GroupCommit:
         self._in_flight = ""
 
     def run(self) -> None:
-        """Until it is in. Raises `Refused`, `Fenced`, or `RuntimeShutDownError` when the engine gives up waiting."""
+        """Until it is in.
+
+        Raises `Refused`, `Fenced`, or `RuntimeShutDownError` when the engine gives up waiting.
+        """
         attempt = 0
         while True:
             try:
@@ -80,7 +85,10 @@ class GroupCommit:
                 raise error if isinstance(error, Refused) else Refused(error) from error
 
     def _went_in(self) -> bool:
-        """Whether an earlier try is in. If not, none ever will be: its number and the next are used up, durably."""
+        """Whether an earlier try is in.
+
+        If not, none ever will be: its number and the next are used up, durably.
+        """
         transactions = self._transactions
         key, n, now = transactions.runtime_key, self._n, self._batch.now
         running = as_json(self._ask_in_flight(()))

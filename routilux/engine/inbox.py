@@ -1,10 +1,10 @@
 """The inbox: what other processes ask of the workers that this runtime owns.
 
-`poll` finds rows; it reads only. The next group commit deletes them and carries them out. A row that cannot be carried
-out is logged; a post is kept as a failed job, so nothing is dropped silently. When the database refuses a commit with
-rows in it, they go one by one and alone, until it is known which of them is to blame: that one is refused. A row that
-cannot even be refused, as the database takes no dead letter for it either, stays and is tried again later: its post
-was acknowledged. A row that cannot be decoded is deleted.
+`poll` finds rows; it reads only. The next group commit deletes them and carries them out. A row that cannot
+be carried out is logged; a post is kept as a failed job, so nothing is dropped silently. When the database
+refuses a commit with rows in it, they go one by one and alone, until it is known which of them is to blame:
+that one is refused. A row that cannot even be refused, as the database takes no dead letter for it either,
+stays and is tried again later: its post was acknowledged. A row that cannot be decoded is deleted.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ class Inbox:
     def poll(self, *, was_told: bool, callers_wait: bool) -> None:
         """Find rows, if there is a sign of any. Call it between two commits.
 
-        SQLite: another process has written to the file. Postgres: a process has told of a row, or something was found
-        lately: then 20 times a second. Without a notification the reconciler looks once a second.
-        `was_told`: a process has told of a row. `callers_wait`: inputs of this process wait for the next commit.
+        SQLite: another process has written to the file. Postgres: a process has told of a row, or something
+        was found lately: then 20 times a second. Without a notification the reconciler looks once a second.
+        `was_told`: a process has told of a row. `callers_wait`: inputs of this process wait for the next
+        commit.
         """
         now = self._clock.monotonic()
         database = self._transactions.store.database

@@ -1,4 +1,7 @@
-"""What reaches the engine: posts, outcomes, commands, tasks. An input that a caller waits for carries a receipt."""
+"""What reaches the engine: posts, outcomes, commands, tasks.
+
+An input that a caller waits for carries a receipt.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from routilux.engine.commands import Command
 
 
 class WakeUp:
-    """Wakes one thread that waits. A wake-up before the wait counts. An `Event` does the same at twice the cost."""
+    """Wakes one thread that waits.
+
+    A wake-up before the wait counts. An `Event` does the same at twice the cost.
+    """
 
     __slots__ = ("_calls",)
 
@@ -126,7 +132,8 @@ Input = Outcome | RunEnded | PostIn | CommandIn | Task
 class InputQueue:
     """Many threads put, the engine's thread takes. `put` costs an append; it wakes only a sleeper.
 
-    Inputs are compared by identity. A comparison in Python would let other threads change the queue during a removal.
+    Inputs are compared by identity. A comparison in Python would let other threads change the queue during a
+    removal.
     """
 
     def __init__(self) -> None:
@@ -193,7 +200,10 @@ class InputQueue:
             self._callers.pop()
 
     def wait(self, timeout: float) -> bool:
-        """Sleep until something is put or `wake` is called, at most `timeout` seconds. Returns whether it was."""
+        """Sleep until something is put or `wake` is called, at most `timeout` seconds.
+
+        Returns whether it was.
+        """
         self._is_waiting = True
         came = bool(self.items) or self._is_woken or self._wake_up.wait(timeout)
         self._is_waiting = False
@@ -204,7 +214,10 @@ class InputQueue:
         return came
 
     def wait_for_callers(self, wanted: int, timeout: float) -> bool:
-        """Sleep until so many callers wait for an answer, or `wake` is called. Returns whether they are there."""
+        """Sleep until so many callers wait for an answer, or `wake` is called.
+
+        Returns whether they are there.
+        """
         self._wanted = wanted
         self._is_waiting = True
         if self.callers < wanted and not self._is_woken:

@@ -1,10 +1,10 @@
 """`Flow(execution_timeout=…)`: how long a job has been at work, and the end of one that takes too long.
 
-A job is at work from the start of its first activation, while something of it runs or waits in line. Time does not
-count in which it or its worker is paused and nothing of it runs, in which all of it is parked (a retry that is not
-due), or in which no runtime owns its worker. The engine looks every `PERIOD_S` and adds what has passed; the sum goes
-into the job's row with every change of the job. A job that waits on disk, outside the window of its slot, stands
-still as well.
+A job is at work from the start of its first activation, while something of it runs or waits in line. Time
+does not count in which it or its worker is paused and nothing of it runs, in which all of it is parked (a
+retry that is not due), or in which no runtime owns its worker. The engine looks every `PERIOD_S` and adds
+what has passed; the sum goes into the job's row with every change of the job. A job that waits on disk,
+outside the window of its slot, stands still as well.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class JobTimeouts:
                         self._expired.append((worker, job))
 
     def next_at(self, runs: Iterable[Run]) -> int | None:
-        """When the time of a job is over if nothing changes, µs. Returns None if never. For a clock that jumps."""
+        """When the time of a job is over if nothing changes, µs.
+
+        Returns None if never. For a clock that jumps.
+        """
         begun = _begun(runs)
         left = [
             round(worker.flow.execution_timeout * 1e6) - job.active_us
@@ -74,7 +77,10 @@ class JobTimeouts:
         return round(self._looked_at * 1e6) + max(min(left) + 1, round(PERIOD_S * 1e6))
 
     def fail_expired(self, batch: Batch) -> None:
-        """Fail jobs whose time is over with this commit. What still runs of them is discarded when it ends."""
+        """Fail jobs whose time is over with this commit.
+
+        What still runs of them is discarded when it ends.
+        """
         expired, self._expired = self._expired, []
         for worker, job in expired:
             if job.ended_at is None and not worker.is_forgotten:

@@ -1,7 +1,7 @@
 """Takes outcomes into a commit, in the order in which the activations of a run ran.
 
-An outcome that does not go in breaks its run off. The outcomes after it saw what it left: they are dropped and run
-again.
+An outcome that does not go in breaks its run off. The outcomes after it saw what it left: they are dropped
+and run again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The parts of one engine, each the owner of its state.
 
-No part calls another one. Two lie beneath the others: transactions and the table of workers. What one part's work
-means for another is kept until it is passed on here: by a batch, or by the table of workers.
+No part calls another one. Two lie beneath the others: transactions and the table of workers. What one part's
+work means for another is kept until it is passed on here: by a batch, or by the table of workers.
 """
 
 from __future__ import annotations

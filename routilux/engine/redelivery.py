@@ -81,7 +81,10 @@ class Redelivery:
         return clock
 
     def _with_messages(self, connection: Connection, rows: Sequence[Row[Any]]) -> list[Found]:
-        """The rows of loaded workers, each with its messages. Read worker by worker: a burst has hundreds of rows."""
+        """The rows of loaded workers, each with its messages.
+
+        Read worker by worker: a burst has hundreds of rows.
+        """
         by_worker: dict[int, list[tuple[Row[Any], list[int]]]] = {}
         for row in rows:
             by_worker.setdefault(row.worker, []).append((row, orjson.loads(row.seqs)))

@@ -1,7 +1,7 @@
 """Brings parked messages back into line, in a commit.
 
-A message that has not run yet moves to a new place at the end of the line. A batch that has run keeps its messages
-and gets a line number; its parked row stays until it is settled.
+A message that has not run yet moves to a new place at the end of the line. A batch that has run keeps its
+messages and gets a line number; its parked row stays until it is settled.
 """
 
 from __future__ import annotations

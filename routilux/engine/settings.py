@@ -1,4 +1,7 @@
-"""What can be set about a runtime, with the defaults that hold unless a test or an operator says otherwise."""
+"""What can be set about a runtime.
+
+The defaults hold unless a test or an operator says otherwise.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The state of one routine while a commit is decided: what other threads read changes only when all is decided."""
+"""The state of one routine while a commit is decided.
+
+What other threads read changes only when all is decided.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class StateDraft:
         self._keys.add(key)
 
     def changed(self) -> Iterator[tuple[str, str | None]]:
-        """Keys whose rows differ now; None: the row goes. An empty state, which is not an absent one, has a row of key ""."""
+        """Keys whose rows differ now; None: the row goes.
+
+        An empty state, which is not an absent one, has a row of key "".
+        """
         before, after = self.before or {}, self.texts or {}
         for key in {*before, *after} if self._keys is None else self._keys:
             if before.get(key) != after.get(key):

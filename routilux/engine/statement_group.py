@@ -11,7 +11,10 @@ from routilux.core.outcome import Outcome
 
 @dataclass(frozen=True, slots=True)
 class StatementGroup:
-    """What one outcome stood for before decisions changed memory. A commit that is sent again asks the same."""
+    """What one outcome stood for before decisions changed memory.
+
+    A commit that is sent again asks the same.
+    """
 
     key: int  # id(outcome)
     run: int

@@ -1,7 +1,7 @@
 """Transactions of this runtime: its identity, the number of its commits, and how long it tries.
 
-Every error that passes (connection lost, deadlock, busy, disk full) is tried again with growing pauses, until a
-stop has reached its deadline. Everything else belongs to the caller.
+Every error that passes (connection lost, deadlock, busy, disk full) is tried again with growing pauses, until
+a stop has reached its deadline. Everything else belongs to the caller.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Transactions:
         return self.retry_transient(call)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Read what a decision must know. `work` may run several times; it leaves the same in memory each time."""
+        """Read what a decision must know.
+
+        `work` may run several times; it leaves the same in memory each time.
+        """
 
         def call() -> T:
             with self.store.read() as connection:
@@ -79,7 +82,8 @@ class Transactions:
     def retry_transient(self, call: Callable[[], T], *, drops: bool = True) -> T:
         """Repeat a call while its errors pass. `drops`: each try has a new connection for writing.
 
-        Raises `RuntimeShutDownError` when a stop has reached its deadline, and every error that does not pass.
+        Raises `RuntimeShutDownError` when a stop has reached its deadline, and every error that does not
+        pass.
         """
         attempt = 0
         while True:

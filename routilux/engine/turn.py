@@ -1,4 +1,4 @@
-"""One turn's commit: what each part of the engine has to say about what came in, and what follows once it is in."""
+"""One turn's commit: what each part of the engine says about the inputs, and what follows once it is in."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """User statements: what `self.write` collected. They run inside the group commit, before anything is decided.
 
-First all of them run in one savepoint. If that fails, each activation gets a savepoint of its own, in order. An
-activation after a failed one in the same run saw state that is dropped; one of the same job may find the job ended.
-Both are left out and run again.
+First all of them run in one savepoint. If that fails, each activation gets a savepoint of its own, in order.
+An activation after a failed one in the same run saw state that is dropped; one of the same job may find the
+job ended. Both are left out and run again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ class _Excluded:
         self._jobs: set[tuple[int, int]] = set()
 
     def lets_in(self, batch: Batch, group: StatementGroup) -> bool:
-        """Whether its statements run. What is dropped, with or without statements, excludes the rest of its run."""
+        """Whether its statements run.
+
+        What is dropped, with or without statements, excludes the rest of its run.
+        """
         if group.is_dropped:
             return False
         is_excluded = group.run in self._runs or bool(group.jobs & self._jobs)

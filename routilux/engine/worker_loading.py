@@ -1,4 +1,6 @@
-"""Reads workers from the database: what waits for them, their windows, their jobs. It changes no other memory.
+"""Reads workers from the database: what waits for them, their windows, their jobs.
+
+It changes no other memory.
 
 `exec` of a known worker, take-over, and recovery after an unexpected error all load a worker in the same way.
 """
@@ -86,7 +88,10 @@ def _load_slots(connection: Connection, loaded: LoadedWorker) -> None:
 
 
 def read_on(connection: Connection, routine: RoutineCell, queue: SlotQueue) -> None:
-    """Read the next part of a slot into its window. Call it between two commits: memory and database agree then."""
+    """Read the next part of a slot into its window.
+
+    Call it between two commits: memory and database agree then.
+    """
     most, room = queue.room
     rows = worker_reads.window(
         connection, routine.worker.key, routine.routine_id, queue.name, queue.loaded_to, most, room
@@ -178,7 +183,10 @@ def add_rerun(
     attempt: int,
     pauses: DeathPauses,
 ) -> RoutineCell:
-    """Put a parked batch into the line of its routine, in memory. Returns the routine: it has something to run."""
+    """Put a parked batch into the line of its routine, in memory.
+
+    Returns the routine: it has something to run.
+    """
     routine = cell.routines[row.routine]
     not_before = pauses.not_before(row.deaths)
     routine.requeue(Rerun(row.seq, line, messages, attempt, row.deaths, row.policy_message, not_before))

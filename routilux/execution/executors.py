@@ -1,4 +1,7 @@
-"""Where logic runs: threads, and one asyncio loop for `async def`. What a run does there is in `performer`."""
+"""Where logic runs: threads, and one asyncio loop for `async def`.
+
+What a run does there is in `performer`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from routilux.core.run import Run
 
 
 class ThreadExecutor:
-    """At most `size` threads, started as they are needed. `on_error` is told of an error that `perform` raised.
+    """At most `size` threads, started as they are needed.
 
-    It wakes one thread at a time, the one that was busy last. As that one takes a run it wakes the next, if there is
-    more to do. While a thread waits for something the others go on at once. While it computes they could not, and many
-    short runs are over before they have tried.
+    `on_error` is told of an error that `perform` raised.
+
+    It wakes one thread at a time, the one that was busy last. As that one takes a run it wakes the next, if
+    there is more to do. While a thread waits for something the others go on at once. While it computes they
+    could not, and many short runs are over before they have tried.
     """
 
     def __init__(

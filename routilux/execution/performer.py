@@ -58,7 +58,10 @@ class Performer:
         self._facts.report("run.failed", routine_id=run.cell.routine_id, error=error)
 
     def _activations_of(self, run: Run) -> Generator[ActivationContext]:
-        """Each activation as it begins. At the end, or if this is closed, the run is given back to the engine."""
+        """Each activation as it begins.
+
+        At the end, or if this is closed, the run is given back to the engine.
+        """
         try:
             overlay = Overlay(_committed(run))
             readers = self._readers(run)
@@ -82,7 +85,10 @@ class Performer:
         return [] if asked is None else [asked]
 
     def _ask(self, run: Run, overlay: Overlay, readers: Readers) -> Activation | None:
-        """Ask a user's policy. Returns None if it declines, or fails: that is the failure of what it was shown."""
+        """Ask a user's policy.
+
+        Returns None if it declines, or fails: that is the failure of what it was shown.
+        """
         messages = {m.seq: m for items in run.snapshot.values() for m in items if may_run(m.job)}
         if not messages:
             return None
@@ -129,7 +135,8 @@ class Performer:
                 error
                 if isinstance(error, PolicyError)
                 else PolicyError(
-                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {text_of(error)}"
+                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}:"
+                    f" {text_of(error)}"
                 )
             )
             self._report(outcome)

@@ -15,7 +15,10 @@ _shared_lock = threading.Lock()
 
 
 class Pool:
-    """Room, and the executor for each run. `size` 0: the runtimes of this process share a budget of 100 threads."""
+    """Room, and the executor for each run.
+
+    `size` 0: the runtimes of this process share a budget of 100 threads.
+    """
 
     def __init__(self, size: int, performer: Performer) -> None:
         self._threads = ThreadExecutor(size or SHARED_SIZE, performer.perform, performer.broke_off)

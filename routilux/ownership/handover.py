@@ -1,7 +1,7 @@
 """Workers that change hands: started, resumed, taken, given back.
 
-It runs in the engine's thread between two commits, in fenced transactions of its own. Each verb can be repeated:
-after a lost answer the same call finds what the first one did.
+It runs in the engine's thread between two commits, in fenced transactions of its own. Each verb can be
+repeated: after a lost answer the same call finds what the first one did.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Handover:
     def start(
         self, flow: str, worker_id: str, *, is_named: bool, state: dict[str, dict[str, str]]
     ) -> WorkerCell | None:
-        """Start a worker with its first state. Returns None if another runtime has just made it under that name."""
+        """Start a worker with its first state.
+
+        Returns None if another runtime has just made it under that name.
+        """
         digest, definition = self._flows.definition(flow)
         now, me = self._clock.now_us(), self._transactions.runtime_key
 
@@ -95,8 +98,8 @@ class Handover:
     def resume(self, worker_id: str, *, is_named: bool = False) -> WorkerCell | None:
         """Run a known worker again. Returns None if it lives in another runtime.
 
-        `is_named`: somebody started it by its name: it stays when its work is done, and is the newest of its flow.
-        Raises `WorkerEndedError` if it was cancelled.
+        `is_named`: somebody started it by its name: it stays when its work is done, and is the newest of its
+        flow. Raises `WorkerEndedError` if it was cancelled.
         """
         cell = self._workers.get(worker_id) or self._reopen(worker_id)
         if cell is not None and is_named:
@@ -162,7 +165,10 @@ class Handover:
                     self._transactions.report_failed_try(error, 1)
 
     def _receive(self, worker_id: str) -> None:
-        """Take a worker that has ended, to refuse what has arrived for it since: else it would stay in the inbox."""
+        """Take a worker that has ended, to refuse what has arrived for it since.
+
+        Otherwise it would stay in the inbox.
+        """
         me = self._transactions.runtime_key
 
         def work(commit: Commit) -> bool:

@@ -1,7 +1,9 @@
-"""My lease: a row that says I am alive, renewed every third of its length by a thread that nothing else can block.
+"""My lease: a row that says I am alive.
 
-Postgres: the database's clock, over a connection of its own whose backend also tells others that I live. SQLite:
-CLOCK_BOOTTIME of the one host, and an OS lock that the kernel frees the moment the process is gone.
+A thread that nothing else can block renews it every third of its length.
+
+Postgres: the database's clock, over a connection of its own whose backend also tells others that I live.
+SQLite: CLOCK_BOOTTIME of the one host, and an OS lock that the kernel frees the moment the process is gone.
 
 Between two heartbeats the thread hears what other processes tell over that connection (`store.listening`).
 """
@@ -95,7 +97,10 @@ class Lease:
         self._thread.start()
 
     def stop(self, timeout_s: float | None = None) -> bool:
-        """Stop renewing; idempotent. False: a heartbeat was still under way after this time, by default a lease."""
+        """Stop renewing; idempotent.
+
+        False: a heartbeat was still under way after this time, by default a lease.
+        """
         self._stop.set()
         bell, self._bell = self._bell, None
         if bell is not None:
@@ -210,7 +215,7 @@ class Lease:
         return self._database.now_us(connection) if self._database.is_postgres else boot_time_us()
 
     def gone_backends(self, connection: Connection, me: int) -> set[int]:
-        """Postgres: runtimes that have had no other backend for their lease in the second since it was gone."""
+        """Postgres: runtimes without another backend for their lease in the second since it was gone."""
         if not self._database.is_postgres:
             return set()
         now = self._clock.monotonic()

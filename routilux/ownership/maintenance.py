@@ -42,7 +42,10 @@ class Maintenance:
         return max(0.0, self._next_at - self._clock.monotonic())
 
     def go_on(self, is_busy: Callable[[], bool]) -> bool:
-        """Walk on through what is older than its retention. Dead letters stay. Returns whether there is more."""
+        """Walk on through what is older than its retention.
+
+        Dead letters stay. Returns whether there is more.
+        """
         begun = self._clock.monotonic()
         if begun < self._next_at:
             return self._is_walking

@@ -1,8 +1,9 @@
 """Take-over: finds runtimes that are dead and takes their workers.
 
-A runtime is dead when its lease has expired by the database's clock. There are faster signs. SQLite: the OS lock that
-its process held is free. Postgres: the backend of its lease connection is gone. An expired lease is proof only for a
-runtime that has itself renewed for one whole lease: after an outage every lease looks expired.
+A runtime is dead when its lease has expired by the database's clock. There are faster signs. SQLite: the OS
+lock that its process held is free. Postgres: the backend of its lease connection is gone. An expired lease is
+proof only for a runtime that has itself renewed for one whole lease: after an outage every lease looks
+expired.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Takeover:
         return [row for row in others if row.key in gone or self._signs.is_over(row, now)]
 
     def _declare_dead(self, row: Row[Any]) -> bool:
-        """Lock its row, which waits for its commit in flight; look again; mark it dead. Returns whether it was."""
+        """Lock its row, which waits for its commit in flight; look again; mark it dead.
+
+        Returns whether it was.
+        """
 
         def work(commit: Commit) -> bool:
             connection = commit.connection

@@ -1,7 +1,7 @@
 """`Client`: posts, signals, reads and controls from a process that runs nothing and has no flow code.
 
-It checks posts against the newest definition that a runtime has registered in the database. The owner of the worker
-checks slot models.
+It checks posts against the newest definition that a runtime has registered in the database. The owner of the
+worker checks slot models.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from routilux.store.records import DeadLetterRecord
 class DeadLetter:
     """Messages that were given up, with the error. They stay until they are sent again or dropped.
 
-    It has the fields of its `DeadLetterRecord`: worker_id, flow_id, job_id, routine_id, messages, attempt, deaths,
-    error_type, error, traceback, dead_since.
+    It has the fields of its `DeadLetterRecord`: worker_id, flow_id, job_id, routine_id, messages, attempt,
+    deaths, error_type, error, traceback, dead_since.
     """
 
     record: DeadLetterRecord
@@ -34,7 +34,9 @@ class DeadLetter:
         return [payload.decode(message.payload) for message in self.record.messages]
 
     def retry(self, payload: Mapping[str, Any] | None = None) -> None:
-        """Send it again, with another payload if one is given. Its job is open again; the attempt count is reset.
+        """Send it again, with another payload if one is given.
+
+        Its job is open again; the attempt count is reset.
 
         Raises `DeadLetterGoneError` if another operator was first, and what `post` raises for a payload.
         """

@@ -1,7 +1,8 @@
 """What makes the engine of a runtime take its turns, and how callers wait for it.
 
-In production these are threads: the engine, the heartbeat and the alarm clock have one each, and a caller sleeps. A
-test has another drive (`routilux.testing`): there the caller does the engine's work, on a clock that the test moves.
+In production these are threads: the engine, the heartbeat and the alarm clock have one each, and a caller
+sleeps. A test has another drive (`routilux.testing`): there the caller does the engine's work, on a clock
+that the test moves.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Drive(Protocol):
         """Wait for the engine's answer to something on its queue."""
 
     def wait_for(self, event: Waitable, period_s: float, until: float | None) -> bool:
-        """Wait for what work and time bring: `period_s` at most, and not past `until`, on `clock.monotonic`."""
+        """Wait for what work and time bring: at most `period_s`, not past `until`, on `clock.monotonic`."""
 
     def join(self, timeout_s: float) -> None:
         """Wait until an engine that was told to stop has stopped."""

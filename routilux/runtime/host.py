@@ -36,7 +36,10 @@ class Host(Protocol):
         """Wait until a job has ended. Returns False after `timeout` seconds."""
 
     def check_slot(self, flow: str, routine: str, slot: str) -> None:
-        """Raises the error for a routine or slot that the flow does not have, as far as its definition is known."""
+        """Raises the error for a routine or slot that the flow does not have.
+
+        It is checked only as far as its definition is known.
+        """
 
     def encode(self, flow: str, routine: str, slot: str, data: Any, root: str = "data") -> str:
         """A payload as JSON text, checked as far as this process knows the slot."""

@@ -1,4 +1,7 @@
-"""Writes to the inbox what this process asks of workers it does not own, in its own or the caller's transaction."""
+"""Writes to the inbox what this process asks of workers it does not own.
+
+Either in its own transaction, or in the caller's.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ def post_in(
     worker_id: str | None,
     limit: int | None = None,
 ) -> Posted:
-    """Post in the caller's own transaction: durable from its commit, gone with its rollback. `limit`: of the slot."""
+    """Post in the caller's own transaction: durable from its commit, gone with its rollback.
+
+    `limit`: of the slot.
+    """
     connection = inbox.connection_of(transaction)
     _check_turn(connection)
     try:
@@ -65,8 +71,8 @@ def post_in(
             inbox.put(connection, [_row(names, post, worker_id, host.now_us())], is_ours=False)
     except UnicodeEncodeError as error:
         raise StateError(
-            "the connection of post(transaction=…) has a client_encoding without some of the text; make it with"
-            " create_engine(url, connect_args={'client_encoding': 'UTF8'})"
+            "the connection of post(transaction=…) has a client_encoding without some of the text; make it"
+            " with create_engine(url, connect_args={'client_encoding': 'UTF8'})"
         ) from error
     begun = connection.get_transaction()
     assert begun is not None
@@ -80,8 +86,8 @@ def _check_turn(connection: Connection) -> None:
     driver = connection.connection.driver_connection
     if connection.dialect.name == "sqlite" and not isinstance(driver, TurnConnection):
         raise StateError(
-            "post(transaction=…) on SQLite needs a connection of routilux.sqlite_engine(url): one made by create_engine()"
-            " does not take turns with the runtime"
+            "post(transaction=…) on SQLite needs a connection of routilux.sqlite_engine(url): one made by"
+            " create_engine() does not take turns with the runtime"
         )
 
 
@@ -90,7 +96,10 @@ def _snapshot(names: Names, post: Post, worker_id: str | None) -> JobSnapshot:
 
 
 def is_known(connection: Connection, post: Post) -> bool:
-    """Whether a post of this id is there already. Raises `IdempotencyConflictError` if it was another post."""
+    """Whether a post of this id is there already.
+
+    Raises `IdempotencyConflictError` if it was another post.
+    """
     if post.fingerprint is None:
         return False
     known = inbox.known_post(connection, post.job_id)

@@ -31,8 +31,8 @@ class Operations:
     def signal(self, job_id: str, routine_name: str, slot_name: str, data: Mapping[str, Any]) -> None:
         """Add one message to a running job (an approval, an answer). Durable on return.
 
-        Raises `JobNotFoundError`, `JobEndedError`, and what `post` raises for names and payload. Where another
-        process owns the worker, its owner carries it out as soon as it looks.
+        Raises `JobNotFoundError`, `JobEndedError`, and what `post` raises for names and payload. Where
+        another process owns the worker, its owner carries it out as soon as it looks.
         """
         self._host.check_usable()
         record = self._record(job_id)

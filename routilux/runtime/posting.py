@@ -132,8 +132,8 @@ def _send(
     lock = host.store.database.lock_file
     if lock is not None and lock.is_my_turn:
         raise StateError(
-            "this thread has a write transaction open on the SQLite file, so post() would deadlock: give it to the"
-            " post with transaction=, or end it first"
+            "this thread has a write transaction open on the SQLite file, so post() would deadlock: give it"
+            " to the post with transaction=, or end it first"
         )
     wait_s = None if timeout is None else validation.seconds(timeout, "timeout")
     deadline = None if wait_s is None else host.parts.clock.monotonic() + wait_s
@@ -155,7 +155,8 @@ def _send(
                 error, RoutiluxError
             ):
                 error.add_note(
-                    f"job {posts[0].job_id} may have been stored; posting it again with that job_id settles it"
+                    f"job {posts[0].job_id} may have been stored;"
+                    " posting it again with that job_id settles it"
                 )
             raise
         try:

@@ -69,7 +69,10 @@ class RemoteHost:
         self.check_target((flow, routine, slot), None)
 
     def check_target(self, names: tuple[str, str, str], worker_id: str | None) -> int | None:
-        """The limit of the slot that these names lead to, if it has one. Raises the error for a wrong name."""
+        """The limit of the slot that these names lead to, if it has one.
+
+        Raises the error for a wrong name.
+        """
         flow, routine, slot = names
         with self.store.read() as connection:
             definition = ownership.newest_definition(connection, flow)

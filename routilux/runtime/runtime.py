@@ -1,4 +1,7 @@
-"""`Runtime`: the facade. It checks arguments, hands over to the engine, and returns handles; it decides nothing."""
+"""`Runtime`: the facade.
+
+It checks arguments, hands over to the engine, and returns handles; it decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,8 @@ class Runtime(Operations):
     `sqlite:///routilux.db` in the working directory.
     `durability`: what an acknowledged post survives. `power_loss` (default): `kill -9` and power loss;
     `process_crash`: `kill -9`; the last commits may go on power loss.
-    `lease`: seconds after which another runtime may take over when this one gives no sign; renewed every third.
+    `lease`: seconds after which another runtime may take over when this one gives no sign; renewed every
+    third.
     `registry`: where flows are looked up; default the process-wide `FlowRegistry`.
     `recover`: take over workers with waiting work whose flow is registered here.
     `capture_output`: keep what logic prints with its job.
@@ -116,9 +120,10 @@ class Runtime(Operations):
     ) -> WorkerState:
         """Start a worker of a flow, or resume the one named `worker_id` with its state; triggers nothing.
 
-        `worker_state`: a state to start from (`WorkerState.load`). `entry_params`: also post them to the trigger
-        slot of the first routine that has one. The worker is durable on return.
-        Raises `FlowNotFoundError`, `WorkerEndedError` if the named worker was cancelled, `RuntimeShutDownError`.
+        `worker_state`: a state to start from (`WorkerState.load`). `entry_params`: also post them to the
+        trigger slot of the first routine that has one. The worker is durable on return.
+        Raises `FlowNotFoundError`, `WorkerEndedError` if the named worker was cancelled,
+        `RuntimeShutDownError`.
         """
         self._host.check_usable("exec")
         name = self._host.parts.workers.flows.prepare(flow_name)
@@ -145,10 +150,10 @@ class Runtime(Operations):
     ) -> Posted:
         """Start a job with one message. Durable on return: it survives whatever `durability` says.
 
-        Without `worker_id` it goes to the newest live worker of the flow here, else to a live one in the store,
-        else to a new one. `job_id` makes the post idempotent. `delay` (seconds or timedelta) or `at` (aware
-        datetime): not before. `transaction`: the caller's own Core `Connection` or ORM `Session`; the message
-        goes in, or not, with its commit. `timeout`: seconds to wait for room in a full slot.
+        Without `worker_id` it goes to the newest live worker of the flow here, else to a live one in the
+        store, else to a new one. `job_id` makes the post idempotent. `delay` (seconds or timedelta) or `at`
+        (aware datetime): not before. `transaction`: the caller's own Core `Connection` or ORM `Session`; the
+        message goes in, or not, with its commit. `timeout`: seconds to wait for room in a full slot.
 
         Returns `(worker_state, job_context)`; it also answers for the job (`.job_id`, `.status`, …).
         Raises, with nothing stored: `FlowNotFoundError`, `RoutineNotFoundError`, `SlotNotFoundError`,
@@ -179,10 +184,12 @@ class Runtime(Operations):
         transaction: Connection | Session | None = None,
         timeout: float | None = None,
     ) -> list[JobContext]:
-        """A job for each item, thousands in one transaction. All items are checked before the first is stored.
+        """A job for each item, thousands in one transaction.
 
-        Raises what `post` raises, and `PostManyIncomplete` with the handles of what was stored when a later part
-        could not go in.
+        All items are checked before the first is stored.
+
+        Raises what `post` raises, and `PostManyIncomplete` with the handles of what was stored when a later
+        part could not go in.
         """
         self._host.check_usable("post_many" if timeout is not None else None)
         return posting.post_many(
@@ -198,16 +205,20 @@ class Runtime(Operations):
     # waiting
 
     def wait_until_all_jobs_finished(self, timeout: float | None = None) -> bool:
-        """Until no job of this runtime's workers, and none that it posted, is waiting, parked or being handled.
+        """Until no job of this runtime's workers, and none that it posted, is waiting, parked or running.
 
-        A worker that it started by name counts wherever it runs: after a crash its dead owner is found a little later.
-        Policies that gather deliver what they have once nothing else can run here. False after `timeout` seconds.
+        A worker that it started by name counts wherever it runs: after a crash its dead owner is found a
+        little later. Policies that gather deliver what they have once nothing else can run here. False after
+        `timeout` seconds.
         """
         self._host.check_usable("wait_until_all_jobs_finished")
         return waiting.all_jobs(self._host, timeout)
 
     def wait_until_all_workers_idle(self, timeout: float | None = None) -> bool:
-        """Until nothing can run now; jobs may wait for more input or a due time. False after `timeout` seconds."""
+        """Until nothing can run now; jobs may wait for more input or a due time.
+
+        False after `timeout` seconds.
+        """
         self._host.check_usable("wait_until_all_workers_idle")
         return waiting.workers_idle(self._host, timeout)
 
@@ -239,15 +250,18 @@ class Runtime(Operations):
     def shutdown(self, wait: bool = True, timeout: float = 30.0) -> bool:
         """Take no more, finish, give leases back. Idempotent.
 
-        `wait`: first wait until the jobs of this runtime have finished, as `wait_until_all_jobs_finished` does.
-        False when the deadline passed first: what still runs is named in the log, the process can exit all the same,
-        and unfinished work goes on at the next start.
+        `wait`: first wait until the jobs of this runtime have finished, as `wait_until_all_jobs_finished`
+        does. False when the deadline passed first: what still runs is named in the log, the process can exit
+        all the same, and unfinished work goes on at the next start.
         """
         return self._host.shut_down(wait=wait, timeout=timeout)
 
     @property
     def is_running(self) -> bool:
-        """False after `shutdown`, and when the engine has stopped by itself: then nothing is accepted any more."""
+        """False after `shutdown`, and when the engine has stopped by itself.
+
+        Then nothing is accepted any more.
+        """
         return self._host.is_running
 
 

@@ -10,7 +10,10 @@ from routilux.runtime.wiring import RunningParts
 
 
 def stop(running: RunningParts, timeout_s: float) -> bool:
-    """Returns False if logic still ran at the deadline: a fact names it, and its work goes on at the next start."""
+    """Returns False if logic still ran at the deadline.
+
+    A fact names it, and its work goes on at the next start.
+    """
     engine = running.engine
     deadline = time.monotonic() + timeout_s
     running.parts.transactions.give_up_at(deadline)

@@ -1,4 +1,7 @@
-"""What a call must pass before anything is stored: names, payload, size, times, ids. Checks and encoding only."""
+"""What a call must pass before anything is stored: names, payload, size, times, ids.
+
+Checks and encoding only.
+"""
 
 from __future__ import annotations
 

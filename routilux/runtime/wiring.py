@@ -1,4 +1,7 @@
-"""The one place where the parts of a runtime are made and connected. Each part gets what it needs when it is made."""
+"""The one place where the parts of a runtime are made and connected.
+
+Each part gets what it needs when it is made.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,10 @@ def connect_parts(
     prunes_history: bool = True,
     engine_class: type[Engine] = Engine,
 ) -> Owning:
-    """Make the parts of an engine. `is_real_time`: no test moves its clock; `trusts_clock`: see `JobTimeouts`."""
+    """Make the parts of an engine.
+
+    `is_real_time`: no test moves its clock; `trusts_clock`: see `JobTimeouts`.
+    """
     pauses = DeathPauses(settings.death_pause_s, clock)
     workers = WorkerTable(transactions, flows, settings.window, pauses)
     handlers = CommandHandlers(transactions, workers)
@@ -191,7 +197,10 @@ def connect_parts(
 
 
 def prepare_schema(database: Database) -> None:
-    """Check that this code can serve the schema of the database. Raises `SchemaError`, which says what to do."""
+    """Check that this code can serve the schema of the database.
+
+    Raises `SchemaError`, which says what to do.
+    """
     lock = database.lock_file
     url = database.url.render_as_string(hide_password=False)
     with contextlib.nullcontext() if lock is None else lock.upgrade(), database.read() as connection:

@@ -76,7 +76,10 @@ def target(host: EngineHost, flow: str) -> str:
 
 
 def check_worker(stored: StoredWorker | None, worker_id: str, flow: str) -> None:
-    """Raises the error for a worker that a post to this flow cannot go to. One that has completed starts again."""
+    """Raises the error for a worker that a post to this flow cannot go to.
+
+    One that has completed starts again.
+    """
     if stored is None or stored.flow != flow:
         raise WorkerNotFoundError(worker_id)
     if stored.status in ENDED_WORKER and stored.status != WorkerStatus.COMPLETED:

@@ -1,4 +1,6 @@
-"""What a test of flows needs: one routine by itself, a runtime whose time and work the test moves, simulated worlds.
+"""What a test of flows needs.
+
+One routine by itself, a runtime whose time and work the test moves, simulated worlds.
 
     RoutineTester     one routine's logic, called directly: no flow, no database
     runtime(…)        the whole engine in memory, without threads, on a clock that stands still

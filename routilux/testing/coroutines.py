@@ -24,8 +24,8 @@ class PrivateLoop:
     def run(self, *coroutines: Coroutine[Any, Any, Any]) -> None:
         """All of them, side by side, until the last has ended. Raises what the first that failed raised.
 
-        A thread that runs a loop already (an async test) cannot run another: then a thread is borrowed for as long
-        as it takes, in the caller's context.
+        A thread that runs a loop already (an async test) cannot run another: then a thread is borrowed for as
+        long as it takes, in the caller's context.
         """
         try:
             asyncio.get_running_loop()

@@ -2,8 +2,8 @@
 
     pytest_plugins = ["routilux.testing.pytest_plugin"]
 
-They are not registered by themselves: a plugin that every session on the machine loads would import this package
-before coverage measures anything, whether a test needs it or not.
+They are not registered by themselves: a plugin that every session on the machine loads would import this
+package before coverage measures anything, whether a test needs it or not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`RoutineTester`: one routine by itself, without a flow, a database or an engine.
 
-Logic runs in the calling thread over items that have been through JSON as a message is, with a worker state and a
-job of its own. What it emits and writes is collected; its exceptions reach the test. What a commit would keep is
-kept for the next call, what a failed activation throws away is thrown away.
+Logic runs in the calling thread over items that have been through JSON as a message is, with a worker state
+and a job of its own. What it emits and writes is collected; its exceptions reach the test. What a commit
+would keep is kept for the next call, what a failed activation throws away is thrown away.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class RoutineTester:
     """Calls a routine's logic and shows what it did. Also a context manager, which cleans up.
 
     `routine`: what is tested; its activation policy and error handler play no part.
-    `routine_id`: its id, default what `Flow.add_routine` would choose. `metadata`: of the job that logic sees.
+    `routine_id`: its id, default what `Flow.add_routine` would choose. `metadata`: of the job that logic
+    sees.
 
     `tester.job_state` (also `worker_state`) is the worker's state, `tester.job` the job of the last call,
     `tester.writes` the `(statement, parameters)` that logic gave to `self.write()`.
@@ -69,15 +70,18 @@ class RoutineTester:
     def call_slot(self, slot_name: str, **data: Any) -> None:
         """Run the logic over one item, `data`, in one slot; the other slots are empty.
 
-        Raises `ValueError` for a slot that the routine does not have, `PayloadError` for data that cannot be posted,
-        and whatever logic raises.
+        Raises `ValueError` for a slot that the routine does not have, `PayloadError` for data that cannot be
+        posted, and whatever logic raises.
         """
         self.call_slots({slot_name: [data]})
 
     def call_slots(
         self, slot_data: Mapping[str, Sequence[Mapping[str, Any]]], policy_message: Any = None
     ) -> None:
-        """Run the logic once over `{slot: [item, …]}`, as a policy that gathers or joins would. Raises the same."""
+        """Run the logic once over `{slot: [item, …]}`, as a policy that gathers or joins would.
+
+        Raises the same.
+        """
         compiled = self._compiled()
         messages = [
             self._message(compiled, slot, index, item)
@@ -107,7 +111,8 @@ class RoutineTester:
     def _message(self, compiled: CompiledRoutine, slot_name: str, index: int, item: Any) -> Message:
         if slot_name not in compiled.slots:
             raise ValueError(
-                f"Slot {slot_name!r} not found in routine {self.routine_id!r}; it has {listed(compiled.slots)}"
+                f"Slot {slot_name!r} not found in routine {self.routine_id!r};"
+                f" it has {listed(compiled.slots)}"
             )
         root = "data" if index == 0 else f"data[{index}]"
         text = encode_payload(compiled.slots[slot_name], item, Settings().max_payload_bytes, root)
@@ -197,7 +202,7 @@ class RoutineTester:
         return self._events
 
     def get_captured_events(self) -> CapturedEvents:
-        """What was emitted since the last `capture_events`, `clear_captured_events` or `cleanup`, in order."""
+        """What was emitted since the last `capture_events`, `clear_captured_events` or `cleanup`."""
         return self._events
 
     def clear_captured_events(self) -> None:
