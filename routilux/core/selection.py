@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from routilux.core import payload
-from routilux.core.mailbox import RoutineCell, SlotQueue
+from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation, Job, Message, Rerun
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy, ImmediatePolicy, TimeIntervalPolicy
+from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import JobStatus
 
 IMMEDIATE = {"reason": "immediate"}

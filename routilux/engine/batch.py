@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
+from routilux.core.mailbox import RoutineCell, WorkerCell
 from routilux.core.message import Job, Message, mark_stored
 from routilux.core.outcome import Failure, Outcome
 from routilux.core.run import Run
+from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import JobStatus, MessageStatus, ParkedReason
 from routilux.engine.death_pauses import DeathPauses
 from routilux.engine.facts import Fact
 from routilux.engine.inputs import PostIn, Receipt
+from routilux.engine.job_rows import changed_job, new_job
 from routilux.engine.state_draft import StateDraft
 from routilux.engine.statement_group import StatementGroup
 from routilux.store.errors import Failure as StoreFailure
 from routilux.store.errors import classify
-from routilux.store.reads.worker_reads import text_of
 from routilux.store.writes.commit_rows import PARKED, Changes
 
 
@@ -184,7 +185,7 @@ class Batch:
             cell.key, key, numbers.pop() if len(numbers) == 1 else 0, routine, reason, due_at, line,
             str(seqs), attempt,
             deaths, activation, policy_message, failure and failure.type, failure and failure.text, self.now,
-        )  # fmt: skip
+        )  # fmt: skip  # in the order of the columns
 
     def still_parks(self, cell: WorkerCell, key: int, reason: ParkedReason) -> bool:
         """Whether a row that is parked for this reason is so after this commit, as far as is decided."""
@@ -237,7 +238,7 @@ class Batch:
                 (cell.key, job.no, job.job_id, job.flow, job.metadata, job.created_at)
             )
         else:
-            self.changes.new_jobs.append(_new_job(cell, job))
+            self.changes.new_jobs.append(new_job(cell, job))
 
     def _change_job(self, cell: WorkerCell, job: Job) -> None:
         is_plain = not job.has_details and cell.flow.execution_timeout is None
@@ -246,7 +247,7 @@ class Batch:
         elif is_plain and job.status == JobStatus.RUNNING:
             self.changes.started_jobs.append((cell.key, job.no, job.open_count, job.started_at))
         else:
-            self.changes.jobs.append(_changed_job(cell, job))
+            self.changes.jobs.append(changed_job(cell, job))
 
     def answer_callers(self) -> None:
         """Once it is in."""
@@ -258,24 +259,3 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         return self.changes.is_empty and not self.planned
-
-
-def _new_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
-    return (
-        cell.key, job.no, job.job_id, job.flow, job.status, job.open_count, job.metadata, text_of(job.data),
-        _statuses(job), job.result, job.error, job.created_at, job.started_at, job.ended_at, job.active_us,
-    )  # fmt: skip
-
-
-def _changed_job(cell: WorkerCell, job: Job) -> tuple[object, ...]:
-    return (
-        cell.key, job.no, job.status, job.open_count, text_of(job.data), _statuses(job), job.result,
-        job.error,
-        job.started_at, job.ended_at, job.active_us,
-    )  # fmt: skip
-
-
-def _statuses(job: Job) -> str | None:
-    if not job.routine_status:
-        return None
-    return text_of({routine: f'"{status}"' for routine, status in job.routine_status.items()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
+from routilux.core.mailbox import RoutineCell, WorkerCell
+from routilux.core.slot_queue import SlotQueue
 from routilux.engine.batch import Batch
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from routilux.core.mailbox import RoutineCell, SlotQueue
+from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation, Message
 from routilux.core.policies import AllSlotsReadyPolicy, BatchSizePolicy
 from routilux.core.selection import Pick, give_back
+from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import MessageStatus, ParkedReason, WorkerStatus
 from routilux.engine.batch import Batch
 

@@ -80,10 +80,17 @@ def _park_for_retry(
                 batch.settle(worker, message.seq, MessageStatus.PARKED)
     leave(batch, cell, activation)
     batch.park(
-        worker, activation.messages, cell.routine_id, ParkedReason.RETRY,
-        key=activation.rerun.key if activation.rerun else None, due_at=due_at, attempt=counted, activation=n,
-        policy_message=policy_text(activation), failure=failure,
-    )  # fmt: skip
+        worker,
+        activation.messages,
+        cell.routine_id,
+        ParkedReason.RETRY,
+        key=activation.rerun.key if activation.rerun else None,
+        due_at=due_at,
+        attempt=counted,
+        activation=n,
+        policy_message=policy_text(activation),
+        failure=failure,
+    )
     worker.park_timed()
     batch.expect(due_at)
 
@@ -100,9 +107,16 @@ def dead_letter(
     key = activation.rerun.key if activation.rerun else activation.messages[0].seq
     leave(batch, cell, activation)
     batch.park(
-        worker, activation.messages, cell.routine_id, ParkedReason.DEAD, key=key, attempt=activation.attempt,
-        activation=n, policy_message=policy_text(activation), failure=failure,
-    )  # fmt: skip
+        worker,
+        activation.messages,
+        cell.routine_id,
+        ParkedReason.DEAD,
+        key=key,
+        attempt=activation.attempt,
+        activation=n,
+        policy_message=policy_text(activation),
+        failure=failure,
+    )
     for job in live_jobs(activation):
         batch.end_job(worker, job, JobStatus.FAILED, f"{failure.type}: {failure.text}")
 

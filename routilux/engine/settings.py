@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from routilux.core.mailbox import WINDOW
+from routilux.core.slot_queue import WINDOW
 
 MIB = 1024 * 1024
 

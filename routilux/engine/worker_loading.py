@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 
 from routilux.core.compiled import CompiledFlow
-from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
+from routilux.core.mailbox import RoutineCell, WorkerCell
 from routilux.core.message import Job, Message, Rerun
+from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import ENDED_WORKER, JobStatus, MessageStatus, WorkerStatus
 from routilux.engine.death_pauses import DeathPauses
 from routilux.errors import RoutiluxError, RoutineNotFoundError, SlotNotFoundError

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Protocol
 
 from routilux.core.compiled import CompiledFlow
-from routilux.core.mailbox import RoutineCell, SlotQueue, WorkerCell
+from routilux.core.mailbox import RoutineCell, WorkerCell
 from routilux.core.message import Message
 from routilux.core.outcome import Failure
+from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import ENDED_WORKER, MessageStatus, ParkedReason
 from routilux.engine import worker_loading
 from routilux.engine.batch import Batch

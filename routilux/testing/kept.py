@@ -37,9 +37,18 @@ class Kept(DetachedState):
         if job.job_id != job_id:
             return None
         return JobSnapshot(
-            job.job_id, job.worker_id, job.flow, job.status, instant(job.created_at), instant(job.started_at),
-            instant(job.ended_at), job.metadata, job.data, job.error, job.result,
-        )  # fmt: skip
+            job.job_id,
+            job.worker_id,
+            job.flow,
+            job.status,
+            instant(job.created_at),
+            instant(job.started_at),
+            instant(job.ended_at),
+            job.metadata,
+            job.data,
+            job.error,
+            job.result,
+        )
 
     def add_traces(self, traces: Sequence[Trace]) -> None:
         self._traces.extend(traces)

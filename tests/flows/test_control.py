@@ -28,7 +28,7 @@ from routilux import (
     get_runtime_instance,
 )
 from routilux.activation_policies import batch_size_policy, immediate_policy
-from routilux.core.mailbox import WINDOW
+from routilux.core.slot_queue import WINDOW
 from routilux.engine import commands as controls
 from routilux.engine.inputs import Request
 from routilux.ownership import handover

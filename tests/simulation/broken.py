@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from routilux.core.mailbox import SlotQueue
+from routilux.core.slot_queue import SlotQueue
 from routilux.engine import (
     acceptance,
     commands,

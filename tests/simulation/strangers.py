@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from routilux.core.mailbox import RoutineCell, SlotQueue
+from routilux.core.mailbox import RoutineCell
 from routilux.core.run_overlay import Overlay
+from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import ParkedReason
 from routilux.engine import acceptance, commands, counters, outcomes, recovery, redelivery, worker_loading
 from routilux.engine.user_statements import locked_key
