@@ -1,7 +1,8 @@
 """What every measurement is given: fresh databases of either kind, and processes of their own to measure in.
 
-Routilux is never measured in this process: memory, garbage collection and the switch interval of a child are its own.
-A child is `python -m tests.benchmarks.child module function arguments`; it prints one JSON line at its end.
+Routilux is never measured in this process: memory, garbage collection and the switch interval of a child are
+its own. A child is `python -m tests.benchmarks.child module function arguments`; it prints one JSON line at
+its end.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Skipped(Exception):
 
 
 class Bench:
-    """A folder, a Postgres that starts when it is asked for, and how large the runs are. A context manager."""
+    """A folder, a Postgres that starts when it is asked for, and how large the runs are.
+
+    A context manager.
+    """
 
     def __init__(self, *, is_quick: bool = False) -> None:
         self.is_quick = is_quick
@@ -88,7 +92,9 @@ class Bench:
         return self.server.create_database(self._new_name(), self._postgres_template)
 
     def child(self, measure: Callable[..., Values], *arguments: object) -> dict[str, float]:
-        """Run a function of a module here in a process of its own; its arguments and its answer travel as JSON."""
+        """Run a function of a module here in a process of its own; its arguments and its answer travel as
+        JSON.
+        """
         done = subprocess.run(
             self._command(measure, arguments),
             cwd=ROOT,
@@ -105,7 +111,9 @@ class Bench:
     def running(
         self, measure: Callable[..., Values | None], *arguments: object
     ) -> Iterator[subprocess.Popen[str]]:
-        """The same, to be talked to while it runs, through its standard input and output; killed at the end."""
+        """The same, to be talked to while it runs, through its standard input and output;
+        killed at the end.
+        """
         process = subprocess.Popen(
             self._command(measure, arguments),
             cwd=ROOT,
@@ -145,7 +153,9 @@ class Bench:
 def fresh(
     kind: str, measure: Callable[..., Values], count: int, *arguments: object
 ) -> Callable[[Bench], Values]:
-    """How a series measures one run in a new database, in a process of its own: `count`, scaled, and `arguments`."""
+    """How a series measures one run in a new database, in a process of its own: `count`, scaled, and
+    `arguments`.
+    """
 
     def run(bench: Bench) -> Values:
         with bench.database(kind) as url:

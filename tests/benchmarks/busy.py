@@ -1,4 +1,7 @@
-"""Beside logic that keeps the interpreter busy: throughput, and how long a commit takes. Figures and their children."""
+"""Beside logic that keeps the interpreter busy: throughput, and how long a commit takes.
+
+Figures and their children.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,9 @@ def only_thinking(jobs: int) -> Values:
 
 
 def commits(database: str, count: int, busy_threads: int) -> Values:
-    """The engine's transaction for 500 jobs with a message each, from BEGIN to after COMMIT, beside busy threads."""
+    """The engine's transaction for 500 jobs with a message each, from BEGIN to after COMMIT, beside busy
+    threads.
+    """
     taken: list[float] = []
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         worker = runtime.exec("one_stage")
@@ -113,8 +118,8 @@ def _thinking(kind: str) -> Figure:
         f"busy.{kind.lower()}",
         "Beside busy Python",
         f"3-stage flow, CPU-bound logic, {kind}",
-        f"Each stage computes {ROUNDS:,} rounds of pure Python, reads and writes state and writes a row of its own; the"
-        " limit is the computing alone, in one thread.",
+        f"Each stage computes {ROUNDS:,} rounds of pure Python, reads and writes state and writes a row of"
+        " its own; the limit is the computing alone, in one thread.",
         (Metric("jobs", "jobs/s"),),
         (ours(1), Series("the computing alone", alone, Role.LIMIT), ours(4)),
     )
@@ -132,7 +137,8 @@ def _commits(kind: str) -> Figure:
         f"busy_commit.{kind.lower()}",
         "Beside busy Python",
         f"a commit of 1,000 rows beside {BUSY_THREADS} busy threads, {kind}",
-        "The transaction of the engine for 500 posted jobs (500 job rows, 500 message rows), from BEGIN to after COMMIT,"
+        "The transaction of the engine for 500 posted jobs (500 job rows, 500 message rows), from BEGIN to"
+        " after COMMIT,"
         f" beside {BUSY_THREADS} threads of pure Python; and the whole call of post_many.",
         (
             Metric("commit", "ms", is_higher_better=False),

@@ -1,7 +1,9 @@
-"""What a figure is: what it measures, beside what, and what it must reach. Plain records; nothing is measured here.
+"""What a figure is: what it measures, beside what, and what it must reach.
 
-A figure has series that are measured in turns (A, B, A, B, …), so that noise hits each of them: Routilux, the limit
-of the raw driver, other systems. One run of a series gives a value for each metric.
+Plain records; nothing is measured here.
+
+A figure has series that are measured in turns (A, B, A, B, …), so that noise hits each of them: Routilux, the
+limit of the raw driver, other systems. One run of a series gives a value for each metric.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Databases that have grown: one worker with a history of finished jobs and a line of waiting messages, made by SQL.
+"""Databases that have grown: one worker with a history of finished jobs and a line of waiting messages, made
+by SQL.
 
-The rows are those that Routilux would have left: a job, a message and an activation for each finished job, a job and
-a message for each that waits, ids that sort by age, and the counters of the slot.
+The rows are those that Routilux would have left: a job, a message and an activation for each finished job, a
+job and a message for each that waits, ids that sort by age, and the counters of the slot.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ AT_ONCE = 250_000
 DAY_US = 86_400_000_000
 _BODY = "x" * 130
 _NUMBERS = {
-    "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last}) ",
+    "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n <"
+    " {last}) ",
     "postgresql": "WITH numbers(n) AS (SELECT generate_series(CAST({first} AS bigint), {last})) ",
 }
 _JOB_ID = {"sqlite": "printf('%036d', n)", "postgresql": "lpad(CAST(n AS text), 36, '0')"}
@@ -30,12 +32,14 @@ _PAYLOAD = (
     """'{"id":' || CAST(n AS text) || ',"kind":"order.created","ts":0,"body":""" + f'"{_BODY}"' + """}'"""
 )
 _HISTORY = (
-    "INSERT INTO routilux_jobs (worker, job, job_id, flow, status, open_count, created_at, started_at, ended_at)"
-    " {numbers}SELECT 1, n, {job_id}, '{flow}', 'completed', 0, {at} + n, {at} + n + 900, {at} + n + 1000 FROM numbers",
-    "INSERT INTO routilux_messages (worker, seq, job, routine, slot, payload, consumed_by, status, created_at)"
-    " {numbers}SELECT 1, n, n, 'only', 'input', {payload}, n, 'consumed', {at} + n FROM numbers",
+    "INSERT INTO routilux_jobs (worker, job, job_id, flow, status, open_count, created_at, started_at,"
+    " ended_at) {numbers}SELECT 1, n, {job_id}, '{flow}', 'completed', 0, {at} + n, {at} + n + 900, {at} +"
+    " n + 1000 FROM numbers",
+    "INSERT INTO routilux_messages (worker, seq, job, routine, slot, payload, consumed_by, status,"
+    " created_at) {numbers}SELECT 1, n, n, 'only', 'input', {payload}, n, 'consumed', {at} + n FROM numbers",
     "INSERT INTO routilux_activations (worker, n, job, routine, attempt, status, started_at, ended_at, seqs)"
-    " {numbers}SELECT 1, n, n, 'only', 1, 'completed', {at} + n + 900, {at} + n + 1000, CAST(n AS text) FROM numbers",
+    " {numbers}SELECT 1, n, n, 'only', 1, 'completed', {at} + n + 900, {at} + n + 1000, CAST(n AS text)"
+    " FROM numbers",
 )
 _WAITING = (
     "INSERT INTO routilux_jobs (worker, job, job_id, flow, status, open_count, created_at)"
@@ -45,8 +49,8 @@ _WAITING = (
 )
 _SETTLED = (
     "DELETE FROM routilux_workers WHERE key = 1",
-    "INSERT INTO routilux_workers (key, worker_id, flow, definition, status, is_named, next_seq, next_n, deaths, created_at)"
-    " VALUES (1, '{worker}', '{flow}', '', 'running', 1, {top} + 1, {top} + 1, 0, {at})",
+    "INSERT INTO routilux_workers (key, worker_id, flow, definition, status, is_named, next_seq, next_n,"
+    " deaths, created_at) VALUES (1, '{worker}', '{flow}', '', 'running', 1, {top} + 1, {top} + 1, 0, {at})",
     "DELETE FROM routilux_slots WHERE worker = 1",
     "INSERT INTO routilux_slots (worker, routine, slot, waiting, low_seq, refreshed_at)"
     " VALUES (1, 'only', 'input', {waiting}, {top} - {waiting} + 1, {at})",
@@ -54,7 +58,9 @@ _SETTLED = (
 
 
 def grown(bench: Bench, kind: str, history: int, waiting: int) -> str:
-    """The URL of such a database: made once in each run of the suite, out of one without waiting messages if there is."""
+    """The URL of such a database: made once in each run of the suite, out of one without waiting messages if
+    there is.
+    """
     key = ("grown", kind, history, waiting)
     if key not in bench.kept:
         begun = time.monotonic()
@@ -75,7 +81,10 @@ def grown(bench: Bench, kind: str, history: int, waiting: int) -> str:
 
 
 def fill(url: str, history: int, waiting: int) -> int:
-    """Add rows behind those that are there; returns the last number. No runtime may be alive on the database."""
+    """Add rows behind those that are there; returns the last number.
+
+    No runtime may be alive on the database.
+    """
     dialect = make_url(url).get_backend_name()
     with contextlib.closing(_Driver(url)) as driver:
         top = driver.number("SELECT coalesce(max(seq), 0) FROM routilux_messages WHERE worker = 1")

@@ -1,4 +1,6 @@
-"""The flows that the benchmarks run, as a user would write them, with the settings that a user has by default."""
+"""The flows that the benchmarks run, as a user would write them, with the settings that a user has by
+default.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ def payloads(count: int, size: int = 130) -> list[Item]:
 
 
 class Stage(Routine):
-    """Counts in worker state, does `work`, and hands on. `last` is called with each item at the last stage."""
+    """Counts in worker state, does `work`, and hands on.
+
+    `last` is called with each item at the last stage.
+    """
 
     def __init__(self, name: str, work: Callable[[Routine, Item], None] | None = None) -> None:
         super().__init__()

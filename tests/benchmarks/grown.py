@@ -1,4 +1,7 @@
-"""What is measured in databases that have grown. This module imports nothing that the measured process does not need."""
+"""What is measured in databases that have grown.
+
+This module imports nothing that the measured process does not need.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ WAIT_S = 600.0
 
 
 def through(database: str, jobs: int) -> Values:
-    """Jobs per second through one stage of the worker with the history, from the first post to the last end."""
+    """Jobs per second through one stage of the worker with the history,
+    from the first post to the last end.
+    """
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         runtime.exec("one_stage", worker_id=WORKER)
         items = flows.payloads(jobs)

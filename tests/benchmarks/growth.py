@@ -139,8 +139,8 @@ def _processes() -> Figure:
     return _compared(
         "processes.postgres",
         "processes, Postgres",
-        "Jobs of three stages, shared out over as many processes with a worker each; all jobs by the time from the first"
-        " start to the last end.",
+        "Jobs of three stages, shared out over as many processes with a worker each; all jobs by the time"
+        " from the first start to the last end.",
         [of(1), of(2), of(4)],
     )
 
@@ -174,7 +174,8 @@ def _histories(kind: str) -> Figure:
     return _compared(
         f"history.{kind.lower()}",
         f"finished jobs in the history, {kind}",
-        "Jobs of one stage through a worker that has finished so many before, from the post to the end of the last.",
+        "Jobs of one stage through a worker that has finished so many before, from the post to the end of"
+        " the last.",
         [of(0, "none"), of(MILLION, "1 M"), of(10 * MILLION, "10 M")],
         is_full=True,
     )
@@ -193,8 +194,8 @@ def _backlogs(kind: str) -> Figure:
     figure = _compared(
         f"backlog.{kind.lower()}",
         f"waiting messages, {kind}",
-        f"A runtime starts on a worker with so many waiting and runs the first {JOBS:,} of them; RSS is the most that the"
-        " process held.",
+        f"A runtime starts on a worker with so many waiting and runs the first {JOBS:,} of them; RSS is the"
+        " most that the process held.",
         [Series(f"{JOBS:,} waiting", small), Series("1 M waiting", large)],
         metrics=(RATE, Metric("RSS", "MB", is_higher_better=False)),
         is_full=True,

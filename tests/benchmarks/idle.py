@@ -53,8 +53,10 @@ def _idle(kind: str) -> Figure:
         f"idle.{kind.lower()}",
         "At rest",
         f"idle Runtime, {kind}",
-        f"A process with a Runtime and one worker that has done one job, watched from outside for {WATCHED_S:g} s; queries are"
-        " the statements that it sends through SQLAlchemy (BEGIN counts; a PRAGMA that reads no page does not).",
+        "A process with a Runtime and one worker that has done one job, watched from outside for"
+        f" {WATCHED_S:g} s; queries are"
+        " the statements that it sends through SQLAlchemy (BEGIN counts; a PRAGMA that reads no page does"
+        " not).",
         (
             Metric("CPU", "% of a core", is_higher_better=False),
             Metric("RSS", "MB", is_higher_better=False),

@@ -1,4 +1,6 @@
-"""Milliseconds: from a post to its logic, from a due time to its logic, from a kill to the next activation."""
+"""Milliseconds: from a post to its logic, from a due time to its logic,
+from a kill to the next activation.
+"""
 
 from __future__ import annotations
 
@@ -117,8 +119,8 @@ def _post_to_logic(kind: str) -> Figure:
         f"post_to_logic.{kind.lower()}",
         "Latency",
         f"post to the start of its logic, {kind}",
-        "From the call of post() to the first line of logic, one at a time, 20 ms apart, in a runtime with nothing else to"
-        " do; the limit is one commit of one row by the driver alone.",
+        "From the call of post() to the first line of logic, one at a time, 20 ms apart, in a runtime with"
+        " nothing else to do; the limit is one commit of one row by the driver alone.",
         MS,
         (Series(OURS, ours), Series(replay.NAME[kind], raw, Role.LIMIT), *peers.series("latency", kind)),
         (Target("p50", p50), Target("p99", p99)),
@@ -132,8 +134,8 @@ def _redelivery(kind: str) -> Figure:
         f"redelivery.{kind.lower()}",
         "Latency",
         f"lateness of a redelivery, {kind}",
-        "Logic raises RetryLater(1.0); how much later than a second after that it starts again. `earliest` above zero:"
-        " never early.",
+        "Logic raises RetryLater(1.0); how much later than a second after that it starts again. `earliest`"
+        " above zero: never early.",
         (*MS, Metric("earliest", "ms", is_higher_better=True)),
         (Series(OURS, ours), *peers.series("delay", kind)),
         (Target("p50", 10), Target("p99", 40), Target("earliest", 0)),

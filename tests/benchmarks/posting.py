@@ -49,7 +49,9 @@ def post_alone(database: str, count: int) -> Values:
 
 
 def hand_overs(database: str, count: int) -> Values:
-    """What a post costs that is given to another thread and answered at once: what CPython and the machine need for it."""
+    """What a post costs that is given to another thread and answered at once: what CPython and the machine
+    need for it.
+    """
     inputs: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
 
     def answer() -> None:
@@ -83,7 +85,9 @@ def post_many(database: str, count: int) -> Values:
 
 
 def raw_commits(database: str, count: int, apart_s: float = 0.0) -> Values:
-    """One message row and one commit at a time, by the driver alone, which does something else for so long between them."""
+    """One message row and one commit at a time, by the driver alone, which does something else for so long
+    between them.
+    """
     commit = committer(database)
     begun = time.perf_counter()
     for number in range(count):
@@ -135,8 +139,10 @@ def _post(kind: str) -> Figure:
         f"post.{kind.lower()}",
         "Posting",
         f"post(), {kind}",
-        "Acknowledged posts of one message each, while the logic of those before runs; the peers post and nobody works, as in"
-        f" `{ALONE}`; the limit commits one message row at a time on one connection, as fast as it goes, or with 0.1 ms of Python in between.",
+        "Acknowledged posts of one message each, while the logic of those before runs; the peers post and"
+        " nobody works, as in"
+        f" `{ALONE}`; the limit commits one message row at a time on one connection, as fast as it goes, or"
+        " with 0.1 ms of Python in between.",
         (Metric("posts", "posts/s"),),
         (
             Series(ONE, ours(1)),
@@ -163,8 +169,8 @@ def _post_many(kind: str) -> Figure:
         f"post_many.{kind.lower()}",
         "Posting",
         f"post_many(), {kind}",
-        f"One call with {BULK:,} messages until it returns, while the logic of those that are in runs; the limit writes"
-        " as many job rows and message rows, 5,000 of each to a commit.",
+        f"One call with {BULK:,} messages until it returns, while the logic of those that are in runs; the"
+        " limit writes as many job rows and message rows, 5,000 of each to a commit.",
         (Metric("posts", "posts/s"),),
         (Series(OURS, ours), Series(replay.NAME[kind], raw, Role.LIMIT), *peers.series("bulk", kind)),
         (Target("posts", 60_000),),

@@ -1,7 +1,9 @@
-"""What each commit of the engine writes: table, columns and row count of every statement, as the driver counted them.
+"""What each commit of the engine writes: table, columns and row count of every statement, as the driver
+counted them.
 
-Listens to SQLAlchemy and to psycopg's COPY, so it does not depend on how the engine words its statements beyond the
-shape of an INSERT, an UPDATE and a COPY. `replay` writes the same rows in the same groups with the raw driver.
+Listens to SQLAlchemy and to psycopg's COPY, so it does not depend on how the engine words its statements
+beyond the shape of an INSERT, an UPDATE and a COPY. `replay` writes the same rows in the same groups with the
+raw driver.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _SET = re.compile(r"\bSET\b(.*?)(?:\bFROM\b|\bWHERE\b|$)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`verb`: insert (`columns`: those given) or change (of rows that are there, but for upserts; `columns`: set)."""
+    """`verb`: insert (`columns`: those given) or change (of rows that are there, but for upserts; `columns`:
+    set).
+    """
 
     verb: str
     table: str
@@ -35,7 +39,9 @@ class Shape:
 
 
 def shape_of(statement: str) -> Shape | None:
-    """None for anything that writes no rows of ours, and for deletes, of which these flows have next to none."""
+    """None for anything that writes no rows of ours, and for deletes,
+    of which these flows have next to none.
+    """
     found = _TABLE.match(statement)
     if found is None:
         return None
@@ -49,7 +55,10 @@ def shape_of(statement: str) -> Shape | None:
 
 
 class Recorder:
-    """Every commit of this process while it listens. `begin` says where the clock of the measurement starts."""
+    """Every commit of this process while it listens.
+
+    `begin` says where the clock of the measurement starts.
+    """
 
     def __init__(self) -> None:
         self.commits: list[list[tuple[Shape, int]]] = []

@@ -1,7 +1,8 @@
-"""The limit of the raw driver: the rows that the engine writes, in the groups in which it commits them, and no engine.
+"""The limit of the raw driver: the rows that the engine writes, in the groups in which it commits them, and
+no engine.
 
-SQLite: `executemany` of the standard library's sqlite3, which is what one thread alone does best. Postgres: psycopg,
-COPY for new rows, UPDATE over `unnest` for changes. Same tables, same indexes, same durability.
+SQLite: `executemany` of the standard library's sqlite3, which is what one thread alone does best. Postgres:
+psycopg, COPY for new rows, UPDATE over `unnest` for changes. Same tables, same indexes, same durability.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Writer(Protocol):
 
 
 class _Feed:
-    """Hands out the recorded rows of each table in the order of their keys, once for each kind of statement."""
+    """Hands out the recorded rows of each table in the order of their keys,
+    once for each kind of statement.
+    """
 
     def __init__(self, rows: dict[str, Rows]) -> None:
         self._rows = rows

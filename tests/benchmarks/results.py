@@ -1,7 +1,8 @@
-"""The raw rows of all figures, in one JSON file: a figure that is measured again replaces its own rows, no others.
+"""The raw rows of all figures, in one JSON file: a figure that is measured again replaces its own rows, no
+others.
 
-So a run that is cut short, or of a few figures, leaves the rest as it was. Each figure carries the commit, the
-versions and the machine that it was measured with.
+So a run that is cut short, or of a few figures, leaves the rest as it was. Each figure carries the commit,
+the versions and the machine that it was measured with.
 """
 
 from __future__ import annotations

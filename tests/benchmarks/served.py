@@ -1,4 +1,7 @@
-"""Processes that are watched from outside. This module imports nothing that the watched process does not need."""
+"""Processes that are watched from outside.
+
+This module imports nothing that the watched process does not need.
+"""
 
 from __future__ import annotations
 

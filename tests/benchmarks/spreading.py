@@ -1,4 +1,7 @@
-"""The same work spread differently: in bursts, over workers, over processes, in larger payloads. For child processes."""
+"""The same work spread differently: in bursts, over workers, over processes, in larger payloads.
+
+For child processes.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,9 @@ def due_at_once(database: str, jobs: int) -> Values:
 
 
 def one_of_many(database: str, jobs: int) -> None:
-    """Says when it is ready, begins at a line of input, and says when it began and ended by the clock of the host."""
+    """Says when it is ready, begins at a line of input, and says when it began and ended by the clock of the
+    host.
+    """
     items = flows.payloads(jobs)
     with Runtime(database=database, registry=flows.registry(flows.three_stages())) as runtime:
         worker = runtime.exec("three_stages").worker_id

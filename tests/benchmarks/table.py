@@ -1,4 +1,6 @@
-"""The page of what was measured: a table for each group of figures, the sentence that says what each measures."""
+"""The page of what was measured: a table for each group of figures, the sentence that says what each
+measures.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _INTRO = """\
 # Measured by `make bench`
 
 Written by the last run; the raw rows are in [results.json](results.json), what each word means in
-[README](README.md). Medians, with the least and the most of the runs in brackets; the limit and the peers beside a
+[README](README.md). Medians, with the least and the most of the runs in brackets; the limit and the \
+peers beside a
 figure were measured in turns with it. On another machine read the ratios.
 """
 
@@ -83,8 +86,10 @@ def _lines(figure: Figure, runs: dict[str, list[Values]]) -> list[str]:
                 continue
             name = ", ".join([figure.title, *([series.name] if series.name != OURS else [])])
             lines.append(
-                f"| {name}: {_label(metric)} | {cell(found)} | {_beside(figure, metric, runs) if series is ours[0] else ''}"
-                f" | {'; '.join(v.words.removeprefix(f'{series.name}: ') for v in verdicts)} | {'; '.join(map(_answer, verdicts))} |"
+                f"| {name}: {_label(metric)} | {cell(found)} |"
+                f" {_beside(figure, metric, runs) if series is ours[0] else ''}"
+                f" | {'; '.join(v.words.removeprefix(f'{series.name}: ') for v in verdicts)} |"
+                f" {'; '.join(map(_answer, verdicts))} |"
             )
     return lines
 

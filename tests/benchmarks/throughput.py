@@ -29,7 +29,9 @@ def three_stages(database: str, jobs: int, on_begin: Callable[[], None] = lambda
 
 
 def drain(database: str, jobs: int, on_begin: Callable[[], None] = lambda: None) -> Values:
-    """A backlog that is durable before the clock starts: from resuming the worker to the end of the last job."""
+    """A backlog that is durable before the clock starts:
+    from resuming the worker to the end of the last job.
+    """
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         worker = runtime.exec("one_stage")
         runtime.pause_worker(str(worker.worker_id))
@@ -59,8 +61,9 @@ def _three_stages(kind: str) -> Figure:
         f"three_stages.{kind.lower()}",
         "Throughput",
         f"3-stage flow, {kind}",
-        "Posted with post_many to one worker, order kept, state read and written in each stage, durable; from the first"
-        " post to the end of the last job. Peers begin with a queue that is filled. The limit writes the rows of the"
+        "Posted with post_many to one worker, order kept, state read and written in each stage, durable;"
+        " from the first post to the end of the last job. Peers begin with a queue that is filled. The"
+        " limit writes the rows of the"
         f" same commits with the raw driver ({replay.HOW[kind]}), without any logic.",
         (Metric("jobs", "jobs/s"),),
         (Series(OURS, ours), limit, *peers.series("pipeline", kind)),
@@ -82,8 +85,8 @@ def _drain(kind: str) -> Figure:
         f"drain.{kind.lower()}",
         "Throughput",
         f"one-stage drain, {kind}",
-        "A backlog that is durable before the clock starts, one worker, logic that does nothing; from resuming the"
-        " worker to the end of the last job.",
+        "A backlog that is durable before the clock starts, one worker, logic that does nothing; from"
+        " resuming the worker to the end of the last job.",
         (Metric("jobs", "jobs/s"),),
         (Series(OURS, ours), limit, *peers.series("drain", kind)),
         (*goals, Target("jobs", share, of=limit.name)),

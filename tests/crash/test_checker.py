@@ -11,12 +11,13 @@ from tests.crash.support.zygote import Zygote
 
 FAULTS = {
     "a dropped row": "DELETE FROM orders WHERE place = 2",
-    "a doubled row": "INSERT INTO orders (worker_id, place, job_id, part, amount) SELECT worker_id, place, job_id, part, amount"
-    " FROM orders WHERE place = 5",
+    "a doubled row": "INSERT INTO orders (worker_id, place, job_id, part, amount) SELECT worker_id, place,"
+    " job_id, part, amount FROM orders WHERE place = 5",
     "a swapped row": "UPDATE orders SET place = 7 - place WHERE place IN (3, 4)",
     "a message that waits": "UPDATE routilux_messages SET status = 'waiting' WHERE seq = 3",
     "a dropped job": "DELETE FROM routilux_jobs WHERE job_id = 'job-00001'",
-    "a message consumed twice": "UPDATE routilux_activations SET seqs = '1' WHERE n = (SELECT max(n) FROM routilux_activations)",
+    "a message consumed twice": "UPDATE routilux_activations SET seqs = '1' WHERE n = (SELECT max(n) FROM"
+    " routilux_activations)",
     "a counter that is behind": "UPDATE routilux_worker_state SET value = '2' WHERE routine = 'work'",
 }
 

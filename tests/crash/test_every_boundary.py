@@ -1,4 +1,6 @@
-"""One group commit with every kind of row, and a SIGKILL between any two statements of it, and around COMMIT."""
+"""One group commit with every kind of row, and a SIGKILL between any two statements of it,
+and around COMMIT.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from tests.crash.support.staging import JOBS
 from tests.crash.support.zygote import Zygote
 
 WRITTEN = (
-    "routilux_messages", "routilux_activations", "routilux_parked", "routilux_jobs", "routilux_job_keys", "routilux_inbox",
+    "routilux_messages", "routilux_activations", "routilux_parked", "routilux_jobs", "routilux_job_keys",
+    "routilux_inbox",
     "routilux_worker_state", "routilux_slots", "routilux_commits", "orders",
 )  # fmt: skip
 
@@ -18,7 +21,9 @@ WRITTEN = (
 def test_a_crash_at_every_statement_of_a_commit(
     shop: str, zygote: Zygote, acknowledged: Path, tmp_path: Path
 ) -> None:
-    """Each life finishes what the one before has left, then dies one boundary later; the last finds no more."""
+    """Each life finishes what the one before has left, then dies one boundary later;
+    the last finds no more.
+    """
     passed = tmp_path / "passed"
     for life in range(200):
         child = zygote.start(

@@ -1,4 +1,6 @@
-"""Postgres: a runtime that lives is not taken for dead by the others, whatever they can see of its connection."""
+"""Postgres: a runtime that lives is not taken for dead by the others, whatever they can see of its
+connection.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """SIGKILL at every phase, again and again on one database, and at the end everything is done once.
 
-A kill counts if an activation was running or a commit was open: the process keeps a black box that outlives it.
-`ROUTILUX_KILLS` asks for more than 28 counted kills per database.
+A kill counts if an activation was running or a commit was open: the process keeps a black box that outlives
+it. `ROUTILUX_KILLS` asks for more than 28 counted kills per database.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def _kill(
     """One life: where it ended, or None if that does not count."""
     black_box = BlackBox(box, is_new=True)
     child = zygote.start(
-        "tests.crash.support.program:work", url=url, acknowledged=str(acknowledged), box=str(box), workers=["left", "right"],
+        "tests.crash.support.program:work", url=url, acknowledged=str(acknowledged), box=str(box),
+        workers=["left", "right"],
         numbers=numbers, group=choose.choice((1, 1, 3)), phase=phase, delay_us=choose.randrange(0, 400),
         passes=choose.randint(1, MOST_PASSES[phase]) if phase else 0,
     )  # fmt: skip

@@ -71,7 +71,9 @@ def _noting(errors: list[BaseException]) -> Callable[[Callable[[], None]], None]
 def test_a_post_that_went_in_before_its_runtime_was_declared_dead_is_answered(
     shop: str, job_id: str | None
 ) -> None:
-    """The answer is lost, and before the second try somebody has taken over: the commit row of the dead still tells."""
+    """The answer is lost, and before the second try somebody has taken over: the commit row of the dead still
+    tells.
+    """
 
     def declare_dead() -> None:
         with closing(checker.connect(shop)) as connection:
@@ -153,7 +155,9 @@ def _commit_both(routine: Pair, runtime: Runtime) -> None:
 def test_own_rows_are_sent_again_though_what_followed_them_was_discarded(
     shop: str, pair: tuple[Pair, Runtime]
 ) -> None:
-    """What the first try decided (the run is broken, the job has ended) must not change what the second sends."""
+    """What the first try decided (the run is broken, the job has ended) must not change what the second
+    sends.
+    """
     _commit_both(*pair)
     with closing(checker.connect(shop)) as connection:
         assert connection.execute("SELECT id, job_id FROM orders").fetchall() == [(1, "j")]

@@ -1,4 +1,6 @@
-"""Ownership and its loss, step by step in one process: who runs a worker, and what is left of a runtime that is fenced."""
+"""Ownership and its loss, step by step in one process: who runs a worker, and what is left of a runtime that
+is fenced.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def _assert_room(runtime: Runtime) -> None:
 def test_what_a_runtime_has_in_hand_when_it_is_declared_dead_does_not_go_in(
     shop: str, ending: tuple[Runtime, HeldEngine]
 ) -> None:
-    """Nobody has run the worker since, so that no key of a row is in the way: the fence alone keeps it out."""
+    """Nobody has run the worker since, so that no key of a row is in the way:
+    the fence alone keeps it out.
+    """
     runtime, engine = ending
     before = runtime.engine.runtime_key
     with closing(checker.connect(shop)) as connection:
@@ -145,7 +149,8 @@ def test_a_run_that_ends_while_its_runtime_is_fenced_gives_its_room_back(
         target=runtime.post,
         args=(orders.FLOW, "split", "input", {"number": 1}, "w", orders.job_id_of(1)),
     )
-    post.start()  # an id of the caller's is asked for inside the transaction, so the fence falls before any decision
+    # an id of the caller's is asked for inside the transaction, so the fence falls before any decision
+    post.start()
     engine.await_inputs(PostIn, 1)
     with closing(checker.connect(shop)) as connection:
         connection.execute("UPDATE routilux_runtimes SET state = 'dead'")
@@ -198,14 +203,18 @@ def test_a_post_that_is_refused_leaves_its_id_free(shop: str) -> None:
 
 
 def test_two_processes_that_post_one_id_with_different_data_at_once_make_one_job(shop: str) -> None:
-    """Neither saw the other's inbox row. The owner takes the first; the second is refused, and stops nothing."""
+    """Neither saw the other's inbox row.
+
+    The owner takes the first; the second is refused, and stops nothing.
+    """
     with program.start(shop) as runtime:
         runtime.exec(orders.FLOW, worker_id="w")
         engine = HeldEngine(runtime)
         with closing(checker.connect(shop)) as connection:
             for number in (0, 1):
                 connection.execute(
-                    "INSERT INTO routilux_inbox (kind, flow, worker_id, job_id, body, created_at) VALUES ('post',"
+                    "INSERT INTO routilux_inbox (kind, flow, worker_id, job_id, body, created_at) VALUES"
+                    " ('post',"
                     f" 'orders', 'w', '{orders.job_id_of(0)}', '{_body(number)}', 0)"
                 )
             connection.commit()

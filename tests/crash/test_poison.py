@@ -38,7 +38,7 @@ def test_a_message_that_kills_its_process_becomes_a_dead_letter(
     else:
         pytest.fail(f"still dying after {_life + 1} lives: {child.output}")
 
-    # once in company, then three times alone; one that another's death made a suspect has been alone from the start
+    # once in company, then three times alone; one that another's death made a suspect: always alone
     deaths = {number: entered.read_text().split().count(str(number)) for number in poison.values()}
     assert set(deaths.values()) <= {3, 4}, deaths
     assert 4 in deaths.values(), deaths
@@ -49,7 +49,9 @@ def test_a_message_that_kills_its_process_becomes_a_dead_letter(
 def test_a_poisonous_message_does_not_walk_through_a_fleet(
     shop: str, zygote: Zygote, other_zygote: Zygote, third_zygote: Zygote, tmp_path: Path
 ) -> None:
-    """The second runtime runs the suspect alone and dies of it; the third waits with it and does what else there is."""
+    """The second runtime runs the suspect alone and dies of it; the third waits with it and does what else
+    there is.
+    """
     arguments = {
         "url": shop,
         "acknowledged": str(tmp_path / "acknowledged"),
@@ -98,7 +100,9 @@ def _assert_set_aside(url: str, numbers: set[int]) -> None:
 
 
 def _assert_innocent(url: str, numbers: set[int]) -> None:
-    """Completed, each effect once, at the first attempt; no activation of theirs is counted as anything else."""
+    """Completed, each effect once, at the first attempt;
+    no activation of theirs is counted as anything else.
+    """
     with closing(checker.connect(url)) as connection:
         completed = connection.execute(
             "SELECT job_id FROM routilux_jobs WHERE status = 'completed'"

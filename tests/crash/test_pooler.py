@@ -1,4 +1,6 @@
-"""Postgres behind a pooler in transaction mode: server connections come and go, the runtimes that use them live."""
+"""Postgres behind a pooler in transaction mode: server connections come and go, the runtimes that use them
+live.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""SQLite and power loss: what is acknowledged has been forced to the disk, and a torn WAL opens with all of it."""
+"""SQLite and power loss: what is acknowledged has been forced to the disk, and a torn WAL opens with all of
+it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_the_writing_connection_forces_each_commit_to_the_disk(
 def test_every_acknowledged_post_has_an_fsync_of_the_wal_after_its_last_write(
     sqlite_database: str, tmp_path: Path
 ) -> None:
-    """As the kernel saw it: writes of the WAL, then a successful fsync, and only then the return of `post`."""
+    """As the kernel saw it: writes of the WAL, then a successful fsync,
+    and only then the return of `post`.
+    """
     acknowledged = tmp_path / "acknowledged"
     calls = _traced(sqlite_database, acknowledged)
     seen, is_written, is_forced = 0, False, False
@@ -55,7 +59,8 @@ def test_every_acknowledged_post_has_an_fsync_of_the_wal_after_its_last_write(
 def _traced(url: str, acknowledged: Path) -> list[tuple[str, str]]:
     arguments = json.dumps({"url": url, "acknowledged": str(acknowledged), "numbers": [0, POSTS]})
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.support.syscalls", "tests.crash.support.program:post_only", arguments],
+        [sys.executable, "-m", "tests.crash.support.syscalls", "tests.crash.support.program:post_only",
+        arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip

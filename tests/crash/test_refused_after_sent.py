@@ -1,5 +1,6 @@
-"""A commit is sent, its answer is lost, and the next try meets an error that does not pass. A caller who is told that the
-database refused it may rely on that: what was sent first never goes in.
+"""A commit is sent, its answer is lost, and the next try meets an error that does not pass.
+
+A caller who is told that the database refused it may rely on that: what was sent first never goes in.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def _check_others_go_in(url: str, runtime: Runtime) -> None:
 def test_what_the_server_reads_after_its_caller_was_told_that_it_is_refused_is_not_in(
     postgres_shop: str, postgres_server: PostgresServer
 ) -> None:
-    """A real connection, a real server: the text of a whole commit lies in a buffer while all this happens."""
+    """A real connection, a real server: the text of a whole commit lies in a buffer while all this
+    happens.
+    """
     with KeepingProxy(postgres_server.port) as proxy:
         url = postgres_shop.replace(f":{postgres_server.port}/", f":{proxy.port}/")
         with program.start(url) as runtime:

@@ -1,4 +1,6 @@
-"""The database is away, or refuses: whoever calls is told so by an error of ours, whoever waits waits on, and afterwards all goes on."""
+"""The database is away, or refuses: whoever calls is told so by an error of ours, whoever waits waits on, and
+afterwards all goes on.
+"""
 
 from __future__ import annotations
 

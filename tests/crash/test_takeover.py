@@ -1,4 +1,6 @@
-"""Two processes on one database: what one leaves, the other finishes; a worker runs in one of them at a time."""
+"""Two processes on one database: what one leaves, the other finishes;
+a worker runs in one of them at a time.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ def test_an_owner_that_was_stopped_past_its_lease_commits_nothing_more(
     shop: str, zygote: Zygote, other_zygote: Zygote, acknowledged: Path, where: str
 ) -> None:
     owner = zygote.start(
-        PROGRAM + "stopped", url=shop, acknowledged=str(acknowledged), numbers=(0, 40), lease_s=1.0, where=where,
+        PROGRAM + "stopped", url=shop, acknowledged=str(acknowledged), numbers=(0, 40), lease_s=1.0,
+        where=where,
         commits=4 if where == "after COMMIT" else 11,
     )  # fmt: skip
     until(lambda: len(Acknowledged.read(acknowledged)) == 40 and is_stopped(owner), "it does not stop", owner)
@@ -82,7 +85,8 @@ def test_two_runtimes_never_run_the_same_worker(
 
     def start(which: Zygote) -> Child:
         return which.start(
-            PROGRAM + "exclusive", url=shop, acknowledged=str(lists[which]), numbers=numbers[which], workers=workers,
+            PROGRAM + "exclusive", url=shop, acknowledged=str(lists[which]), numbers=numbers[which],
+            workers=workers,
             marks=str(tmp_path / "marks"),
         )  # fmt: skip
 

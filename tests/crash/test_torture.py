@@ -32,7 +32,9 @@ def test_a_short_round_loses_nothing(kind: str) -> None:
 
 @pytest.fixture
 def finished(database: str, zygote: Zygote, tmp_path: Path) -> tuple[Any, set[str]]:
-    """A connection to a database in which some jobs have come to rest, some of them retried, and their ids."""
+    """A connection to a database in which some jobs have come to rest, some of them retried,
+    and their ids.
+    """
     with create_engine(database, poolclass=pool.NullPool).begin() as connection:
         load.tables.create_all(connection)
     child = zygote.start("tests.torture.processes:a_few", url=database, folder=str(tmp_path), count=JOBS)
@@ -62,19 +64,21 @@ PLANTS: dict[str, tuple[str, str]] = {
     ),
     "a post that was refused": (
         "refused",
-        "UPDATE routilux_messages SET payload = '{\"number\": 900000}' WHERE routine = 'intake' AND seq = (SELECT"
-        " max(seq) FROM routilux_messages WHERE routine = 'intake')",
+        "UPDATE routilux_messages SET payload = '{\"number\": 900000}' WHERE routine = 'intake' AND seq ="
+        " (SELECT max(seq) FROM routilux_messages WHERE routine = 'intake')",
     ),
     "an own row twice": (
         "doubled",
         "INSERT INTO stored (id, worker_id, place, job_id, part)"
-        " SELECT 900000 + id, worker_id, place, job_id, part FROM stored WHERE id = (SELECT max(id) FROM stored)",
+        " SELECT 900000 + id, worker_id, place, job_id, part FROM stored WHERE id = (SELECT max(id) FROM"
+        " stored)",
     ),
     "an activation twice": (
         "doubled",
-        "INSERT INTO routilux_activations (worker, n, job, routine, attempt, status, started_at, ended_at, seqs)"
-        " SELECT worker, 900000, job, routine, attempt, status, started_at, ended_at, seqs FROM routilux_activations"
-        " WHERE routine = 'intake' AND n = (SELECT max(n) FROM routilux_activations WHERE routine = 'intake')",
+        "INSERT INTO routilux_activations (worker, n, job, routine, attempt, status, started_at, ended_at,"
+        " seqs) SELECT worker, 900000, job, routine, attempt, status, started_at, ended_at, seqs FROM"
+        " routilux_activations WHERE routine = 'intake' AND n = (SELECT max(n) FROM routilux_activations"
+        " WHERE routine = 'intake')",
     ),
     "a message that still waits": (
         "orphaned",

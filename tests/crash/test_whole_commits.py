@@ -1,5 +1,6 @@
-"""Postgres: a small commit goes to the server whole, from BEGIN to COMMIT in one text. What the server reads too late, or will
-not have, is not in.
+"""Postgres: a small commit goes to the server whole, from BEGIN to COMMIT in one text.
+
+What the server reads too late, or will not have, is not in.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ Opening = Callable[[str], tuple[Database, Store]]
 
 @pytest.fixture
 def opening() -> Iterator[Opening]:
-    """Opens a migrated database in which the runtime 7 lives, its first commit is in, and it owns the worker 1."""
+    """Opens a migrated database in which the runtime 7 lives, its first commit is in, and it owns the worker
+    1.
+    """
     opened = []
 
     def with_base(url: str) -> tuple[Database, Store]:
@@ -235,7 +238,9 @@ def test_an_error_that_ends_the_connection_says_nothing_about_the_commit(
 def test_a_text_that_the_server_reads_after_later_commits_is_refused(
     opening: Opening, postgres_database: str, monkeypatch: pytest.MonkeyPatch, are_pruned: bool
 ) -> None:
-    """Its own answer is given up, it is sent again and goes in, others follow, the row that told of it is pruned."""
+    """Its own answer is given up, it is sent again and goes in, others follow, the row that told of it is
+    pruned.
+    """
     database, store = opening(postgres_database)
     sent: list[tuple[Any, ...]] = []
     send = driver_sql.send_whole
@@ -258,7 +263,9 @@ def test_a_text_that_the_server_reads_after_later_commits_is_refused(
 def test_what_reaches_the_server_when_nobody_waits_for_it_any_more_is_not_done_twice(
     postgres_database: str, postgres_server: PostgresServer
 ) -> None:
-    """A proxy keeps every fourth commit, hangs up, and hands it to the server when later ones have gone in."""
+    """A proxy keeps every fourth commit, hangs up,
+    and hands it to the server when later ones have gone in.
+    """
     with LateProxy(postgres_server.port) as proxy:
         url = postgres_database.replace(f":{postgres_server.port}/", f":{proxy.port}/")
         with _counting(url) as runtime:

@@ -1,4 +1,6 @@
-"""A flow that changes while work of it is in flight: what waits for a part that is gone is kept, and found."""
+"""A flow that changes while work of it is in flight: what waits for a part that is gone is kept,
+and found.
+"""
 
 from __future__ import annotations
 

@@ -83,7 +83,10 @@ def test_sent_again_with_another_payload_it_reopens_its_job_which_completes(data
         assert job.wait(10)
         assert (job.status, job.error) == ("completed", None)
         assert job.result(5) is None
-    history = "SELECT attempt, status FROM routilux_activations WHERE routine = 's1' AND status <> 'discarded' ORDER BY n"
+    history = (
+        "SELECT attempt, status FROM routilux_activations WHERE routine = 's1' AND status <> 'discarded'"
+        " ORDER BY n"
+    )
     assert rows(database, history) == [(1, "failed"), (1, "completed")]
     payloads = dict(rows(database, "SELECT status, payload FROM routilux_messages WHERE routine = 's1'"))
     assert payloads == {"consumed": '{"bad":0,"mended":true}', "cancelled": '{"n":2}'}

@@ -1,4 +1,6 @@
-"""`routilux demo` on a small folder: two kills, every number right, and checks that notice when one is not."""
+"""`routilux demo` on a small folder: two kills, every number right,
+and checks that notice when one is not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Postgres: every text goes in and comes out as it is, whatever encoding a role or a database asks its clients for."""
+"""Postgres: every text goes in and comes out as it is, whatever encoding a role or a database asks its
+clients for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What happens when logic raises: each line of the table of strategies, on both databases, with restarts between."""
+"""What happens when logic raises: each line of the table of strategies, on both databases, with restarts
+between.
+"""
 
 from __future__ import annotations
 

@@ -125,7 +125,9 @@ def insert_rows(database: str, rows: list[tuple[str, str, str]]) -> None:
 
 
 def test_what_arrives_for_a_worker_after_its_end_stays_in_nobodys_way(database: str) -> None:
-    """A post whose transaction was open while its worker was cancelled; and what a client asks of one that has ended."""
+    """A post whose transaction was open while its worker was cancelled; and what a client asks of one that
+    has ended.
+    """
     body = '{"routine":"a","slot":"in","payload":"{}"}'
     with owner(database) as rt, Client(database) as client:
         rt.exec("f", worker_id="other")

@@ -1,4 +1,7 @@
-"""Postgres: what another process wants is heard at once. The runtimes here would not look for an hour by themselves."""
+"""Postgres: what another process wants is heard at once.
+
+The runtimes here would not look for an hour by themselves.
+"""
 
 from __future__ import annotations
 

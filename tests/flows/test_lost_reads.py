@@ -1,4 +1,6 @@
-"""A read of the engine that fails, at its first statement or at its very end, is as if it had been made later."""
+"""A read of the engine that fails, at its first statement or at its very end, is as if it had been made
+later.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the first Routilux got wrong about messages and errors, each seen by running it, and what holds here.
 
-One test per line of the last section of docs/reference/settled.md, which is made from the names and docstrings here.
+One test per line of the last section of docs/reference/settled.md, which is made from the names and
+docstrings here.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def count(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
 
 
 def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
-    """RETRY runs the logic again, each job with retries of its own; STOP fails the job, what SKIP skipped says so, and a
-    job that is done is completed by itself."""
+    """RETRY runs the logic again, each job with retries of its own; STOP fails the job, what SKIP skipped
+    says so, and a job that is done is completed by itself.
+    """
     calls: Counter[str] = Counter()
 
     def flaky(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
@@ -52,7 +54,9 @@ def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
         "skip": ErrorHandler("skip"),
     }
     registry = flow_of(**{
-        name: taking("in", logic=flaky if name == "retry" else fail, policy=immediate_policy()).set_error_handler(handler)
+        name: taking(
+            "in", logic=flaky if name == "retry" else fail, policy=immediate_policy()
+        ).set_error_handler(handler)
         for name, handler in handlers.items()
     })  # fmt: skip
     with running(sqlite_database, registry) as runtime:
@@ -66,8 +70,9 @@ def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
 
 
 def test_old_bug_02_workers_shared_the_queues_of_their_flow(sqlite_database: str) -> None:
-    """A message carries its job and waits in a slot of its worker: under load every item runs with its own job and
-    changes the state of its own worker."""
+    """A message carries its job and waits in a slot of its worker: under load every item runs with its own
+    job and changes the state of its own worker.
+    """
     wrong: list[Any] = []
 
     def check(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
@@ -91,8 +96,9 @@ def test_old_bug_02_workers_shared_the_queues_of_their_flow(sqlite_database: str
 
 
 def test_old_bug_03_messages_to_a_full_slot_were_dropped(sqlite_database: str) -> None:
-    """What was accepted is kept: a post that finds the slot full is refused, what is emitted into it goes in, and every
-    job ends."""
+    """What was accepted is kept: a post that finds the slot full is refused, what is emitted into it goes in,
+    and every job ends.
+    """
     got: list[int] = []
 
     def spread(step: Step, slot_data: Any, worker_state: Any) -> None:
@@ -168,8 +174,9 @@ def counting_calls() -> Iterator[list[int]]:
 
 
 def test_old_bug_06_a_burst_cost_the_square_of_its_size(sqlite_database: str) -> None:
-    """The work for a burst grows with its size, not with the square of it, and a pool of one thread runs one logic at a
-    time."""
+    """The work for a burst grows with its size, not with the square of it, and a pool of one thread runs one
+    logic at a time.
+    """
     inside: list[int] = []
     most: list[int] = []
 

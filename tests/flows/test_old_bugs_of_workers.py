@@ -1,6 +1,8 @@
-"""What the first Routilux got wrong about workers, time and restarts, each seen by running it, and what holds here.
+"""What the first Routilux got wrong about workers, time and restarts, each seen by running it, and what holds
+here.
 
-One test per line of the last section of docs/reference/settled.md, which is made from the names and docstrings here.
+One test per line of the last section of docs/reference/settled.md, which is made from the names and
+docstrings here.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ def count(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
 
 
 def test_old_bug_07_a_worker_failed_when_its_flow_s_time_was_over(sqlite_database: str) -> None:
-    """The time limit of a flow is not one of its workers: one that has lived longer, idle or restarted, runs the next
-    job."""
+    """The time limit of a flow is not one of its workers: one that has lived longer, idle or restarted, runs
+    the next job.
+    """
     registry = chain(Step(count))
     registry.resolve("f").execution_timeout = 1.0
     with running(sqlite_database, registry) as runtime:
@@ -43,7 +46,9 @@ def test_old_bug_07_a_worker_failed_when_its_flow_s_time_was_over(sqlite_databas
 
 
 def test_old_bug_08_a_pause_did_not_last_and_a_cancelled_worker_went_on(sqlite_database: str) -> None:
-    """A paused worker stays paused until it is resumed, and then goes on; a cancelled one takes no more posts."""
+    """A paused worker stays paused until it is resumed, and then goes on; a cancelled one takes no more
+    posts.
+    """
     with running(sqlite_database, chain(Step(count))) as runtime:
         worker = runtime.exec("f", worker_id="w")
         runtime.pause_worker("w")
@@ -60,8 +65,9 @@ def test_old_bug_08_a_pause_did_not_last_and_a_cancelled_worker_went_on(sqlite_d
 
 
 def test_old_bug_09_gathering_policies_shared_a_clock_and_forgot_the_rest(sqlite_database: str) -> None:
-    """Each routine has an interval of its own, which ends without a new message too; the last partial batch is
-    delivered."""
+    """Each routine has an interval of its own, which ends without a new message too; the last partial batch
+    is delivered.
+    """
     sizes: dict[str, list[int]] = {"long": [], "other": [], "short": [], "batch": []}
     policies = {
         "long": time_interval_policy(3600),
@@ -72,7 +78,8 @@ def test_old_bug_09_gathering_policies_shared_a_clock_and_forgot_the_rest(sqlite
     registry = flow_of(**{
         name: taking(
             "in",
-            logic=lambda slot_data, policy_message, worker_state, name=name: sizes[name].append(len(slot_data["in"])),
+            logic=lambda slot_data, policy_message, worker_state,
+            name=name: sizes[name].append(len(slot_data["in"])),
             policy=policy,
         )
         for name, policy in policies.items()
@@ -156,8 +163,9 @@ with running(sys.argv[1], chain(Step(count))) as runtime:
 
 
 def test_old_bug_13_nothing_outlived_the_process(sqlite_database: str, tmp_path: Path) -> None:
-    """After `kill -9` every message, job and state that was accepted is there and goes on, without a save; a saved state
-    starts a worker elsewhere."""
+    """After `kill -9` every message, job and state that was accepted is there and goes on, without a save; a
+    saved state starts a worker elsewhere.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", KILLED, sqlite_database], cwd=tmp_path, env=environment, timeout=60
@@ -221,8 +229,9 @@ with Runtime(thread_pool_size=10) as runtime:
 
 
 def test_old_bug_16_documented_programs_did_not_start(tmp_path: Path) -> None:
-    """A quick start with the documented import paths and calls runs as it stands, in an empty folder, with nothing
-    set up."""
+    """A quick start with the documented import paths and calls runs as it stands, in an empty folder, with
+    nothing set up.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "ROUTILUX_DATABASE_URL"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", QUICK_START],

@@ -1,4 +1,6 @@
-"""The ways to enqueue: post, post_many, signal, ids, the caller's transaction, and a client that runs nothing."""
+"""The ways to enqueue: post, post_many, signal, ids, the caller's transaction, and a client that runs
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -458,7 +460,9 @@ def test_a_post_from_another_process(database: str) -> None:
 
 
 def test_two_runtimes_of_two_flows_post_to_each_other(database: str) -> None:
-    """A post for a worker that another runtime owns goes through the inbox, and its handle follows the job."""
+    """A post for a worker that another runtime owns goes through the inbox,
+    and its handle follows the job.
+    """
     seen = Seen()
     mine = chain(Step(Seen()))
     theirs = FlowRegistry()

@@ -1,4 +1,7 @@
-"""What waits for a time: retries and delayed posts. Rows are the truth, so restarts and dead alarms cost nothing."""
+"""What waits for a time: retries and delayed posts.
+
+Rows are the truth, so restarts and dead alarms cost nothing.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,9 @@ def parked_count(database: str) -> int:
 
 
 def park_many(database: str, count: int, *, due_at: int) -> None:
-    """Jobs `job-1`, `job-2`, … of the worker `w`, each with a message `{"n": …}` that waits for its second attempt."""
+    """Jobs `job-1`, `job-2`, … of the worker `w`, each with a message `{"n": …}` that waits for its second
+    attempt.
+    """
     series = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
     of = {
         "count": count,
@@ -61,20 +66,21 @@ def park_many(database: str, count: int, *, due_at: int) -> None:
     }
     change(
         database,
-        f"{series} INSERT INTO routilux_jobs (worker, job, job_id, flow, status, open_count, created_at, started_at)"
-        " SELECT :worker, i, 'job-' || i, 'f', 'running', 1, 1, 1 FROM n",
+        f"{series} INSERT INTO routilux_jobs (worker, job, job_id, flow, status, open_count, created_at,"
+        " started_at) SELECT :worker, i, 'job-' || i, 'f', 'running', 1, 1, 1 FROM n",
         **of,
     )
     change(
         database,
-        f"{series} INSERT INTO routilux_messages (worker, seq, job, routine, slot, payload, status, created_at)"
+        f"{series} INSERT INTO routilux_messages (worker, seq, job, routine, slot, payload, status,"
+        " created_at)"
         """ SELECT :worker, i, i, 's0', 'input', '{"n":' || i || '}', 'parked', 1 FROM n""",
         **of,
     )
     change(
         database,
-        f"{series} INSERT INTO routilux_parked (worker, seq, job, routine, reason, due_at, seqs, attempt, deaths, parked_at)"
-        " SELECT :worker, i, i, 's0', 'retry', :due_at, '[' || i || ']', 1, 0, 1 FROM n",
+        f"{series} INSERT INTO routilux_parked (worker, seq, job, routine, reason, due_at, seqs, attempt,"
+        " deaths, parked_at) SELECT :worker, i, i, 's0', 'retry', :due_at, '[' || i || ']', 1, 0, 1 FROM n",
         **of,
         due_at=due_at,
     )

@@ -36,7 +36,9 @@ def narrow() -> FlowRegistry:
 def test_an_acknowledged_post_that_can_neither_be_taken_nor_be_refused_stays_until_it_can(
     database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The database takes no message for a while, nor a dead letter for it: a trigger, a right that is missing."""
+    """The database takes no message for a while, nor a dead letter for it: a trigger, a right that is
+    missing.
+    """
     write, is_bad = Changes.write, [True]
 
     def refuse(changes: Changes, *rest: Any) -> None:

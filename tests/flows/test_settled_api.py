@@ -22,8 +22,9 @@ def count(step: Step, slot_data: dict[str, list[Any]], worker_state: WorkerState
 
 
 def test_row_01_logic_takes_one_mapping(sqlite_database: str) -> None:
-    """Logic gets one mapping, from every slot of the routine to the list of its items; one list per slot is served
-    as well, as a method and as `async def` too."""
+    """Logic gets one mapping, from every slot of the routine to the list of its items; one list per slot is
+    served as well, as a method and as `async def` too.
+    """
     seen: dict[str, Any] = {}
 
     def mapping(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
@@ -84,8 +85,9 @@ def test_row_02_the_last_argument_is_the_state_of_the_worker(sqlite_database: st
 
 
 def test_row_03_exec_starts_a_worker_and_triggers_nothing(sqlite_database: str) -> None:
-    """`exec` starts a worker and triggers nothing; with `entry_params` it also posts them, once, to the slot `trigger`
-    of the first routine that has one."""
+    """`exec` starts a worker and triggers nothing; with `entry_params` it also posts them, once, to the slot
+    `trigger` of the first routine that has one.
+    """
     seen: list[Any] = []
     routines = {
         name: taking(
@@ -105,7 +107,9 @@ def test_row_03_exec_starts_a_worker_and_triggers_nothing(sqlite_database: str) 
 
 
 def test_row_04_exec_returns_the_state_of_a_worker(sqlite_database: str) -> None:
-    """`exec` returns a `WorkerState`: with the status of the worker, not of a job, and nothing to wait for."""
+    """`exec` returns a `WorkerState`: with the status of the worker, not of a job,
+    and nothing to wait for.
+    """
     with running(sqlite_database, chain(Step(count))) as runtime:
         worker = runtime.exec("f", worker_id="mine")
         job = runtime.post("f", "s0", "input", {}, "mine").job
@@ -117,8 +121,9 @@ def test_row_04_exec_returns_the_state_of_a_worker(sqlite_database: str) -> None
 
 
 def test_row_05_waiting_answers_with_a_bool(sqlite_database: str) -> None:
-    """`wait_until_all_jobs_finished`, `wait_until_all_workers_idle` and `job.wait` return True, or False when their
-    time is over; none of them raises."""
+    """`wait_until_all_jobs_finished`, `wait_until_all_workers_idle` and `job.wait` return True, or False when
+    their time is over; none of them raises.
+    """
     gate = threading.Event()
 
     def hold(step: Step, slot_data: Any, worker_state: Any) -> None:
@@ -137,7 +142,9 @@ def test_row_05_waiting_answers_with_a_bool(sqlite_database: str) -> None:
 
 
 def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
-    """Each documented import path leads to the class that `routilux` exports; a name that is gone says what to use."""
+    """Each documented import path leads to the class that `routilux` exports; a name that is gone says what
+    to use.
+    """
     import routilux.activation_policies as policies
     import routilux.core as core
     import routilux.core.error as error
@@ -163,8 +170,9 @@ def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
 
 
 def test_row_07_a_flow_is_registered_before_it_is_used(sqlite_database: str) -> None:
-    """A flow is found only if it was registered; the same flow again under its name is nothing new, another one is a
-    `ValueError` unless `replace=True`."""
+    """A flow is found only if it was registered; the same flow again under its name is nothing new, another
+    one is a `ValueError` unless `replace=True`.
+    """
     known, other = Flow(), Flow("unregistered")
     registry = FlowRegistry()
     registry.register_by_name("f", known)
@@ -194,8 +202,9 @@ def test_row_08_post_returns_a_worker_and_a_job(sqlite_database: str) -> None:
 
 
 def test_row_09_a_post_goes_to_the_newest_worker_of_the_flow(sqlite_database: str) -> None:
-    """Each `exec` is a worker of its own, and a post without `worker_id` goes to the newest one that lives: five posts
-    count to five."""
+    """Each `exec` is a worker of its own, and a post without `worker_id` goes to the newest one that lives:
+    five posts count to five.
+    """
     with running(sqlite_database, chain(Step(count))) as runtime:
         older, newer = runtime.exec("f"), runtime.exec("f")
         assert older.worker_id != newer.worker_id
@@ -216,7 +225,9 @@ def test_row_10_a_post_needs_no_exec_before_it(sqlite_database: str) -> None:
 
 
 def test_row_11_emit_finds_its_place_by_itself(sqlite_database: str) -> None:
-    """`emit` works anywhere inside logic without being told where it is; outside of it, it is a `RuntimeError`."""
+    """`emit` works anywhere inside logic without being told where it is; outside of it, it is a
+    `RuntimeError`.
+    """
     seen: list[Any] = []
 
     def send(step: Step, slot_data: Any, worker_state: Any) -> None:

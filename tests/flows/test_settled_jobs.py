@@ -26,8 +26,9 @@ def failing(handler: ErrorHandler | None = None) -> Routine:
 
 
 def test_row_24_a_job_completes_by_itself(sqlite_database: str) -> None:
-    """A job completes by itself when nothing of it is left; while a message of it waits for a partner that does not come
-    it stays `running`, until `complete` ends it."""
+    """A job completes by itself when nothing of it is left; while a message of it waits for a partner that
+    does not come it stays `running`, until `complete` ends it.
+    """
     join = taking("left", "right", logic=lambda left, right, **_: None, policy=all_slots_ready_policy())
     registry = chain(Step(lambda step, slot_data, worker_state: step.emit("output", n=1)))
     flow = registry.resolve("f")
@@ -44,8 +45,10 @@ def test_row_24_a_job_completes_by_itself(sqlite_database: str) -> None:
 
 
 def test_row_25_the_strategy_decides_how_the_job_ends(sqlite_database: str) -> None:
-    """STOP fails the job with the text of the error; CONTINUE and SKIP let it complete; RETRY runs the logic again until
-    it succeeds; a critical routine fails its job after its retries, an optional one lets it complete."""
+    """STOP fails the job with the text of the error; CONTINUE and SKIP let it complete; RETRY runs the logic
+    again until it succeeds; a critical routine fails its job after its retries, an optional one lets it
+    complete.
+    """
     attempts: list[str] = []
 
     def third_time(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
@@ -97,7 +100,9 @@ def test_row_26_attempts_are_counted_per_message(sqlite_database: str) -> None:
 
 
 def test_row_27_every_routine_has_its_strategy(sqlite_database: str) -> None:
-    """A strategy holds for any routine, not for the first alone; a routine without one has that of the flow."""
+    """A strategy holds for any routine, not for the first alone;
+    a routine without one has that of the flow.
+    """
 
     def forward(step: Step, slot_data: Any, worker_state: Any) -> None:
         step.emit("output")
@@ -165,7 +170,10 @@ def test_row_29_retries_come_after_the_first_attempt(sqlite_database: str) -> No
         assert {job.status for job in jobs} == {"failed"}
         assert calls == {"all": 4, "two": 2}
         runtime.post("f", "slow", "in", {"as": "slow"}, "w")
-        delay_us = "SELECT p.due_at - a.ended_at FROM routilux_parked p JOIN routilux_activations a ON a.n = p.activation"
+        delay_us = (
+            "SELECT p.due_at - a.ended_at FROM routilux_parked p JOIN routilux_activations a ON a.n ="
+            " p.activation"
+        )
         (waits_us,) = eventually(
             lambda: column(sqlite_database, f"{delay_us} WHERE p.attempt = 2 AND p.due_at > 0")
         )

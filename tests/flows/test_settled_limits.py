@@ -22,8 +22,9 @@ def nothing(*_: Any) -> None:
 
 
 def test_row_30_a_full_slot_refuses_posts_and_takes_what_is_emitted(sqlite_database: str) -> None:
-    """A post to a slot at its limit raises `SlotQueueFullError` and stores nothing; `emit` never raises for it, and
-    nothing is dropped; without `max_queue_length` there is no limit."""
+    """A post to a slot at its limit raises `SlotQueueFullError` and stores nothing; `emit` never raises for
+    it, and nothing is dropped; without `max_queue_length` there is no limit.
+    """
     got: list[int] = []
 
     def spread(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
@@ -53,8 +54,9 @@ def test_row_30_a_full_slot_refuses_posts_and_takes_what_is_emitted(sqlite_datab
 
 
 def test_row_31_the_watermark_is_a_mark_on_the_limit(sqlite_database: str) -> None:
-    """The watermark is a share of the limit, 0.8 by default, and tells how full a slot is; above it a slot still takes
-    messages, and nothing is taken out of it."""
+    """The watermark is a share of the limit, 0.8 by default, and tells how full a slot is; above it a slot
+    still takes messages, and nothing is taken out of it.
+    """
     got: list[int] = []
     sink = taking(logic=None, policy=immediate_policy())
     slot = sink.add_slot("in", max_queue_length=10)
@@ -101,8 +103,9 @@ def test_row_32_a_runtime_has_ten_threads_unless_told_otherwise(sqlite_database:
 
 
 def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
-    """A worker is `pending` before it is started, then `idle` or `running`, `paused` and `cancelled` by its users; one
-    without a name that is left with nothing to do is `completed`."""
+    """A worker is `pending` before it is started, then `idle` or `running`, `paused` and `cancelled` by its
+    users; one without a name that is left with nothing to do is `completed`.
+    """
     gate, begun = threading.Event(), threading.Event()
 
     def hold(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
@@ -129,8 +132,9 @@ def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
 
 
 def test_row_34_a_time_limit_is_one_of_jobs(sqlite_database: str) -> None:
-    """`execution_timeout` is None unless given and limits each job: one that takes longer fails, and its worker, by then
-    older than that, takes and finishes the next."""
+    """`execution_timeout` is None unless given and limits each job: one that takes longer fails, and its
+    worker, by then older than that, takes and finishes the next.
+    """
     gate = threading.Event()
 
     def hold(step: Step, slot_data: Any, worker_state: Any) -> None:
@@ -152,8 +156,9 @@ def test_row_34_a_time_limit_is_one_of_jobs(sqlite_database: str) -> None:
 
 
 def test_row_35_workers_and_jobs_are_paused_resumed_and_cancelled(sqlite_database: str) -> None:
-    """Pause, resume and cancel are calls of the runtime, for a worker or for one job; those of the flow are gone and
-    name them."""
+    """Pause, resume and cancel are calls of the runtime, for a worker or for one job; those of the flow are
+    gone and name them.
+    """
     gate, begun, cancelled = threading.Event(), threading.Event(), []
 
     def hold(step: Step, slot_data: Any, worker_state: Any) -> None:
@@ -185,7 +190,9 @@ def test_row_35_workers_and_jobs_are_paused_resumed_and_cancelled(sqlite_databas
 
 
 def test_row_36_a_paused_worker_stays_paused(sqlite_database: str) -> None:
-    """A paused worker stays paused, takes posts and runs none of them, across a restart too, until it is resumed."""
+    """A paused worker stays paused, takes posts and runs none of them, across a restart too, until it is
+    resumed.
+    """
     registry = chain(Step(nothing))
     with running(sqlite_database, registry) as runtime:
         worker = runtime.exec("f", worker_id="w")
@@ -203,8 +210,9 @@ def test_row_36_a_paused_worker_stays_paused(sqlite_database: str) -> None:
 
 
 def test_row_41_names_that_are_gone_say_what_to_use() -> None:
-    """`handler=` and `merge_strategy=` of a slot and `param_mapping=` of a connection are a `TypeError` that says what to
-    use instead."""
+    """`handler=` and `merge_strategy=` of a slot and `param_mapping=` of a connection are a `TypeError` that
+    says what to use instead.
+    """
     flow, source, sink = Flow("f"), Step(nothing), Step(nothing)
     flow.add_routine(source, "source")
     flow.add_routine(sink, "sink")

@@ -56,8 +56,9 @@ def test_row_12_a_policy_of_ones_own_answers_in_either_form(sqlite_database: str
 
 
 def test_row_13_any_full_slot_makes_a_batch_and_the_rest_is_delivered(sqlite_database: str) -> None:
-    """A batch is due when any slot has that many messages and takes up to that many of each slot; the last, partial one
-    is delivered when somebody waits for the jobs and nothing else can run."""
+    """A batch is due when any slot has that many messages and takes up to that many of each slot; the last,
+    partial one is delivered when somebody waits for the jobs and nothing else can run.
+    """
     sizes: list[tuple[int, int]] = []
     gather = taking(
         "left",
@@ -78,8 +79,9 @@ def test_row_13_any_full_slot_makes_a_batch_and_the_rest_is_delivered(sqlite_dat
 
 
 def test_row_14_all_slots_ready_takes_one_of_each_again_and_again(sqlite_database: str) -> None:
-    """`all_slots_ready_policy` gives logic one message of each slot, by their order, and again while every slot has
-    one; what has no partner stays."""
+    """`all_slots_ready_policy` gives logic one message of each slot, by their order, and again while every
+    slot has one; what has no partner stays.
+    """
     pairs: list[Any] = []
     join = taking(
         "left",
@@ -98,8 +100,9 @@ def test_row_14_all_slots_ready_takes_one_of_each_again_and_again(sqlite_databas
 
 
 def test_row_15_immediate_gives_one_message_at_a_time(sqlite_database: str) -> None:
-    """`immediate_policy` gives logic one message per activation, in order; `max_items=n` up to n of them, of one job
-    only."""
+    """`immediate_policy` gives logic one message per activation, in order; `max_items=n` up to n of them, of
+    one job only.
+    """
     seen: dict[str, list[list[int]]] = {"one": [], "two": []}
 
     def spread(step: Step, slot_data: Any, worker_state: Any) -> None:
@@ -126,8 +129,9 @@ def test_row_15_immediate_gives_one_message_at_a_time(sqlite_database: str) -> N
 def test_row_16_without_a_policy_a_routine_never_runs(
     sqlite_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A routine without an activation policy never runs: `get_activation_policy_info` says `none`, `validate` reports
-    it, `exec` warns, and nothing raises."""
+    """A routine without an activation policy never runs: `get_activation_policy_info` says `none`, `validate`
+    reports it, `exec` warns, and nothing raises.
+    """
     ran: list[int] = []
     silent = taking("in", logic=lambda slot_data, policy_message, worker_state: ran.append(1))
     assert silent.get_activation_policy_info()["type"] == "none"
@@ -142,8 +146,9 @@ def test_row_16_without_a_policy_a_routine_never_runs(
 
 
 def test_row_17_one_routine_of_one_worker_runs_once_at_a_time(sqlite_database: str) -> None:
-    """A routine of one worker runs one activation at a time, in order; other routines and other workers run beside it,
-    and `set_concurrency(n)` allows n."""
+    """A routine of one worker runs one activation at a time, in order; other routines and other workers run
+    beside it, and `set_concurrency(n)` allows n.
+    """
     order: list[int] = []
     second, together = threading.Event(), threading.Barrier(3, timeout=20)
 
@@ -177,8 +182,9 @@ def test_row_17_one_routine_of_one_worker_runs_once_at_a_time(sqlite_database: s
 
 
 def test_row_18_the_pool_is_as_large_as_it_was_asked_to_be(sqlite_database: str, tmp_path: Path) -> None:
-    """`thread_pool_size=n` runs n activations at once and never more; 0 is a pool of 100 that all such runtimes of the
-    process share."""
+    """`thread_pool_size=n` runs n activations at once and never more; 0 is a pool of 100 that all such
+    runtimes of the process share.
+    """
     inside: list[int] = []
     most: list[int] = []
     together, full, gate = (

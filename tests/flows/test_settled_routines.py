@@ -68,8 +68,9 @@ def test_row_21_configuration_is_read_only_inside_logic_alone(sqlite_database: s
 
 
 def test_row_22_a_job_stays_on_record_after_its_end(sqlite_database: str) -> None:
-    """After its end a job is still found, with its status, data and metadata, also by the next runtime; it takes no
-    more."""
+    """After its end a job is still found, with its status, data and metadata, also by the next runtime; it
+    takes no more.
+    """
 
     def keep(step: Step, slot_data: Any, worker_state: Any) -> None:
         job = get_current_job()

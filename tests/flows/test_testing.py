@@ -51,7 +51,9 @@ def seeing(seen: list[Any]) -> Any:
 
 
 def test_row_39_captured_events_are_a_list_and_a_mapping() -> None:
-    """`get_captured_events()` returns a list of objects with `name` and `data` that also takes `["event"]`."""
+    """`get_captured_events()` returns a list of objects with `name` and `data` that also takes
+    `["event"]`.
+    """
 
     def logic(step: Step, slot_data: Any, worker_state: Any) -> None:
         for item in slot_data["input"]:
@@ -620,7 +622,10 @@ def test_the_fixtures_work_where_they_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_needs_pytest() -> None:
-    code = "import sys; sys.modules['pytest'] = None; import routilux.testing; routilux.testing.runtime().shutdown()"
+    code = (
+        "import sys; sys.modules['pytest'] = None; import routilux.testing;"
+        " routilux.testing.runtime().shutdown()"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )

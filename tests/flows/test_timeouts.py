@@ -1,4 +1,6 @@
-"""`Flow(execution_timeout=…)`: per job, from its first activation, without the time in which it could not run."""
+"""`Flow(execution_timeout=…)`: per job, from its first activation, without the time in which it could not
+run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the driver of Postgres is handed, as text that is the same from run to run; and a time that only a test moves."""
+"""What the driver of Postgres is handed, as text that is the same from run to run; and a time that only a
+test moves.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +152,10 @@ def _named(values: Any) -> list[tuple[object, object]]:
 
 
 class Time:
-    """Of the host and of the server; it stands still until it is moved. That it moves is no statement of Routilux."""
+    """Of the host and of the server; it stands still until it is moved.
+
+    That it moves is no statement of Routilux.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch, url: str, recorder: Recorder) -> None:
         self.us = START_US

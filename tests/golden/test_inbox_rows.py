@@ -1,4 +1,5 @@
-"""Rows of the inbox, byte for byte: a release that is older or newer writes them, and this one carries them out.
+"""Rows of the inbox, byte for byte: a release that is older or newer writes them, and this one carries them
+out.
 
 What `Client` writes is the recorded row; and the recorded row, put there as it is, takes effect.
 """
@@ -49,7 +50,9 @@ def flow() -> Flow:
 
 
 def begin(url: str) -> ManualRuntime:
-    """The worker `w` with the job `half`, which waits for its other half, and `dead`, whose letter is message 2."""
+    """The worker `w` with the job `half`, which waits for its other half, and `dead`, whose letter is message
+    2.
+    """
     rt = runtime(flow(), database=url)
     state = rt.exec("f", worker_id="w")
     state.update_routine_state("step", {"old": 1, "count": 1})
@@ -60,7 +63,10 @@ def begin(url: str) -> ManualRuntime:
 
 
 def outside(client: Client, url: str) -> tuple[WorkerState, Any]:
-    """The worker as one who posts in a transaction of his own gets it; his post is taken back. And the job `half`."""
+    """The worker as one who posts in a transaction of his own gets it; his post is taken back.
+
+    And the job `half`.
+    """
     engine = sqlite_engine(url) if url.startswith("sqlite") else create_engine(url)
     with engine.connect() as connection:
         worker = client.post("f", "step", "in", {}, "w", transaction=connection).worker
@@ -72,7 +78,10 @@ def outside(client: Client, url: str) -> tuple[WorkerState, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of row. `row`: kind, flow, worker_id, job_id, metadata, body. `effect`: what a query says afterwards."""
+    """One kind of row.
+
+    `row`: kind, flow, worker_id, job_id, metadata, body. `effect`: what a query says afterwards.
+    """
 
     write: Callable[[Client, WorkerState, Any], object]
     row: tuple[str | None, ...]
@@ -83,7 +92,10 @@ class Kind:
 
 WORKER = "SELECT status, reason FROM routilux_workers"
 HALF = "SELECT status, error, result, data FROM routilux_jobs WHERE job_id = 'half'"
-LETTER = "SELECT m.status, m.payload, j.status FROM routilux_messages m JOIN routilux_jobs j USING (worker, job) WHERE m.seq = 2"
+LETTER = (
+    "SELECT m.status, m.payload, j.status FROM routilux_messages m JOIN routilux_jobs j USING (worker, job)"
+    " WHERE m.seq = 2"
+)
 STATE = "SELECT key, value FROM routilux_worker_state WHERE routine = 'step' ORDER BY key"
 NEW = (
     "SELECT j.job_id, j.status, j.metadata, m.payload, m.slot, m.status FROM routilux_jobs j"
@@ -121,7 +133,8 @@ KINDS = {
             None,
             r'{"routine":"step","slot":"in","payload":"{\"n\":1}","due_at":1988150400000000}',
         ),
-        f"SELECT m.status, p.reason, p.due_at - {DUE_US} FROM routilux_parked p JOIN routilux_messages m USING (worker, seq) WHERE p.seq > 2",
+        f"SELECT m.status, p.reason, p.due_at - {DUE_US} FROM routilux_parked p JOIN routilux_messages m"
+        " USING (worker, seq) WHERE p.seq > 2",
         [("parked", "delay", 0)],
     ),
     "post of many": Kind(
@@ -161,7 +174,8 @@ KINDS = {
     "cancel_worker": Kind(
         lambda client, worker, half: client.cancel_worker("w", "enough"),
         ("cancel_worker", "f", "w", None, None, '{"reason":"enough"}'),
-        "SELECT w.status, w.reason, j.status, j.error FROM routilux_workers w JOIN routilux_jobs j ON j.worker = w.key WHERE j.job = 1",
+        "SELECT w.status, w.reason, j.status, j.error FROM routilux_workers w JOIN routilux_jobs j ON"
+        " j.worker = w.key WHERE j.job = 1",
         [("cancelled", "enough", "cancelled", "enough")],
     ),
     "pause_job": Kind(
@@ -266,7 +280,8 @@ def test_a_runtime_carries_the_recorded_row_out(name: str, sqlite_database: str)
         KINDS[name].before(rt)
         with sqlite3.connect(sqlite_database.removeprefix("sqlite:///")) as inbox:
             inbox.execute(
-                f"INSERT INTO routilux_inbox ({COLUMNS}, created_at) VALUES (?, ?, ?, ?, ?, ?, 1704067200000000)",
+                f"INSERT INTO routilux_inbox ({COLUMNS}, created_at) VALUES (?, ?, ?, ?, ?, ?,"
+                " 1704067200000000)",
                 KINDS[name].row,
             )
         inbox.close()

@@ -1,7 +1,7 @@
 """Postgres: what the driver is handed for one script is what `statements.txt` says, statement for statement.
 
-The simulator runs on SQLite, so it never sees whole commits, COPY and prepared texts. After a change that is meant:
-`ROUTILUX_WRITE_GOLDEN=1 pytest tests/golden`, and read the diff.
+The simulator runs on SQLite, so it never sees whole commits, COPY and prepared texts. After a change that is
+meant: `ROUTILUX_WRITE_GOLDEN=1 pytest tests/golden`, and read the diff.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ ledger = Table("ledger", tables, Column("entry", Integer, primary_key=True), Col
 
 
 class Script:
-    """Orders: `start` → `charge`, which is retried → `pack` in pairs; `start` → `check`, which joins them by job."""
+    """Orders: `start` → `charge`, which is retried → `pack` in pairs; `start` → `check`, which joins them by
+    job.
+    """
 
     def __init__(self, url: str, recorder: Recorder, time: Time) -> None:
         self.url, self.recorder, self.time = url, recorder, time

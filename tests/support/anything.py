@@ -162,7 +162,9 @@ def refusal(call: Callable[[], object]) -> Exception | None:
 
 
 def shape(value: Any) -> Any:
-    """What a value is after a way through JSON, in a form that can be compared: types, digits and offsets count."""
+    """What a value is after a way through JSON, in a form that can be compared: types, digits and offsets
+    count.
+    """
     match value:
         case enum.Enum():
             return value

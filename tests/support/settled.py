@@ -1,7 +1,9 @@
-"""Makes docs/decisions/settled.md from the tests that hold what is settled: `python -m tests.support.settled`.
+"""Makes docs/decisions/settled.md from the tests that hold what is settled: `python -m
+tests.support.settled`.
 
-Here are the subjects, by number; what holds is the first paragraph of a test's docstring, and a test belongs to a
-number by its name: `test_row_07_…`, `test_old_bug_07_…`. What has no test yet has the area that will bring it.
+Here are the subjects, by number; what holds is the first paragraph of a test's docstring, and a test belongs
+to a number by its name: `test_row_07_…`, `test_old_bug_07_…`. What has no test yet has the area that will
+bring it.
 """
 
 from __future__ import annotations

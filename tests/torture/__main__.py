@@ -1,7 +1,8 @@
 """`python -m tests.torture --minutes M [--database sqlite|postgres|both] [--seed N] [--pause S]`
 
-Rounds of about half a minute, each on a new database. Prints a table per database; ends with 1 if anything was lost, doubled,
-orphaned, out of order or early. A round that found something keeps its folder with the database and says how to run it again.
+Rounds of about half a minute, each on a new database. Prints a table per database; ends with 1 if anything
+was lost, doubled, orphaned, out of order or early. A round that found something keeps its folder with the
+database and says how to run it again.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def _clock_file(home: Path) -> Path | None:
 
 
 def _environment(clock_file: Path | None, number: int) -> dict[str, str]:
-    """One runtime lives by a clock that is set now and then; the monotonic clock stays, or waits would hang."""
+    """One runtime lives by a clock that is set now and then; the monotonic clock stays,
+    or waits would hang.
+    """
     library = faults.library_of_faketime()
     if clock_file is None or library is None or number != 0:
         return {}

@@ -1,4 +1,6 @@
-"""One round: processes that work on a database, faults, and the question at the end whether everything is there."""
+"""One round: processes that work on a database, faults, and the question at the end whether everything is
+there.
+"""
 
 from __future__ import annotations
 
@@ -209,7 +211,9 @@ class Arena:
         return True
 
     def reopen_reader(self) -> None:
-        """A transaction with a snapshot of the empty tables, open for the whole round unless the server ends it."""
+        """A transaction with a snapshot of the empty tables, open for the whole round unless the server ends
+        it.
+        """
         self._close_reader()
         self._reader = checker.connect(self.direct_url)
         if self.server is None:
@@ -240,7 +244,7 @@ class Arena:
             if actor.child is None or actor.child.wait(60.0) in (0, -9, NOT_STARTED):
                 continue
             if actor is self.runtimes[0] and self.clock_file is not None:
-                continue  # libfaketime makes Python's time.sleep fail now and then: it moves CLOCK_MONOTONIC deadlines
+                continue  # libfaketime moves CLOCK_MONOTONIC deadlines, so time.sleep fails sometimes
             self.judge_words(
                 "orphaned", f"{actor.name} ended with {actor.child.exit_code}: {actor.child.output[-2000:]}"
             )
@@ -271,7 +275,9 @@ class Arena:
             ).fetchone()[0]
 
     def _bring_forward(self) -> None:
-        """SQLite: a retry that was written while the host's clock was ahead is due by it, hours later, and nobody waits here so long."""
+        """SQLite: a retry that was written while the host's clock was ahead is due by it, hours later, and
+        nobody waits here so long.
+        """
         with closing(checker.connect(self.direct_url)) as connection:
             connection.execute("UPDATE routilux_parked SET due_at = 0 WHERE due_at IS NOT NULL")
             connection.commit()

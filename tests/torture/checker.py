@@ -1,9 +1,12 @@
-"""Is everything there, once, in order? Plain SQL over Routilux's tables and the user's; nothing of Routilux is imported.
+"""Is everything there, once, in order?
+
+Plain SQL over Routilux's tables and the user's; nothing of Routilux is imported.
 
     python -m tests.torture.checker URL < acknowledged-ids
 
-Two questions: what must hold at any commit (`at_any_commit`, also of a database torn by a power cut), and what must hold
-once everything has come to rest (`at_rest`). The answer counts faults by kind, each with a few examples.
+Two questions: what must hold at any commit (`at_any_commit`, also of a database torn by a power cut), and
+what must hold once everything has come to rest (`at_rest`). The answer counts faults by kind, each with a few
+examples.
 """
 
 from __future__ import annotations
@@ -52,14 +55,17 @@ def check(
     url: str, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *, is_at_rest: bool = True,
     judges_early: bool = True,
 ) -> Faults:  # fmt: skip
-    """`acknowledged`: jobs that must be there. `refused`: numbers that must not. `judges_early`: the clock that says what is due
-    was not set."""
+    """`acknowledged`: jobs that must be there.
+
+    `refused`: numbers that must not. `judges_early`: the clock that says what is due was not set.
+    """
     with closing(connect(url)) as connection:
         return check_in(connection, acknowledged, refused, is_at_rest=is_at_rest, judges_early=judges_early)
 
 
 def check_in(
-    connection: Any, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *, is_at_rest: bool = True,
+    connection: Any, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *,
+    is_at_rest: bool = True,
     judges_early: bool = True,
 ) -> Faults:  # fmt: skip
     """The same, seen in a transaction of the caller."""
@@ -96,7 +102,8 @@ def at_any_commit(rows: Rows, faults: Faults) -> None:
     done: Counter[tuple[int, str]] = Counter()
     last: dict[tuple[int, str], int] = {}
     for worker, n, routine, seqs in rows(
-        "SELECT worker, n, routine, seqs FROM routilux_activations WHERE status = 'completed' ORDER BY worker, n"
+        "SELECT worker, n, routine, seqs FROM routilux_activations WHERE status = 'completed' ORDER BY"
+        " worker, n"
     ):
         numbers = [int(seq) for seq in seqs.split(",")]
         done[worker, routine] += len(numbers) if routine in ("store", "batch") else 1
@@ -138,7 +145,8 @@ def _own_rows(rows: Rows, faults: Faults) -> None:
     for table, (routine, _) in OWN.items():
         expected: Counter[tuple[str, str, int]] = Counter()
         for worker_id, text in rows(
-            "SELECT w.worker_id, m.payload FROM routilux_messages AS m JOIN routilux_workers AS w ON w.key = m.worker"
+            "SELECT w.worker_id, m.payload FROM routilux_messages AS m JOIN routilux_workers AS w ON w.key"
+            " = m.worker"
             f" WHERE m.routine = '{routine}' AND m.status = 'consumed' AND m.slot <> 'order'"
         ):
             item = json.loads(text)
@@ -179,7 +187,8 @@ def _states(rows: Rows, faults: Faults, done: Counter[tuple[int, str]]) -> None:
         if counted.get((worker, routine), 0) != done[worker, routine]:
             faults.add(
                 "state",
-                f"{routine} of worker {worker} has counted {counted.get((worker, routine), 0)} of {done[worker, routine]}",
+                f"{routine} of worker {worker} has counted {counted.get((worker, routine), 0)} of"
+                f" {done[worker, routine]}",
             )
 
 
@@ -187,8 +196,8 @@ def _early(rows: Rows, faults: Faults) -> None:
     """The next try of a batch begins no sooner than its pause after the one that failed."""
     ends: dict[tuple[int, str], tuple[int, int]] = {}
     for worker, seqs, _n, attempt, started_at, ended_at in rows(
-        "SELECT worker, seqs, n, attempt, started_at, ended_at FROM routilux_activations WHERE routine = 'work'"
-        " ORDER BY worker, n"
+        "SELECT worker, seqs, n, attempt, started_at, ended_at FROM routilux_activations WHERE routine ="
+        " 'work' ORDER BY worker, n"
     ):
         before = ends.get((worker, seqs))
         if before is not None and attempt > before[0] and started_at < before[1] + RETRY_US:
@@ -214,7 +223,8 @@ def at_rest(rows: Rows, faults: Faults) -> None:
         (job_id, routine): count
         for job_id, routine, count in rows(
             "SELECT j.job_id, m.routine, count(*) FROM routilux_jobs AS j JOIN routilux_messages AS m"
-            " ON m.worker = j.worker AND m.job = j.job WHERE m.status = 'consumed' GROUP BY j.job_id, m.routine"
+            " ON m.worker = j.worker AND m.job = j.job WHERE m.status = 'consumed' GROUP BY j.job_id,"
+            " m.routine"
         )
     }
     for (job_id,) in rows("SELECT job_id FROM routilux_jobs WHERE status = 'completed'"):
@@ -231,7 +241,10 @@ def at_rest(rows: Rows, faults: Faults) -> None:
                 if made[job_id, part] != 1:
                     kind = "doubled" if made[job_id, part] else "lost"
                     faults.add(kind, f"{table} has {made[job_id, part]} rows of part {part} of {job_id}")
-    left = "SELECT 'message ' || seq || ' of worker ' || worker || ' is ' || status FROM routilux_messages WHERE status <> 'consumed'"
+    left = (
+        "SELECT 'message ' || seq || ' of worker ' || worker || ' is ' || status FROM routilux_messages"
+        " WHERE status <> 'consumed'"
+    )
     for (what,) in rows(left):
         faults.add("orphaned", what)
     for table in ("parked", "inbox"):

@@ -130,7 +130,8 @@ def kill_postgres(arena: Arena) -> bool:
 def terminate_backend(arena: Arena) -> bool:
     assert arena.server is not None
     arena.server.execute(
-        "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE backend_type ="
+        " 'client backend'"
         f" AND pid <> pg_backend_pid() AND datname = '{arena.database}' ORDER BY random() LIMIT"
         f" {arena.choose.randint(1, 3)}) AS chosen"
     )

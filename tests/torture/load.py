@@ -1,9 +1,12 @@
-"""The flow that is tortured. What a job leaves follows from its number alone, so a checker can say what must be there.
+"""The flow that is tortured.
 
-intake ─┬─ part ×3 → work (fails at some first tries, retried after RETRY_S) ─┬→ store   own row, numbered by state
-        │                                                                     ├→ batch   own rows, four at a time
-        │                                                                     └→ join.part  (of the last part)
-        └─ order ─────────────────────────────────────────────────────────────→ join.order  own row, one per job
+What a job leaves follows from its number alone, so a checker can say what must be there.
+
+intake ─┬─ part ×3 → work (fails at some first tries, retried after RETRY_S)
+        │              ├→ store   own row, numbered by state
+        │              ├→ batch   own rows, four at a time
+        │              └→ join.part  (of the last part)
+        └─ order ────────→ join.order  own row, one per job
 """
 
 from __future__ import annotations
@@ -23,16 +26,17 @@ RETRY_S = 0.2
 WORKERS = ("a", "b", "c", "d")
 
 tables = MetaData()
-# Postgres: a trigger of the user's that refuses posts while there is a row in `mood`. Not those that come from the inbox: they are
-# accepted already, and would be dead letters.
+# Postgres: a trigger of the user's that refuses posts while there is a row in `mood`. Not those that come
+# from the inbox: they are accepted already, and would be dead letters.
 MOODY_TRIGGER = (
     "CREATE TABLE mood (is_bad boolean)",
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF EXISTS (SELECT FROM mood)"
-    " AND current_setting('torture.inbox', true) IS DISTINCT FROM 'taken' THEN RAISE EXCEPTION 'in a bad mood'; END IF;"
-    " RETURN NEW; END $$",
+    " AND current_setting('torture.inbox', true) IS DISTINCT FROM 'taken' THEN RAISE EXCEPTION 'in a bad"
+    " mood'; END IF; RETURN NEW; END $$",
     "CREATE TRIGGER moody BEFORE INSERT ON routilux_messages FOR EACH ROW WHEN (NEW.routine = 'intake')"
     " EXECUTE FUNCTION refuse()",
-    "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('torture.inbox', 'taken', true);"
+    "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM"
+    " set_config('torture.inbox', 'taken', true);"
     " RETURN NULL; END $$",
     "CREATE TRIGGER noting AFTER DELETE ON routilux_inbox FOR EACH ROW EXECUTE FUNCTION note()",
 )
@@ -135,7 +139,9 @@ def _count(routine: Routine, worker_state: Any) -> int:
 
 
 def job_id_of(number: int) -> str | None:
-    """An id of the caller's, and for every other job one that is made for it: that post may go in one text."""
+    """An id of the caller's, and for every other job one that is made for it:
+    that post may go in one text.
+    """
     return f"job-{number:07d}" if number % 2 else None
 
 

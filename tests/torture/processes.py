@@ -1,4 +1,7 @@
-"""What the processes of the rig do. Each runs in a fork of a zygote and ends when its folder has a file `stop`."""
+"""What the processes of the rig do.
+
+Each runs in a fork of a zygote and ends when its folder has a file `stop`.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,10 @@ def _started(make: Callable[[], Host]) -> Host:
 
 
 def _keep_posting(host: Runtime | Client, folder: str, first: int) -> None:
-    """Jobs with numbers from `first` on, until it is told to stop. One in doubt may be there, and nobody counts on it; one that
-    was refused must not be."""
+    """Jobs with numbers from `first` on, until it is told to stop.
+
+    One in doubt may be there, and nobody counts on it; one that was refused must not be.
+    """
     stop, notes = Path(folder) / "stop", Acknowledged(Path(folder) / "acknowledged")
     refused = Acknowledged(Path(folder) / "refused")
     choose, number = random.Random(first), first

@@ -1,9 +1,9 @@
 """What a power cut leaves of a SQLite database: the file, and the WAL up to a random byte.
 
-All processes stand still while it is copied, so the copy is what the kernel had. Of that, a power cut may lose what was
-not forced: frames behind the last commit that was acknowledged. The rig tears harder, anywhere behind what a checkpoint
-may have moved into the file (https://www.sqlite.org/walformat.html, offsets of the WAL-index): a prefix of the commits
-must be there whole, and nothing of a later one.
+All processes stand still while it is copied, so the copy is what the kernel had. Of that, a power cut may
+lose what was not forced: frames behind the last commit that was acknowledged. The rig tears harder, anywhere
+behind what a checkpoint may have moved into the file (https://www.sqlite.org/walformat.html, offsets of the
+WAL-index): a prefix of the commits must be there whole, and nothing of a later one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ATTEMPTED = 128  # nBackfillAttempted in the WAL-index
 class Snapshot:
     """Taken while nobody writes, by a process of its own.
 
-    This one has the file open in SQLite: to close a second descriptor of it would drop the locks of the first, and
-    that is a way to corrupt a database (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    This one has the file open in SQLite: to close a second descriptor of it would drop the locks of the
+    first, and that is a way to corrupt a database (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
 
     def __init__(self, path: Path, acknowledged: set[str], scratch: Path) -> None:

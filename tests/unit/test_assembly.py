@@ -1,4 +1,6 @@
-"""A runtime is put together whatever happens meanwhile; what activations read of their surroundings follows their worker."""
+"""A runtime is put together whatever happens meanwhile; what activations read of their surroundings follows
+their worker.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The benchmark suite without measuring: the figures, the merging of results, the verdicts, the page, the plot."""
+"""The benchmark suite without measuring: the figures, the merging of results, the verdicts, the page, the
+plot.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,8 @@ def test_the_page_has_a_row_with_range_limits_and_verdicts(tmp_path: Path) -> No
     results.merge(tmp_path, figures[0], RUNS, WHERE, ["raw was not measured: no reason"])
     page = table.page(figures, results.read(tmp_path))
     assert (
-        "| a figure: jobs/s | **200** (100–300) | slow 20; fast 50 | ≥ 200 jobs/s; ≥ 5 × the fastest peer; ≥ 60% of raw"
+        "| a figure: jobs/s | **200** (100–300) | slow 20; fast 50 | ≥ 200 jobs/s; ≥ 5 × the fastest peer;"
+        " ≥ 60% of raw"
         " | met; **not met** (4 ×); not measured |" in page
     )
     assert "1 of 2 targets met; 1 could not be judged" in page
@@ -132,16 +135,19 @@ def test_the_plot_is_xml_with_a_bar_for_each_target_that_was_judged(tmp_path: Pa
             Shape("insert", "routilux_messages", ("worker", "seq", "status")),
         ),
         (
-            'INSERT INTO routilux_jobs ("worker", "job", "status") VALUES (?, ?, ?) ON CONFLICT ("worker", "job")'
+            'INSERT INTO routilux_jobs ("worker", "job", "status") VALUES (?, ?, ?) ON CONFLICT ("worker",'
+            ' "job")'
             ' DO UPDATE SET "status" = excluded."status", "open_count" = 0',
             Shape("change", "routilux_jobs", ("status", "open_count")),
         ),
         (
-            "UPDATE routilux_messages SET status = 'consumed', consumed_by = seq + :shift WHERE worker = :worker",
+            "UPDATE routilux_messages SET status = 'consumed', consumed_by = seq + :shift WHERE worker ="
+            " :worker",
             Shape("change", "routilux_messages", ("status", "consumed_by")),
         ),
         (
-            'UPDATE routilux_jobs AS t SET "open_count" = n."open_count" FROM (SELECT 1) AS n WHERE t."job" = n."job"',
+            'UPDATE routilux_jobs AS t SET "open_count" = n."open_count" FROM (SELECT 1) AS n WHERE t."job"'
+            ' = n."job"',
             Shape("change", "routilux_jobs", ("open_count",)),
         ),
         (

@@ -1,4 +1,6 @@
-"""What the documentation says of the code is so: signatures, errors, states, quoted programs, links, named tests."""
+"""What the documentation says of the code is so: signatures, errors, states, quoted programs, links, named
+tests.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Every documented import path works, from the source tree and from a built wheel, or waits for a named feature.
+"""Every documented import path works, from the source tree and from a built wheel, or waits for a named
+feature.
 
-The list is that of the documentation this project was created from. What waits must fail to import, so that whoever
-builds the feature finds it here and moves it.
+The list is that of the documentation this project was created from. What waits must fail to import, so that
+whoever builds the feature finds it here and moves it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from routilux import errors
 ROOT = Path(__file__).resolve().parents[2]
 WORKS = {
     "routilux": (
-        "Routine", "Flow", "FlowBuilder", "Runtime", "Client", "Post", "Posted", "DeadLetter", "WorkerState", "JobContext",
-        "ErrorHandler", "ErrorStrategy", "RetryLater", "GiveUp", "FlowRegistry", "RoutineTester", "ExecutionContext",
-        "Slot", "Event", "Connection", "get_current_job", "get_current_job_id", "get_current_worker_state",
-        "get_flow_registry", "get_runtime_instance", "immediate_policy", "all_slots_ready_policy", "batch_size_policy",
-        "time_interval_policy", "custom_policy", "RoutedStdout", "install_routed_stdout", "uninstall_routed_stdout",
-        "get_job_output", "clear_job_output", "RoutiluxError", "SlotQueueFullError", "IdempotencyConflictError",
+        "Routine", "Flow", "FlowBuilder", "Runtime", "Client", "Post", "Posted", "DeadLetter", "WorkerState",
+        "JobContext", "ErrorHandler", "ErrorStrategy", "RetryLater", "GiveUp", "FlowRegistry",
+        "RoutineTester", "ExecutionContext", "Slot", "Event", "Connection", "get_current_job",
+        "get_current_job_id", "get_current_worker_state", "get_flow_registry", "get_runtime_instance",
+        "immediate_policy", "all_slots_ready_policy", "batch_size_policy", "time_interval_policy",
+        "custom_policy", "RoutedStdout", "install_routed_stdout", "uninstall_routed_stdout", "get_job_output",
+        "clear_job_output", "RoutiluxError", "SlotQueueFullError", "IdempotencyConflictError",
         "PostManyIncomplete", "JobFailedError",
     ),
     "routilux.activation_policies": (
-        "immediate_policy", "all_slots_ready_policy", "batch_size_policy", "time_interval_policy", "custom_policy",
+        "immediate_policy", "all_slots_ready_policy", "batch_size_policy", "time_interval_policy",
+        "custom_policy",
     ),
     "routilux.core": ("get_current_job", "get_current_job_id", "get_current_worker_state"),
     "routilux.core.error": ("ErrorHandler", "ErrorStrategy"),
@@ -104,7 +107,8 @@ import json, pathlib, sys
 for module, names in json.loads(sys.argv[1]).items():
     exec(f"from {module} import {', '.join(names)}" if names else f"import {module}")
 import routilux_service.cli, routilux_migrations
-ours = {n: m.__file__ for n, m in sys.modules.items() if n.split("_")[0].split(".")[0] == "routilux" and m.__file__}
+ours = {n: m.__file__ for n, m in sys.modules.items() if n.split("_")[0].split(".")[0] == "routilux"}
+ours = {n: file for n, file in ours.items() if file}
 json.dump(ours, sys.stdout)
 """
 
@@ -137,7 +141,9 @@ def test_a_documented_name_that_means_nothing_now_says_what_to_use(module: str, 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as a user has it: built from a copy of the sources, and nothing of it reached but by its wheel."""
+    """The package as a user has it: built from a copy of the sources, and nothing of it reached but by its
+    wheel.
+    """
     folder = tmp_path_factory.mktemp("wheel")
     sources = folder / "sources"
     for name in ("routilux", "service", "migrations"):

@@ -1,4 +1,6 @@
-"""The queue between callers and the engine's thread: nothing is lost in it, whoever does what at the same time."""
+"""The queue between callers and the engine's thread: nothing is lost in it, whoever does what at the same
+time.
+"""
 
 from __future__ import annotations
 

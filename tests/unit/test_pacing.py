@@ -22,8 +22,10 @@ def outcome() -> Input:
 
 
 class Turns(InputQueue):
-    """The engine's loop on a clock of its own: a commit takes `takes` seconds; a caller that is answered comes back after
-    `away` seconds, of several one after another; logic that a post has started reports `logic` seconds after its commit."""
+    """The engine's loop on a clock of its own: a commit takes `takes` seconds; a caller that is answered
+    comes back after `away` seconds, of several one after another; logic that a post has started reports
+    `logic` seconds after its commit.
+    """
 
     def __init__(
         self, callers: int, *, takes: float = 0.001, away: float, logic: float | None = None

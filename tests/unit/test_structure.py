@@ -62,7 +62,10 @@ def test_an_arrow_goes_up_or_beside(source: str, target: str, is_up: bool) -> No
     assert bool(imports.upward([imports.Arrow(source, target, When.TYPES, 1)])) is is_up
 
 
-RECORD = "class Job:\n    def __init__(self) -> None:\n        self.status = 0\n        self.items: list[int] = []\n"
+RECORD = (
+    "class Job:\n    def __init__(self) -> None:\n        self.status = 0\n        self.items: list[int] ="
+    " []\n"
+)
 OTHER = "class Other:\n    status = 1\n"
 WRITER = """
 from typing import Any

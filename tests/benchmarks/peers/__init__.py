@@ -1,7 +1,8 @@
-"""Other systems, measured in the same run with BENCH_PEERS=1: who they are, and their best documented configuration.
+"""Other systems, measured in the same run with BENCH_PEERS=1: who they are, and their best documented
+configuration.
 
-Each is installed by pip into a virtual environment of its own, `.venv-peers/NAME`, when it is first needed. A driver
-(`NAME_peer.py`, on top of `driver.py`) runs there. What cannot be had is skipped with the reason.
+Each is installed by pip into a virtual environment of its own, `.venv-peers/NAME`, when it is first needed. A
+driver (`NAME_peer.py`, on top of `driver.py`) runs there. What cannot be had is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ PEERS = (
     Peer(
         "huey 3.5", "huey_peer.py", "huey", ("huey>=3.5,<3.6",), SQLITE,
         {
-            "pipeline": ("w1", 3_000), "drain": ("w1", 8_000), "enqueue": ("w1", 5_000), "latency": ("poll10ms", 200),
+            "pipeline": ("w1", 3_000), "drain": ("w1", 8_000), "enqueue": ("w1", 5_000),
+            "latency": ("poll10ms", 200),
             "delay": ("poll10ms", 30), "idle": ("w1", 12),
         },
     ),
@@ -84,7 +86,8 @@ PEERS = (
     ),
     Peer("DBOS 3.4", "dbos_peer.py", "dbos", ("dbos>=3.4,<3.5",), SQLITE, _DBOS | _DBOS_LATER),
     Peer(
-        PGQUEUER, "pgqueuer_peer.py", "pgqueuer", ("pgqueuer[asyncpg,psycopg]>=1.6,<1.7", "asyncpg", "uvloop"), POSTGRES,
+        PGQUEUER, "pgqueuer_peer.py", "pgqueuer", ("pgqueuer[asyncpg,psycopg]>=1.6,<1.7", "asyncpg",
+        "uvloop"), POSTGRES,
         {
             "pipeline": ("b250pool", 3_000), "drain": ("b250", 20_000), "enqueue": ("b10", 4_000),
             "bulk": ("b10", 50_000), "latency": ("b10", 200), "delay": ("b10", 30), "idle": ("b10", 12),
@@ -93,21 +96,25 @@ PEERS = (
     Peer(
         "oban 0.7", "oban_peer.py", "oban", ("oban>=0.7,<0.8", "uvloop"), POSTGRES,
         {
-            "pipeline": ("l100", 2_000), "drain": ("l100", 8_000), "enqueue": ("l10", 2_000), "bulk": ("l10", 10_000),
+            "pipeline": ("l100", 2_000), "drain": ("l100", 8_000), "enqueue": ("l10", 2_000), "bulk": ("l10",
+            10_000),
             "latency": ("l10", 200), "delay": ("l10", 30), "idle": ("l10", 12),
         },
         python=(3, 12),
     ),
     Peer(
-        "procrastinate 3.10", "procrastinate_peer.py", "procrastinate", ("procrastinate>=3.10,<3.11",), POSTGRES,
+        "procrastinate 3.10", "procrastinate_peer.py", "procrastinate", ("procrastinate>=3.10,<3.11",),
+        POSTGRES,
         {
-            "pipeline": ("c20", 600), "drain": ("c20", 1_500), "enqueue": ("c1", 2_000), "bulk": ("c1", 20_000),
+            "pipeline": ("c20", 600), "drain": ("c20", 1_500), "enqueue": ("c1", 2_000), "bulk": ("c1",
+            20_000),
             "latency": ("c1", 200), "delay": ("c1", 30), "idle": ("c1", 12),
         },
     ),
     Peer("DBOS 3.4", "dbos_peer.py", "dbos", ("dbos>=3.4,<3.5",), POSTGRES, _DBOS | _DBOS_LATER),
     Peer(
-        "taskiq-pg 0.2", "taskiqpg_peer.py", "taskiqpg", ("taskiq-pg==0.2.0", "taskiq<0.12", "asyncpg"), POSTGRES,
+        "taskiq-pg 0.2", "taskiqpg_peer.py", "taskiqpg", ("taskiq-pg==0.2.0", "taskiq<0.12", "asyncpg"),
+        POSTGRES,
         {
             "pipeline": ("r100", 1_500), "drain": ("r100", 4_000), "enqueue": ("r100", 2_000),
             "latency": ("r100", 200), "idle": ("r100", 12),

@@ -56,7 +56,8 @@ class Dbos(Peer):
     def work(self, config: str) -> None:
         DBOS(
             config={
-                "name": "bench", "system_database_url": URL, "application_version": "1", "executor_id": "local",
+                "name": "bench", "system_database_url": URL, "application_version": "1",
+                "executor_id": "local",
                 "log_level": "ERROR", "enable_otlp": False,
             }
         )  # fmt: skip

@@ -1,13 +1,13 @@
 """How another queue is measured: the same work, the same clock, a worker in a process of its own.
 
-A driver file subclasses `Peer` and ends with `main(…)`. It runs in the peer's own virtual environment, so nothing here
-or there imports Routilux, or this project as a package.
+A driver file subclasses `Peer` and ends with `main(…)`. It runs in the peer's own virtual environment, so
+nothing here or there imports Routilux, or this project as a package.
 
     python huey_peer.py measure pipeline w1 5000     prints one JSON line
     python huey_peer.py worker w1                    started by that: the worker process
 
-BENCH_DSN names an empty Postgres database, BENCH_FOLDER an empty folder. A run of handlers counts from the first
-handler's start until the store says that everything is acknowledged.
+BENCH_DSN names an empty Postgres database, BENCH_FOLDER an empty folder. A run of handlers counts from the
+first handler's start until the store says that everything is acknowledged.
 """
 
 from __future__ import annotations
@@ -142,7 +142,10 @@ def _tail(path: str) -> str:
 
 
 class Peer:
-    """What a driver says about its queue; the measurements follow from it. Tasks: noop, lat, stage1 (→ 2 → 3)."""
+    """What a driver says about its queue; the measurements follow from it.
+
+    Tasks: noop, lat, stage1 (→ 2 → 3).
+    """
 
     bulk_size = 1_000
 

@@ -1,4 +1,7 @@
-"""huey on SQLite, with its durable default (synchronous=FULL). At most once: a row is deleted before its handler runs."""
+"""huey on SQLite, with its durable default (synchronous=FULL).
+
+At most once: a row is deleted before its handler runs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""oban for Python, on a psycopg pool and uvloop. Acknowledgements are written together with the next fetch."""
+"""oban for Python, on a psycopg pool and uvloop.
+
+Acknowledgements are written together with the next fetch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""persist-queue's SQLiteAckQueue. A library without a worker: the loop below gets, handles, puts on, acknowledges."""
+"""persist-queue's SQLiteAckQueue.
+
+A library without a worker: the loop below gets, handles, puts on, acknowledges.
+"""
 
 from __future__ import annotations
 

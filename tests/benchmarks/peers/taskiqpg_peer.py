@@ -1,4 +1,7 @@
-"""taskiq-pg on asyncpg. A message whose NOTIFY nobody heard is never delivered: a live worker is fed by 20 tasks."""
+"""taskiq-pg on asyncpg.
+
+A message whose NOTIFY nobody heard is never delivered: a live worker is fed by 20 tasks.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The upstream package `routilux` (0.15.3, 1.1.0): wholly in memory, one process, no durability at all.
 
-Config `w64`: at most 64 posted items are unfinished at a time, its best case (a backlog slows it down, O(n²)).
+Config `w64`: at most 64 posted items are unfinished at a time, its best case (a backlog slows it down,
+O(n²)).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Dies between two statements of one group commit that holds every kind of row: before the n-th of them.
 
-That is after the one before it: between the two only memory changes. COMMIT counts as one more, and so does its answer.
+That is after the one before it: between the two only memory changes. COMMIT counts as one more, and so does
+its answer.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Boundaries:
 
 
 def live(url: str, acknowledged: str, life: int, passed: str) -> None:
-    """Finish what the last life left, then die at boundary `life`; past the last one, write them all to `passed`."""
+    """Finish what the last life left, then die at boundary `life`; past the last one, write them all to
+    `passed`.
+    """
     orders.is_flaky = False
     counters.SLOTS_EVERY_US = 0  # else a commit has counters in it or not, by the second that it falls in
     boundaries = Boundaries(life)

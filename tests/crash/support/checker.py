@@ -1,4 +1,6 @@
-"""Was everything done, once? Plain SQL over Routilux's tables and the user's; nothing of the engine is imported.
+"""Was everything done, once?
+
+Plain SQL over Routilux's tables and the user's; nothing of the engine is imported.
 
     python -m tests.crash.support.checker URL PARTS < acknowledged-ids
 
@@ -82,8 +84,8 @@ def _messages(rows: Rows, parts: int) -> list[str]:
         )
     ]
     counted = rows(
-        "SELECT j.job_id, m.routine, count(*), count(DISTINCT m.payload) FROM routilux_jobs AS j LEFT JOIN routilux_messages"
-        " AS m ON m.worker = j.worker AND m.job = j.job GROUP BY j.job_id, m.routine",
+        "SELECT j.job_id, m.routine, count(*), count(DISTINCT m.payload) FROM routilux_jobs AS j LEFT JOIN"
+        " routilux_messages AS m ON m.worker = j.worker AND m.job = j.job GROUP BY j.job_id, m.routine",
     )
     expected = {"split": 1, "work": parts, "store": parts}
     for job_id, routine, count, different in counted:
@@ -95,7 +97,9 @@ def _messages(rows: Rows, parts: int) -> list[str]:
 
 
 def _activations(rows: Rows) -> list[str]:
-    """A consumed message has one completed activation that lists it, and the other way round; lines are kept."""
+    """A consumed message has one completed activation that lists it, and the other way round;
+    lines are kept.
+    """
     consumed = {
         (worker, seq): by
         for worker, seq, by in rows(
@@ -104,13 +108,17 @@ def _activations(rows: Rows) -> list[str]:
     }
     wrong, listed = [], Counter[tuple[int, int]]()
     last: dict[tuple[int, str], int] = {}
-    completed = "SELECT worker, n, routine, seqs FROM routilux_activations WHERE status = 'completed' ORDER BY worker, n"
+    completed = (
+        "SELECT worker, n, routine, seqs FROM routilux_activations WHERE status = 'completed' ORDER BY"
+        " worker, n"
+    )
     for worker, n, routine, seqs in rows(completed):
         for seq in map(int, seqs.split(",")):
             listed[worker, seq] += 1
             if consumed.get((worker, seq)) != n:
                 wrong.append(
-                    f"activation {n} of worker {worker} completed over message {seq}, which it did not consume"
+                    f"activation {n} of worker {worker} completed over message {seq}, which it did not"
+                    " consume"
                 )
             if routine != "work":  # what was retried comes back at the end of the line
                 if seq <= last.get((worker, routine), -1):
@@ -125,7 +133,9 @@ def _activations(rows: Rows) -> list[str]:
 
 
 def _effects(rows: Rows, parts: int) -> list[str]:
-    """The user's rows: one for each part of each job, in the order of the activations that wrote them, and no other."""
+    """The user's rows: one for each part of each job, in the order of the activations that wrote them, and no
+    other.
+    """
     wrong = []
     stored = rows("SELECT job_id, part, count(*) FROM orders GROUP BY job_id, part")
     made = {(job_id, part): count for job_id, part, count in stored}
@@ -168,11 +178,13 @@ def _states(rows: Rows) -> list[str]:
         )
     }
     completed = rows(
-        "SELECT worker, routine, count(*) FROM routilux_activations WHERE status = 'completed' GROUP BY worker, routine"
+        "SELECT worker, routine, count(*) FROM routilux_activations WHERE status = 'completed' GROUP BY"
+        " worker, routine"
     )
     done = {(worker, routine): count for worker, routine, count in completed}
     return [
-        f"{routine} of worker {worker} has counted {counters.get((worker, routine), 0)} activations, {count} have completed"
+        f"{routine} of worker {worker} has counted {counters.get((worker, routine), 0)} activations,"
+        f" {count} have completed"
         for (worker, routine), count in {**dict.fromkeys(counters, 0), **done}.items()
         if counters.get((worker, routine), 0) != count
     ]

@@ -1,8 +1,9 @@
-"""A program that runs on a file system that becomes full, in a process of its own: `python full_disk.py DIRECTORY HOW`.
+"""A program that runs on a file system that becomes full, in a process of its own: `python full_disk.py
+DIRECTORY HOW`.
 
-`tmpfs`: a file system of 6 MiB is mounted at the directory and a filler takes what is left (the caller has made a
-mount namespace). `limit`: the process may not write a file further than it is (RLIMIT_FSIZE), where nobody may mount.
-Prints one word per step; what fails raises.
+`tmpfs`: a file system of 6 MiB is mounted at the directory and a filler takes what is left (the caller has
+made a mount namespace). `limit`: the process may not write a file further than it is (RLIMIT_FSIZE), where
+nobody may mount. Prints one word per step; what fails raises.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where a process is, told to its black box; and its own death at a chosen pass through a phase.
 
-It wraps functions of the engine from outside: the engine has no code for tests beside the two hooks of its writer.
+It wraps functions of the engine from outside: the engine has no code for tests beside the two hooks of its
+writer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from tests.crash.support.black_box import DONE, OPEN, SENT, BlackBox
 
 
 class Death:
-    """SIGKILL to itself at the n-th pass through a phase; in COMMIT a thread does it a moment after it was sent."""
+    """SIGKILL to itself at the n-th pass through a phase; in COMMIT a thread does it a moment after it was
+    sent.
+    """
 
     def __init__(self, box: BlackBox, phase: str | None, passes: int, delay_us: int) -> None:
         self._box = box
@@ -171,7 +174,9 @@ def _watch_recovery(box: BlackBox, death: Death) -> None:
 
 
 class Stop:
-    """SIGSTOP to itself, once, with no transaction of this process open: a stop inside one would stop a SQLite file."""
+    """SIGSTOP to itself, once, with no transaction of this process open: a stop inside one would stop a
+    SQLite file.
+    """
 
     def __init__(self, commits: int, where: str) -> None:
         self._left = commits
@@ -218,7 +223,9 @@ def _hold(lock: Any, owner: type, name: str) -> None:
 
 
 class OneProcess:
-    """Logic of a worker marks it with a lock of its process; one that another process has is a promise broken."""
+    """Logic of a worker marks it with a lock of its process; one that another process has is a promise
+    broken.
+    """
 
     def __init__(self, path: str, workers: list[str]) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT)

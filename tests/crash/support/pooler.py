@@ -1,4 +1,5 @@
-"""A connection pooler in transaction mode before Postgres: each transaction of a client is on whatever server connection is free.
+"""A connection pooler in transaction mode before Postgres: each transaction of a client is on whatever server
+connection is free.
 
 Protocol: https://www.postgresql.org/docs/current/protocol-flow.html
 """
@@ -18,7 +19,10 @@ _READY, _KEY, _QUERY, _SYNC, _END = b"Z", b"K", b"Q", b"S", b"X"
 
 
 class TransactionPooler(Proxy):
-    """Tells each client a pid of its own making, as poolers do. `retire` closes the server connections it has by then."""
+    """Tells each client a pid of its own making, as poolers do.
+
+    `retire` closes the server connections it has by then.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__(port)

@@ -1,4 +1,6 @@
-"""What the processes of the crash suite do: run the flow of `orders`, post jobs, note what was acknowledged."""
+"""What the processes of the crash suite do: run the flow of `orders`, post jobs,
+note what was acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def settings(lease_s: float = 9.0, deaths: int = 1000) -> Settings:
 
 
 def start(url: str, lease_s: float = 9.0, patience: Settings | None = None) -> Runtime:
-    """Many deaths make a dead letter by default: it is these tests that kill, and no message is guilty of it."""
+    """Many deaths make a dead letter by default: it is these tests that kill,
+    and no message is guilty of it.
+    """
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(process)d %(levelname)s %(message)s"
     )
@@ -87,7 +91,9 @@ def finish(runtime: Runtime, acknowledged: str) -> None:
 
 
 def post(runtime: Runtime, acknowledged: str, workers: list[str], numbers: range, group: int) -> None:
-    """Each job to the worker of its number; ids are explicit, so a post in doubt is made again without harm."""
+    """Each job to the worker of its number; ids are explicit,
+    so a post in doubt is made again without harm.
+    """
     for worker in workers:
         runtime.exec(orders.FLOW, worker_id=worker)
     known, notes = Acknowledged.read(acknowledged), Acknowledged(acknowledged)
@@ -114,7 +120,8 @@ def poisoned(
     pause_s: float = 0.0,
     stop: str | None = None,
 ) -> None:
-    """As `work`, but logic that meets one of these numbers ends the process; `entered` notes each time it does.
+    """As `work`, but logic that meets one of these numbers ends the process; `entered` notes each time it
+    does.
 
     `pause_s`: before a suspect that has killed while alone runs again. `stop`: work until this file is there.
     """
@@ -153,7 +160,8 @@ def stopped(
 ) -> None:
     """Post, then stop itself (SIGSTOP) where it cannot hold up the database: after a commit, or inside logic.
 
-    `commits`: how many of its commits with own rows go in before. Continued, it goes on as if nothing had happened.
+    `commits`: how many of its commits with own rows go in before. Continued, it goes on as if nothing had
+    happened.
     """
     stop = hooks.Stop(commits, where)
     with start(url, lease_s) as runtime:
@@ -166,7 +174,9 @@ def stopped(
 
 
 def exclusive(url: str, acknowledged: str, numbers: tuple[int, int], workers: list[str], marks: str) -> None:
-    """As `work`, but logic of a worker that runs in another process too is reported and ends the process with 9."""
+    """As `work`, but logic of a worker that runs in another process too is reported and ends the process with
+    9.
+    """
     orders.gates.append(hooks.OneProcess(marks, workers).entering)
     with start(url) as runtime:
         post(runtime, acknowledged, workers, range(*numbers), 1)
@@ -174,7 +184,10 @@ def exclusive(url: str, acknowledged: str, numbers: tuple[int, int], workers: li
 
 
 def post_only(url: str, acknowledged: str, numbers: tuple[int, int]) -> None:
-    """Posts that are due in an hour: nothing but posts is written. One `acknowledged` line each, after its return."""
+    """Posts that are due in an hour: nothing but posts is written.
+
+    One `acknowledged` line each, after its return.
+    """
     notes = Acknowledged(acknowledged)
     with start(url, lease_s=600.0) as runtime:
         runtime.exec(orders.FLOW, worker_id="w")

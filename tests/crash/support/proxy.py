@@ -1,4 +1,6 @@
-"""TCP proxies before Postgres; one cuts connections at COMMIT: before the server got it, or after it has answered."""
+"""TCP proxies before Postgres; one cuts connections at COMMIT: before the server got it, or after it has
+answered.
+"""
 
 from __future__ import annotations
 
@@ -107,8 +109,9 @@ class CuttingProxy(Proxy):
 
 
 class LateProxy(CuttingProxy):
-    """Keeps every n-th transaction that comes whole and hangs up on its client. The server gets it when `LATER` other COMMITs
-    have passed.
+    """Keeps every n-th transaction that comes whole and hangs up on its client.
+
+    The server gets it when `LATER` other COMMITs have passed.
     """
 
     LATER = 3
@@ -145,7 +148,9 @@ class LateProxy(CuttingProxy):
 
 
 class KeepingProxy(CuttingProxy):
-    """Keeps the next transaction that comes whole and hangs up on its client; the server gets it when `hand_over` is called."""
+    """Keeps the next transaction that comes whole and hangs up on its client; the server gets it when
+    `hand_over` is called.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__(port)

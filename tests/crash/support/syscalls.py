@@ -2,8 +2,9 @@
 
     python -m tests.crash.support.syscalls module:function '{"argument": …}'
 
-forks, calls the function in the child under trace, and prints one JSON line `[call, path]` for each of `write`,
-`pwrite64` (when it begins) and `fsync`, `fdatasync` (when it has succeeded). No tool and no compiler is needed.
+forks, calls the function in the child under trace, and prints one JSON line `[call, path]` for each of
+`write`, `pwrite64` (when it begins) and `fsync`, `fdatasync` (when it has succeeded). No tool and no compiler
+is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Info(ctypes.Structure):
     """`struct ptrace_syscall_info`: at entry `values` is the number and the arguments, at exit the result."""
 
     _fields_ = (
-        ("op", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3), ("arch", ctypes.c_uint32), ("ip", ctypes.c_uint64),
+        ("op", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3), ("arch", ctypes.c_uint32), ("ip",
+        ctypes.c_uint64),
         ("sp", ctypes.c_uint64), ("values", ctypes.c_int64 * 8),
     )  # fmt: skip
 

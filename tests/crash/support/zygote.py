@@ -1,7 +1,7 @@
 """Processes that start in milliseconds: a fresh interpreter imports Routilux once and forks for each call.
 
-Nothing runs in it before the fork (no runtime, no connection, no thread), so a child is what a new process is. One
-zygote has one child at a time; the test holds the pid and may kill, stop or continue it as it likes.
+Nothing runs in it before the fork (no runtime, no connection, no thread), so a child is what a new process
+is. One zygote has one child at a time; the test holds the pid and may kill, stop or continue it as it likes.
 
     with Zygote(folder) as zygote:
         child = zygote.start("tests.crash.support.program:work", url=…)
@@ -27,8 +27,9 @@ from types import TracebackType
 from typing import Any
 
 PRELOAD = (
-    "tests.crash.support.program", "sqlalchemy.dialects.sqlite.pysqlite", "sqlalchemy.dialects.postgresql.psycopg", "psycopg",
-    "alembic.migration", "apscheduler.schedulers.background", "apscheduler.executors.pool", "sqlalchemy.orm",
+    "tests.crash.support.program", "sqlalchemy.dialects.sqlite.pysqlite",
+    "sqlalchemy.dialects.postgresql.psycopg", "psycopg", "alembic.migration",
+    "apscheduler.schedulers.background", "apscheduler.executors.pool", "sqlalchemy.orm",
 )  # fmt: skip
 
 
@@ -115,7 +116,10 @@ class Child:
         self.signal(signal.SIGCONT)
 
     def wait(self, timeout_s: float = 90.0) -> int:
-        """Its exit code, negative for a signal. A child that hangs prints all its stacks and fails the test."""
+        """Its exit code, negative for a signal.
+
+        A child that hangs prints all its stacks and fails the test.
+        """
         if self.exit_code is None:
             try:
                 self.exit_code = int(self._zygote.line(timeout_s))

@@ -1,7 +1,8 @@
-"""Whose attribute an expression like `job.status` is: what mypy knows of the type of what stands before the dot.
+"""Whose attribute an expression like `job.status` is: what mypy knows of the type of what stands before the
+dot.
 
-This module is a plugin of mypy that changes nothing and notes each attribute of a class of ours; `owners` runs mypy with
-it. Other packages are not followed, so mypy is quick and its errors mean nothing here.
+This module is a plugin of mypy that changes nothing and notes each attribute of a class of ours; `owners`
+runs mypy with it. Other packages are not followed, so mypy is quick and its errors mean nothing here.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def plugin(version: str) -> type[Plugin]:
 
 
 def owners(found: list[Source]) -> dict[Place, set[str]]:
-    """The classes (dotted names) that an attribute may belong to; nothing for an expression whose type is `Any`."""
+    """The classes (dotted names) that an attribute may belong to; nothing for an expression whose type is
+    `Any`.
+    """
     options = Options()
     options.config_file = str(ROOT / "pyproject.toml")  # mypy loads plugins only beside one; it is not read
     options.plugins = [__name__ if __name__ != "__main__" else "tests.support.structure.attribute_types"]

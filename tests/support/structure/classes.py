@@ -2,9 +2,10 @@
 
     python -m tests.support.structure.classes [CLASS …]
 
-An attribute: a name in `__slots__`, a field that is annotated in the class's body, or a name that a method sets on
-`self`. Methods, properties, plain class constants (so the members of an enum too) and what is inherited do not count.
-A callable: annotated as one, set to a lambda, or set to a parameter that is annotated as one.
+An attribute: a name in `__slots__`, a field that is annotated in the class's body, or a name that a method
+sets on `self`. Methods, properties, plain class constants (so the members of an enum too) and what is
+inherited do not count. A callable: annotated as one, set to a lambda, or set to a parameter that is annotated
+as one.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ def report(names: list[str]) -> Iterator[str]:
         if kind.name in names:
             found = attributes(kind)
             callables = [name for name, is_callable in found.items() if is_callable]
-            yield f"{module}.{kind.name}: {count} attributes; {len(callables)} callables: {', '.join(callables)}"
+            yield (
+                f"{module}.{kind.name}: {count} attributes; {len(callables)} callables:"
+                f" {', '.join(callables)}"
+            )
             yield "    " + ", ".join(found)
 
 

@@ -2,11 +2,12 @@
 
     python -m tests.support.structure.functions [--list]
 
-- A function's length: the lines from `def` to its end without those of the docstring; blank lines and comments are
-  among them, decorators not. Nested functions count by themselves too; lambdas do not count.
+- A function's length: the lines from `def` to its end without those of the docstring; blank lines and
+  comments are among them, decorators not. Nested functions count by themselves too; lambdas do not count.
 - Parameters: all that are written, without `self` and `cls`.
-- A function takes the engine if a parameter's annotation names `Engine` and its file has that name from routilux;
-  it takes it first if that is its first parameter (a method's is `self`, so methods are among the others).
+- A function takes the engine if a parameter's annotation names `Engine` and its file has that name from
+  routilux; it takes it first if that is its first parameter (a method's is `self`, so methods are among the
+  others).
 """
 
 from __future__ import annotations
@@ -72,8 +73,14 @@ def report(*, is_long: bool = False) -> Iterator[str]:
     every = [(source, function) for source in found for function in functions(source.tree)]
     lengths = [length(function) for _, function in every]
     many = [(source, each) for source, each in every if parameter_count(each) > MOST_PARAMETERS]
-    yield f"functions: {len(every)}; length: median {statistics.median(lengths):g}, p90 {percentile(lengths, 0.9)}"
-    yield f"functions with more than {MOST_PARAMETERS} parameters: {len(many)}, {100 * len(many) / len(every):.1f} %"
+    yield (
+        f"functions: {len(every)}; length: median {statistics.median(lengths):g}, p90"
+        f" {percentile(lengths, 0.9)}"
+    )
+    yield (
+        f"functions with more than {MOST_PARAMETERS} parameters: {len(many)},"
+        f" {100 * len(many) / len(every):.1f} %"
+    )
     for source, function in many if is_long else ():
         yield f"    {source.module}:{function.lineno} {function.name} {parameter_count(function)}"
     taking = list(takes_engine(found))

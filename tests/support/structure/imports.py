@@ -2,10 +2,10 @@
 
     python -m tests.support.structure.imports [--edges]
 
-An arrow leads from a module to each module that it imports, at the top of the file, inside a function, or only for types
-(`if TYPE_CHECKING`). `from a.b import c` leads to the module `a.b.c` if there is one, else to `a.b`. A circle is a set of
-modules each of which leads to all others. Layers are told by the first part of a name, so a folder that does not exist
-yet, or not any more, does no harm.
+An arrow leads from a module to each module that it imports, at the top of the file, inside a function, or
+only for types (`if TYPE_CHECKING`). `from a.b import c` leads to the module `a.b.c` if there is one, else to
+`a.b`. A circle is a set of modules each of which leads to all others. Layers are told by the first part of a
+name, so a folder that does not exist yet, or not any more, does no harm.
 """
 
 from __future__ import annotations
@@ -138,7 +138,10 @@ def report(*, has_edges: bool = False) -> Iterator[str]:
     yield f"modules {len(modules)}, arrows {len(links)}"
     yield f"circles when loaded: {len(loading)}; with imports in functions: {len(running)}"
     yield from (f"    {', '.join(part)}" for part in running)
-    yield f"circles with types too: {len(parts)}, of {', '.join(str(len(part)) for part in parts) or 'no'} modules"
+    yield (
+        f"circles with types too: {len(parts)}, of {', '.join(str(len(part)) for part in parts) or 'no'}"
+        " modules"
+    )
     for part in parts:
         yield f"    {len(part)}: {', '.join(part)}"
         if has_edges:

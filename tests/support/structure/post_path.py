@@ -2,14 +2,15 @@
 
     python -m tests.support.structure.post_path [--trace] [--database URL]
 
-A flow of one routine that does nothing, on a runtime without threads and with a clock that stands still, in SQLite in
-memory. The worker is started and a first post handled before, so that what is loaded once is not counted; then one
-`post(…)` and `run_until_idle()` are watched with `sys.setprofile`. Files of `routilux/` count, but for
-`routilux/testing/`.
+A flow of one routine that does nothing, on a runtime without threads and with a clock that stands still, in
+SQLite in memory. The worker is started and a first post handled before, so that what is loaded once is not
+counted; then one `post(…)` and `run_until_idle()` are watched with `sys.setprofile`. Files of `routilux/`
+count, but for `routilux/testing/`.
 
-- functions: distinct code objects, so a lambda, a comprehension (Python 3.11) and a generator each count as one
-- a change of file: a call of a function (also each time that a generator goes on) in another file than the call before
-  it, in time. Returns do not count: with them it would be 414 instead of 299 at afe3700.
+- functions: distinct code objects, so a lambda, a comprehension (Python 3.11) and a generator each count as
+  one
+- a change of file: a call of a function (also each time that a generator goes on) in another file than the
+  call before it, in time. Returns do not count: with them it would be 414 instead of 299 at afe3700.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python -m tests.support.structure.shared_attributes [--of CLASS …]
 
-A write: `x.attr = …` (also in a tuple, with an annotation, as the target of a `for`), `x.attr += …`, `del x.attr`. Not
-`x.attr[key] = …` and not `x.attr.append(…)`: these change what the attribute holds, not the attribute. The class's own
-file counts as one, for its constructor. mypy tells what `x` is, so equal names of other classes do not matter. Where
-`x` is `Any` the write counts for no class; those of an attribute's name that only one of the classes has are listed,
-so that a number that fell because types were lost is seen.
+A write: `x.attr = …` (also in a tuple, with an annotation, as the target of a `for`), `x.attr += …`, `del
+x.attr`. Not `x.attr[key] = …` and not `x.attr.append(…)`: these change what the attribute holds, not the
+attribute. The class's own file counts as one, for its constructor. mypy tells what `x` is, so equal names of
+other classes do not matter. Where `x` is `Any` the write counts for no class; those of an attribute's name
+that only one of the classes has are listed, so that a number that fell because types were lost is seen.
 """
 
 from __future__ import annotations

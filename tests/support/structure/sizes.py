@@ -2,8 +2,8 @@
 
     python -m tests.support.structure.sizes [--since REF]
 
-Lines: all of a file, as `wc -l` has them. Wide: more than 110 characters, comments and docstrings too. Subjects: their
-mean length over the commits after REF up to HEAD, or over all.
+Lines: all of a file, as `wc -l` has them. Wide: more than 110 characters, comments and docstrings too.
+Subjects: their mean length over the commits after REF up to HEAD, or over all.
 """
 
 from __future__ import annotations

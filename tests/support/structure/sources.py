@@ -35,7 +35,9 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """`routilux/core` for all that lies in it, however deep; `routilux` for the files beside the folders."""
+        """`routilux/core` for all that lies in it, however deep;
+        `routilux` for the files beside the folders.
+        """
         parts = (self.module if self.is_package else self.module.rpartition(".")[0]).split(".")
         return "/".join(parts[:2])
 
