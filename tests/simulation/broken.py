@@ -1,6 +1,7 @@
-"""Engines that are broken on purpose, each in one way that a design could be wrong in. The simulation must catch them all.
+"""Engines that are broken on purpose, each in one way in which a design could be wrong.
 
-Each takes pytest's `monkeypatch` and breaks the real engine until the test is over. The docstring says what is wrong.
+The simulation must catch them all. Each function takes pytest's `monkeypatch` and breaks the real engine until the test ends. Its docstring says what
+the broken engine does wrong.
 """
 
 from __future__ import annotations
@@ -12,25 +13,22 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from routilux.core.slot_queue import SlotQueue
-from routilux.engine import (
-    acceptance,
-    commands,
-    counters,
-    inbox,
-    outcomes,
-    redelivery,
-    scheduler,
-    user_statements,
-    worker_loading,
-)
+from routilux.core.mailbox import SlotQueue
+from routilux.engine import acceptance, outcomes, requeue, scheduler, user_statements, worker_loading
 from routilux.engine.batch import Batch
+from routilux.engine.command_handlers import CommandHandlers
+from routilux.engine.counters import Counters
 from routilux.engine.effects import change_job
 from routilux.engine.engine import Engine
 from routilux.engine.group_commit import GroupCommit
-from routilux.ownership import handover, takeover
-from routilux.ownership.lease import Lease
-from routilux.store.errors import Fenced
+from routilux.engine.inbox import Inbox
+from routilux.engine.redelivery import Redelivery
+from routilux.engine.scheduler import Scheduler
+from routilux.engine.transactions import Transactions
+from routilux.engine.worker_table import WorkerTable
+from routilux.ownership.handover import MOST, Handover
+from routilux.ownership.takeover import Takeover
+from routilux.store.errors import AlreadyIn, Fenced
 from routilux.store.reads import worker_reads
 from routilux.store.writes import ownership
 from routilux.store.writes.commit_rows import Changes
@@ -45,26 +43,28 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 
 
 def inbox_by_watermark(patch: pytest.MonkeyPatch) -> None:
-    """It reads inbox rows above the highest number it has seen, as if numbers came in order and were not used again."""
-    find = inbox._find
+    """It reads only inbox rows above the highest id that it has seen.
+
+    That is right only if ids come in order and are never used again.
+    """
+    find = Inbox._find
 
     def above(self: Any, connection: Any) -> None:
         find(self, connection)
-        seen = self.inbox
         top = getattr(self, "watermark", 0)
-        seen.ids = [number for number in seen.ids if number > top]
-        self.watermark = max([top, *seen.ids])
+        self.ids = [number for number in self.ids if number > top]
+        self.watermark = max([top, *self.ids])
 
-    patch.setattr(inbox, "_find", above)
+    patch.setattr(Inbox, "_find", above)
 
 
 def decides_before_own_statements(patch: pytest.MonkeyPatch) -> None:
-    """Outcomes are decided as if their own statements had gone in; errors of those are found too late and dropped."""
+    """It decides as if all user statements had gone in. Their errors come too late and are dropped."""
     execute = user_statements.execute
 
-    def blind(self: Any, commit: Any, batch: Batch, reported: Any) -> Any:
-        execute(self, commit, batch, reported)
-        batch.own_errors.clear()
+    def blind(commit: Any, batch: Batch, reported: Any) -> Any:
+        execute(commit, batch, reported)
+        batch.statement_errors.clear()
         batch.skipped.clear()
         return ()
 
@@ -72,18 +72,18 @@ def decides_before_own_statements(patch: pytest.MonkeyPatch) -> None:
 
 
 def retries_every_error_as_it_is(patch: pytest.MonkeyPatch) -> None:
-    """A commit that the database refuses is sent again unchanged, for ever."""
+    """It sends a commit that the database refuses again and again, unchanged."""
 
-    def run(self: GroupCommit) -> None:
+    def run(self: Any) -> None:
         attempt = 0
         while True:
             try:
                 return self._try()
+            except AlreadyIn:
+                return None
             except Fenced:
                 raise
             except Exception as error:
-                if type(error).__name__ == "AlreadyIn":
-                    return None
                 attempt += 1
                 self._wait(error, attempt)
 
@@ -91,7 +91,7 @@ def retries_every_error_as_it_is(patch: pytest.MonkeyPatch) -> None:
 
 
 def paused_messages_fill_the_window(patch: pytest.MonkeyPatch) -> None:
-    """Messages of a paused job stay in the line: a window full of them hides what could run."""
+    """Messages of a paused job stay in line. A window full of them hides messages that could run."""
 
     def keep(batch: Batch, cell: Any, chosen: Any) -> None:
         for message in chosen.paused:
@@ -102,70 +102,69 @@ def paused_messages_fill_the_window(patch: pytest.MonkeyPatch) -> None:
 
 
 def loads_before_it_takes(patch: pytest.MonkeyPatch) -> None:
-    """A take-over reads what waits before the commit that the dead owner still had in flight has landed."""
+    """A take-over reads the waiting messages before the last commit of the dead owner is in."""
 
     def adopt(self: Any) -> int:
-        with self.store.read() as connection:
-            keys = ownership.ownerless(connection, self.flows.names(), self.clock.now_us(), handover.MOST)
+        with self._transactions.store.read() as connection:
+            keys = ownership.ownerless(connection, self._flows.names(), self._clock.now_us(), MOST)
         for key in keys:
-            handover._load_key(self, key)
-            if not handover._take(self, key):
-                worker_loading.forget(self, self.workers[key])
+            self._workers.load_taken(key)
+            if not self._take(key):
+                self._workers.forget(self._workers.with_key(key))
         return len(keys)
 
-    def run_once(self: Any, lease: Lease) -> int:
-        taken = handover.adopt(self)
-        for row in takeover._suspected(self, lease):
-            with self.store.read() as connection:
+    def run_once(self: Any) -> int:
+        handover = self._handover
+        taken: int = handover.adopt()
+        for row in self._suspected():
+            with self._transactions.store.read() as connection:
                 owned = connection.execute(
                     text("SELECT key FROM routilux_workers WHERE owner = :dead"), {"dead": row.key}
                 )
                 keys = [key for (key,) in owned]
             for key in keys:
-                handover._load_key(self, key)
-            if takeover._declare_dead(self, lease, row):
+                handover._workers.load_taken(key)
+            if self._declare_dead(row):
                 for key in keys:
-                    if not handover._take(self, key):
-                        worker_loading.forget(self, self.workers[key])
+                    if not handover._take(key):
+                        handover._workers.forget(handover._workers.with_key(key))
                 taken += len(keys)
         return taken
 
-    patch.setattr(handover, "adopt", adopt)
-    patch.setattr(takeover, "run_once", run_once)
+    patch.setattr(Handover, "adopt", adopt)
+    patch.setattr(Takeover, "run_once", run_once)
 
 
 def counts_retries_in_memory(patch: pytest.MonkeyPatch) -> None:
-    """How often something was tried is known to the process that tried, and to nobody after it."""
-    _tries: dict[tuple[int, int], int] = {}
+    """Only the process that tried an activation knows how often. The next owner starts to count again."""
+    tries: dict[tuple[int, int], int] = {}
     park, add = Batch.park, worker_loading.add_rerun
 
     def forgetful(self: Batch, cell: Any, messages: Any, routine: str, reason: Any, **more: Any) -> None:
-        _tries[id(cell), messages[0].seq] = more.get("attempt", 0)
+        tries[id(cell), messages[0].seq] = more.get("attempt", 0)
         park(self, cell, messages, routine, reason, **{**more, "attempt": 0})
 
-    def remembered(self: Any, cell: Any, row: Any, messages: Any, line: int, attempt: int) -> None:
-        add(self, cell, row, messages, line, _tries.get((id(cell), messages[0].seq), 0))
+    def remembered(cell: Any, row: Any, messages: Any, line: int, attempt: int, pauses: Any) -> Any:
+        return add(cell, row, messages, line, tries.get((id(cell), messages[0].seq), 0), pauses)
 
     patch.setattr(Batch, "park", forgetful)
     patch.setattr(worker_loading, "add_rerun", remembered)
 
 
 def delivers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
-    """Logic starts on messages while their commit is still on its way."""
-    plan = scheduler.plan
+    """Logic starts on messages before their commit is in."""
+    plan = Scheduler.plan
 
-    def hasty(self: Any, batch: Batch) -> None:
-        plan(self, batch)
-        for run in batch.planned:
-            self.runs[run] = None
-            self.executor.submit(run)
+    def hasty(self: Scheduler, batch: Batch, rejections: Any) -> None:
+        plan(self, batch, rejections)
+        self.start(batch.planned)
         batch.planned.clear()
 
-    patch.setattr(scheduler, "plan", hasty)
+    patch.setattr(Scheduler, "plan", hasty)
 
 
 def retries_a_second_early(patch: pytest.MonkeyPatch) -> None:
-    """A due time is written a second too early."""
+    """It stores due times that are one second too early."""
     parked = Batch.park
 
     def early(self: Batch, *rest: Any, **more: Any) -> None:
@@ -177,7 +176,7 @@ def retries_a_second_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def sends_nothing_the_second_time(patch: pytest.MonkeyPatch) -> None:
-    """After a lost answer only the number of the commit is sent again, without its rows."""
+    """After a lost answer it sends only the number of the commit again, without its rows."""
     write = Changes.write
     written: list[Changes] = []
 
@@ -190,16 +189,16 @@ def sends_nothing_the_second_time(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_state_on_take_over(patch: pytest.MonkeyPatch) -> None:
-    """A worker that changes hands begins with an empty state."""
+    """A worker that is taken over starts with an empty state."""
     patch.setattr(worker_reads, "state_of", lambda connection, worker: {})
 
 
 def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
-    """A post is answered when it is accepted into a batch."""
+    """It answers a post as soon as the post is in a batch."""
     accept = acceptance.accept
 
-    def eager(self: Any, batch: Batch, entry: Any, taken: Any) -> None:
-        accept(self, batch, entry, taken)
+    def eager(batch: Batch, *rest: Any) -> None:
+        accept(batch, *rest)
         for receipt, value in batch.receipts:
             receipt.resolve(value)
 
@@ -207,31 +206,31 @@ def acknowledges_before_it_commits(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_a_living_owners_worker(patch: pytest.MonkeyPatch) -> None:
-    """Whoever asks becomes the owner."""
+    """Each runtime that asks for a worker becomes its owner."""
     patch.setattr(ownership, "_TAKE", text("UPDATE routilux_workers SET owner = :me WHERE key = :worker"))
 
 
 def takes_inbox_rows_of_others(patch: pytest.MonkeyPatch) -> None:
-    """It deletes inbox rows without asking whether their worker is still its own."""
-    find = inbox._find
+    """It deletes inbox rows without asking whether it still owns their worker."""
+    find = Inbox._find
 
     def all_of_them(self: Any, connection: Any) -> None:
         find(self, connection)
         for row in connection.execute(text("SELECT id, flow, worker_id FROM routilux_inbox")):
-            self.inbox.workers.setdefault(row.id, (row.flow, row.worker_id))
-        self.inbox.ids = list(self.inbox.workers)
+            self.found.setdefault(row.id, row)
+        self.ids = list(self.found)
 
-    patch.setattr(inbox, "_find", all_of_them)
-    patch.setattr(inbox, "_is_mine", lambda self, flow, worker_id: True)
+    patch.setattr(Inbox, "_find", all_of_them)
+    patch.setattr(Inbox, "_is_owned", lambda self, row: True)
 
 
 def resumes_twice_in_one_commit(patch: pytest.MonkeyPatch) -> None:
-    """Two operators who resume one job in one commit bring its messages back twice (found by an earlier simulation)."""
+    """Two operators resume one job in one commit, and its messages come back twice. (A simulation found it.)"""
     patch.setattr(Batch, "still_parks", lambda self, cell, key, reason: True)
 
 
 def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
-    """A savepoint whose RELEASE fails is taken for one that was rolled back (found by this simulation)."""
+    """It treats a savepoint whose RELEASE fails as one that was rolled back. (This simulation found it.)"""
 
     def together(self: Commit, groups: Any) -> bool:
         try:
@@ -246,32 +245,35 @@ def keeps_savepoints_that_fail(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_only_who_is_busy(patch: pytest.MonkeyPatch) -> None:
-    """Counters are written by the next commit of a worker a second later, or never (found by a stranger's broken engine)."""
-    refresh = counters.refresh
+    """The counters of a worker are written by its next commit a second later, so never if there is none.
+
+    (A broken engine in `strangers` showed it.)
+    """
+    flush = Counters.flush
 
     def busy_ones(self: Any, batch: Batch) -> None:
-        self.uncounted.clear()
-        refresh(self, batch)
+        self._uncounted.clear()
+        flush(self, batch)
 
-    patch.setattr(counters, "refresh", busy_ones)
+    patch.setattr(Counters, "flush", busy_ones)
 
 
 def keeps_rows_behind_a_silent_discard(patch: pytest.MonkeyPatch) -> None:
-    """Only what wrote something itself takes the rest of its run along when it is discarded (found by this simulation)."""
-    lets_in = user_statements._Doom.lets_in
+    """A dropped outcome without statements does not exclude the rest of its run. (This simulation found it.)"""
+    lets_in = user_statements._Excluded.lets_in
 
-    def silent(self: Any, batch: Batch, own: Any) -> bool:
-        return False if own.is_late and not own.writes else lets_in(self, batch, own)
+    def silent(self: Any, batch: Batch, group: Any) -> bool:
+        return False if group.is_late and not group.writes else lets_in(self, batch, group)
 
-    patch.setattr(user_statements._Doom, "lets_in", silent)
+    patch.setattr(user_statements._Excluded, "lets_in", silent)
 
 
 def sets_data_of_another_job(patch: pytest.MonkeyPatch) -> None:
-    """Data that a batch sets in a job that has ended lands in another one (found by this simulation)."""
+    """A batch sets data of a job that has ended; the data lands in another job. (This simulation found it.)"""
     take = outcomes.take_effects
 
-    def taken(self: Any, batch: Batch, cell: Any, job: Any, n: int, outcome: Any) -> None:
-        take(self, batch, cell, job, n, outcome)
+    def taken(batch: Batch, cell: Any, job: Any, n: int, outcome: Any) -> None:
+        take(batch, cell, job, n, outcome)
         for edit in outcome.job if job is not outcome.activation.job else ():
             change_job(batch, cell.worker, job, edit)
 
@@ -279,98 +281,101 @@ def sets_data_of_another_job(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_what_it_found_for_a_worker_loaded_again(patch: pytest.MonkeyPatch) -> None:
-    """What comes due is read before the worker is loaded again, and brought back into the new one, with records of its jobs
-    that nobody else has (found by the torture rig)."""
+    """It reads what is due, the worker is loaded again, and the batch is requeued in the new worker.
 
-    def apply(self: Any, batch: Batch) -> None:
-        found, self.due.found = self.due.found, []
+    Its messages hold job records that no other part of the new worker has. (The torture rig found it.)
+    """
+    poll = Redelivery.poll
+
+    def requeue_due(self: Any, batch: Batch) -> None:
+        found, self._found = self._found, []
         for _, row, messages in found:
-            cell = self.workers.get(row.worker)
+            cell = self._workers.with_key(row.worker)
             if cell is not None:
-                cell.timed_count -= 1
-                redelivery.bring_back(self, batch, cell, row, messages)
+                cell.unpark_timed()
+                requeue.bring_back(batch, cell, row, messages)
 
-    def look_once(self: Any) -> None:
-        if not self.due.found:
-            look(self)
+    def poll_once(self: Any) -> None:
+        if not self._found:
+            poll(self)
 
-    look = redelivery.look
-    patch.setattr(redelivery, "look", look_once)
-    patch.setattr(redelivery, "apply", apply)
+    patch.setattr(Redelivery, "poll", poll_once)
+    patch.setattr(Redelivery, "requeue_due", requeue_due)
 
 
 def drops_a_dead_letter_by_half(patch: pytest.MonkeyPatch) -> None:
-    """A dead letter that is given up leaves its messages as they were."""
+    """A dead letter that is dropped leaves its messages as they were."""
 
-    def drop(self: Any, batch: Batch, worker_id: Any, job_id: Any, body: Any) -> None:
-        cell = commands._worker(self, worker_id)
-        batch.unpark(cell, commands._dead_letter(self, batch, cell, body["seq"]).seq)
+    def drop(self: Any, batch: Batch, command: Any) -> None:
+        cell = self._worker(command)
+        batch.unpark(cell, self._dead_letter(batch, cell, command.seq).seq)
 
-    patch.setitem(commands._VERBS, "drop_dead", drop)
+    patch.setattr(CommandHandlers, "_drop_dead_letter", drop)
 
 
 def loads_beside_what_is_loaded(patch: pytest.MonkeyPatch) -> None:
-    """A worker that is loaded once more, as the read before failed at its end, stays in memory twice."""
-    load = worker_loading.load
+    """A read fails at its end, the worker is loaded again, and memory holds it twice."""
+    load = WorkerTable.load
 
     def beside(self: Any, connection: Any, stored: Any) -> Any:
-        self.workers.pop(stored.key, None)
+        self._by_key.pop(stored.key, None)
         return load(self, connection, stored)
 
-    patch.setattr(worker_loading, "load", beside)
+    patch.setattr(WorkerTable, "load", beside)
 
 
 def decides_over_again(patch: pytest.MonkeyPatch) -> None:
-    """A read that fails in the middle of a decision has the whole decision made once more, over what it left in memory."""
+    """A read fails during a decision. All is decided again, in memory that was changed already."""
 
     def settle(self: Any) -> None:
         self._decide(self._batch)
         self._batch.finish()
         self._is_decided = True
-        self._in_flight = self._engine.in_flight(self._batch)
+        self._in_flight = self._ask_in_flight(self._batch.planned)
 
     def read(self: Any, work: Any) -> Any:
         with self.store.read() as connection:
             return work(connection)
 
     patch.setattr(GroupCommit, "_settle", settle)
-    patch.setattr(Engine, "read", read)
+    patch.setattr(Transactions, "read", read)
 
 
 def begins_what_was_taken_back(patch: pytest.MonkeyPatch) -> None:
-    """A run that was handed out before its worker was forgotten begins all the same."""
-    forget = worker_loading.forget
+    """A run that was handed out before its worker was forgotten starts all the same."""
+    forget = WorkerTable.forget
 
-    def let_run(self: Any, worker: Any) -> None:
+    def let_run(self: WorkerTable, worker: Any) -> None:
         forget(self, worker)
         for routine in worker.routines.values():
             for run in routine.runs:
                 run.is_broken = run.should_stop = False
 
-    patch.setattr(worker_loading, "forget", let_run)
+    patch.setattr(WorkerTable, "forget", let_run)
 
 
 def refuses_without_using_up_the_number(patch: pytest.MonkeyPatch) -> None:
-    """Whoever waits is told of a refusal while the first try may still be read and go in (found by a review)."""
+    """A caller is told of a refusal while the database may still read the first try. (A review found it.)"""
     patch.setattr(GroupCommit, "_went_in", lambda self: False)
 
 
 def gives_up_when_declared_dead_while_it_starts(patch: pytest.MonkeyPatch) -> None:
-    """A runtime that stands still while it starts, and is taken for dead, lets the fence out (found by the torture rig)."""
+    """A runtime that stops while it starts is declared dead, and its start fails. (The torture rig found it.)"""
     patch.setattr(Engine, "again_if_fenced", lambda self, call: call())
 
 
 def looks_for_partners_in_the_window_only(patch: pytest.MonkeyPatch) -> None:
-    """A join whose partner is further back than what is held of its slots waits for it for ever."""
+    """A join whose partner is behind the window of its slot waits without end."""
     patch.setattr(SlotQueue, "widen", lambda self, by: None)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenEngine:
-    """`promise`: what it breaks; caught by another one it proves nothing. `sign`: a part of what is told then; with P11 and "flow",
-    which are many things. `scene` and `faults`: what brings it out soonest; with all faults it takes longer. `start`: the first
-    seed of a usual run, a little before the one that catches it, where those before that take a large part of its minutes;
-    nights begin at 0.
+    """`promise`: what it breaks. If another promise catches it, that proves nothing.
+
+    `sign`: a part of the message; needed with P11 and "flow", which stand for many things. `scene`, `faults`: what
+    shows it soonest; with all faults it takes longer. `start`: the first seed of a usual run, a little before the one
+    that catches it, where the seeds before take minutes. Nightly runs start at 0.
     """
 
     breaks: Callable[[pytest.MonkeyPatch], None]

@@ -1,4 +1,4 @@
-"""More engines that are broken on purpose: in what operators ask of workers, and in how long a job may take."""
+"""More engines that are broken on purpose: in commands of operators for workers, and in time limits of jobs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from routilux.core.states import ENDED_WORKER, JobStatus, WorkerStatus
-from routilux.engine import acceptance, commands, job_timeouts, scheduler, worker_loading
+from routilux.engine import acceptance, job_timeouts, scheduler, worker_loading
 from routilux.engine.batch import Batch
-from routilux.engine.commands import Body
-from routilux.ownership import handover
+from routilux.engine.command_handlers import CommandHandlers
+from routilux.engine.job_timeouts import JobTimeouts
+from routilux.engine.worker_table import WorkerTable
+from routilux.ownership.handover import Handover
 
 
 def dispatches_though_paused(patch: pytest.MonkeyPatch) -> None:
-    """What is ready runs, whether its worker is paused or not."""
+    """What is ready runs, even if its worker is paused."""
     patch.setattr(
         scheduler,
         "_may_run",
@@ -29,40 +31,40 @@ def dispatches_though_paused(patch: pytest.MonkeyPatch) -> None:
 
 def pause_is_forgotten_on_take_over(patch: pytest.MonkeyPatch) -> None:
     """A worker that is loaded runs."""
-    load = worker_loading.load
+    load = WorkerTable.load
 
-    def running(*rest: Any) -> Any:
-        cell = load(*rest)
-        cell.status = WorkerStatus.RUNNING
+    def running(self: WorkerTable, connection: Any, stored: Any) -> Any:
+        cell = load(self, connection, stored)
+        cell.set_status(WorkerStatus.RUNNING)
         return cell
 
-    patch.setattr(worker_loading, "load", running)
+    patch.setattr(WorkerTable, "load", running)
 
 
 def runs_go_on_in_a_pause(patch: pytest.MonkeyPatch) -> None:
-    """What was handed out before the pause runs to its end, one activation after another."""
+    """A run that was handed out before the pause runs all its activations."""
 
-    def pause(engine: Any, batch: Any, worker_id: Any, job_id: Any, body: Body) -> None:
-        cell = commands._worker(engine, worker_id)
-        cell.status = WorkerStatus.PAUSED
-        worker_loading.write_worker(batch, cell)
+    def pause(self: Any, batch: Batch, command: Any) -> None:
+        cell = self._worker(command)
+        cell.set_status(WorkerStatus.PAUSED)
+        batch.write_worker(cell)
 
-    patch.setitem(commands._VERBS, "pause_worker", pause)
+    patch.setattr(CommandHandlers, "_pause_worker", pause)
 
 
 def resumes_what_is_ready_only(patch: pytest.MonkeyPatch) -> None:
-    """A worker that is resumed waits for something to come in before it looks at what waits already."""
+    """A resumed worker looks at its waiting messages only when another one comes in."""
 
-    def resume(engine: Any, batch: Any, worker_id: Any, job_id: Any, body: Body) -> None:
-        cell = commands._worker(engine, worker_id)
-        cell.status = WorkerStatus.RUNNING
-        worker_loading.write_worker(batch, cell)
+    def resume(self: Any, batch: Batch, command: Any) -> None:
+        cell = self._worker(command)
+        cell.set_status(WorkerStatus.RUNNING)
+        batch.write_worker(cell)
 
-    patch.setitem(commands._VERBS, "resume_worker", resume)
+    patch.setattr(CommandHandlers, "_resume_worker", resume)
 
 
 def counts_time_in_which_a_job_cannot_run(patch: pytest.MonkeyPatch) -> None:
-    """A job is at work from its first activation to its end, paused or waiting for a retry."""
+    """A job is at work from its first activation to its end, even while it is paused or waits for a retry."""
     patch.setattr(
         job_timeouts,
         "_is_at_work",
@@ -71,32 +73,35 @@ def counts_time_in_which_a_job_cannot_run(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_time_before_logic_begins(patch: pytest.MonkeyPatch) -> None:
-    """Whoever begins between two looks is at work since the first of them. (Found by this simulation.)"""
+    """A job that starts between two looks counts as at work since the first look. (This simulation found it.)"""
     begun = job_timeouts._begun
-    patch.setattr(job_timeouts, "_begun", lambda engine: dict.fromkeys(begun(engine), float("-inf")))
+    patch.setattr(job_timeouts, "_begun", lambda runs: dict.fromkeys(begun(runs), float("-inf")))
 
 
 def counts_what_is_over_until_its_thread_is_back(patch: pytest.MonkeyPatch) -> None:
-    """An activation runs until its thread takes another one or gives the run back. (Found by this simulation.)"""
+    """An activation counts as running until its thread starts another or gives the run back.
+
+    (This simulation found it.)
+    """
     patch.setattr(job_timeouts, "_is_settled", lambda run, activation: False)
 
 
 def counts_time_in_which_nobody_ran_it(patch: pytest.MonkeyPatch) -> None:
-    """A worker that is taken over brings the time along in which its owner was dead."""
-    load = worker_loading.load
+    """After a take-over, the time in which the old owner was dead counts as work."""
+    load = WorkerTable.load
 
-    def late(engine: Any, *rest: Any) -> Any:
-        cell = load(engine, *rest)
+    def late(self: WorkerTable, connection: Any, stored: Any) -> Any:
+        cell = load(self, connection, stored)
         for job in cell.jobs.values():
             if job.started_at is not None:
-                job.active_us = max(job.active_us, engine.clock.now_us() - job.started_at)
+                job.active_us = max(job.active_us, self.death_pauses.clock.now_us() - job.started_at)
         return cell
 
-    patch.setattr(worker_loading, "load", late)
+    patch.setattr(WorkerTable, "load", late)
 
 
 def forgets_the_time_on_take_over(patch: pytest.MonkeyPatch) -> None:
-    """A job of a worker that changes hands has all of its time again."""
+    """After a take-over, a job has its whole time limit again."""
     as_job = worker_loading.as_job
 
     def fresh(worker: Any, row: Any) -> Any:
@@ -108,24 +113,24 @@ def forgets_the_time_on_take_over(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_looks_at_the_time(patch: pytest.MonkeyPatch) -> None:
-    """A time limit is noted with the flow, and that is all."""
-    patch.setattr(job_timeouts, "look", lambda engine: None)
+    """A time limit is stored with the flow and never checked."""
+    patch.setattr(JobTimeouts, "poll", lambda self, runs: None)
 
 
 def timed_out_job_leaves_its_retries(patch: pytest.MonkeyPatch) -> None:
-    """A job whose time is over is failed, and what waits of it goes on waiting."""
-    apply = job_timeouts.apply
+    """A job whose time is over fails; its parked messages stay parked."""
+    fail_expired = JobTimeouts.fail_expired
 
-    def half(engine: Any, batch: Any) -> None:
+    def half(self: JobTimeouts, batch: Batch) -> None:
         swept = list(batch.changes.swept_jobs)
-        apply(engine, batch)
+        fail_expired(self, batch)
         batch.changes.swept_jobs[:] = swept
 
-    patch.setattr(job_timeouts, "apply", half)
+    patch.setattr(JobTimeouts, "fail_expired", half)
 
 
 def cancelled_worker_takes_posts(patch: pytest.MonkeyPatch) -> None:
-    """Whoever is cancelled runs nothing, and accepts as before."""
+    """A cancelled worker runs nothing, but still accepts posts."""
     check = acceptance._check
 
     def lenient(cell: Any, entry: Any, taken: Any) -> None:
@@ -139,60 +144,63 @@ def cancelled_worker_takes_posts(patch: pytest.MonkeyPatch) -> None:
 
 
 def cancels_what_it_has_in_memory(patch: pytest.MonkeyPatch) -> None:
-    """Jobs of a cancelled worker that wait on disk, or for a time, are left as they are."""
-    cancel = commands._VERBS["cancel_worker"]
+    """A cancelled worker leaves those of its jobs as they are that wait on disk or until a time."""
+    cancel = CommandHandlers._cancel_worker
 
-    def half(engine: Any, batch: Any, *rest: Any) -> None:
-        cancel(engine, batch, *rest)
+    def half(self: Any, batch: Batch, command: Any) -> None:
+        cancel(self, batch, command)
         batch.changes.cancelled_workers.clear()
 
-    patch.setitem(commands._VERBS, "cancel_worker", half)
+    patch.setattr(CommandHandlers, "_cancel_worker", half)
 
 
 def late_arrivals_stay_in_the_inbox(patch: pytest.MonkeyPatch) -> None:
-    """What comes for a worker after its end is left to whoever runs it: nobody. (Found on the way to this simulation.)"""
-    patch.setattr(handover, "_receive", lambda engine, worker_id: None)
+    """No runtime takes what arrives for a worker after its end. (Found on the way to this simulation.)"""
+    patch.setattr(Handover, "_receive", lambda self, worker_id: None)
 
 
 def cancelled_worker_is_started_again(patch: pytest.MonkeyPatch) -> None:
-    """A worker that is loaded runs, unless it is paused, and who asks for one by its name gets it. (Loading was found by reading.)"""
-    load = worker_loading.load
+    """A worker that is loaded runs unless it is paused, so a program can start a cancelled one by its name.
 
-    def running(engine: Any, *rest: Any) -> Any:
-        cell = load(engine, *rest)
+    (Found by reading the code.)
+    """
+    load = WorkerTable.load
+
+    def running(self: WorkerTable, connection: Any, stored: Any) -> Any:
+        cell = load(self, connection, stored)
         if cell.status in ENDED_WORKER:
-            cell.status = WorkerStatus.RUNNING
+            cell.set_status(WorkerStatus.RUNNING)
         return cell
 
-    patch.setattr(worker_loading, "load", running)
+    patch.setattr(WorkerTable, "load", running)
 
 
 def outcomes_of_a_cancelled_worker_go_in(patch: pytest.MonkeyPatch) -> None:
-    """Its jobs are ended in the database only: what still runs of them counts."""
+    """The jobs of a cancelled worker end only in the database: what still runs of them counts."""
 
-    def cancel(engine: Any, batch: Any, worker_id: Any, job_id: Any, body: Body) -> None:
-        cell = commands._worker(engine, worker_id)
+    def cancel(self: Any, batch: Batch, command: Any) -> None:
+        cell = self._worker(command)
         batch.changes.cancelled_workers.append((cell.key, batch.now, "worker cancelled"))
-        cell.status = WorkerStatus.CANCELLED
-        worker_loading.write_worker(batch, cell, None, ended_at=batch.now)
-        batch.after.append(lambda: engine.to_release.append(cell))
+        cell.set_status(WorkerStatus.CANCELLED)
+        batch.write_worker(cell, None, ended_at=batch.now)
+        batch.after.append(lambda: self._workers.release_later(cell))
 
-    patch.setitem(commands._VERBS, "cancel_worker", cancel)
+    patch.setattr(CommandHandlers, "_cancel_worker", cancel)
 
 
 def completed_job_leaves_what_waits(patch: pytest.MonkeyPatch) -> None:
-    """Whoever says that a job is over has only its record changed."""
-    end = commands._VERBS["complete_job"]
+    """An operator completes a job; only its record changes."""
+    complete = CommandHandlers._complete_job
 
-    def half(engine: Any, batch: Any, worker_id: Any, job_id: Any, body: Body) -> None:
-        commands._live_job(engine, batch, worker_id, job_id)[1].open_count = 0
-        end(engine, batch, worker_id, job_id, body)
+    def half(self: Any, batch: Batch, command: Any) -> None:
+        self._live_job(batch, command)[1].open_count = 0
+        complete(self, batch, command)
 
-    patch.setitem(commands._VERBS, "complete_job", half)
+    patch.setattr(CommandHandlers, "_complete_job", half)
 
 
 def job_with_a_dead_letter_is_completed(patch: pytest.MonkeyPatch) -> None:
-    """The last message of a job ends it well, whatever became of it."""
+    """A job is completed with its last message, even if that became a dead letter."""
     end = Batch.end_job
 
     def well(self: Any, cell: Any, job: Any, status: Any, *rest: Any) -> None:
