@@ -1,4 +1,4 @@
-"""`make simulate SEEDS=…`: more seeds than a test has time for, from a new place each time unless `--first` says which."""
+"""`make simulate SEEDS=…`: more seeds than a test has time for, from `--first` or a random seed on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.simulation.flows import SCENES
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make simulate")
-    parser.add_argument("--seeds", type=int, default=10_000, help="how many, shared among the scenes")
+    parser.add_argument("--seeds", type=int, default=10_000, help="how many, for all scenes together")
     parser.add_argument("--first", type=int, help="the first seed; default: a random one")
     parser.add_argument("--scene", choices=sorted(SCENES), help="only this flow")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)

@@ -1,7 +1,7 @@
 """Engines that are broken on purpose, each in one way in which a design could be wrong.
 
-The simulation must catch them all. Each function takes pytest's `monkeypatch` and breaks the real engine until the test ends. Its docstring says what
-the broken engine does wrong.
+The simulation must catch them all. Each function takes pytest's `monkeypatch` and breaks the real engine
+until the test ends. Its docstring says what the broken engine does wrong.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def takes_inbox_rows_of_others(patch: pytest.MonkeyPatch) -> None:
 
 
 def resumes_twice_in_one_commit(patch: pytest.MonkeyPatch) -> None:
-    """Two operators resume one job in one commit, and its messages come back twice. (A simulation found it.)"""
+    """Two operators resume one job in one commit: its messages come back twice. (A simulation found it.)"""
     patch.setattr(Batch, "still_parks", lambda self, cell, key, reason: True)
 
 
@@ -259,7 +259,7 @@ def counts_only_who_is_busy(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_rows_behind_a_silent_discard(patch: pytest.MonkeyPatch) -> None:
-    """A dropped outcome without statements does not exclude the rest of its run. (This simulation found it.)"""
+    """A dropped outcome without statements does not exclude the rest of its run. (A simulation found it.)"""
     lets_in = user_statements._Excluded.lets_in
 
     def silent(self: Any, batch: Batch, group: Any) -> bool:
@@ -269,7 +269,7 @@ def keeps_rows_behind_a_silent_discard(patch: pytest.MonkeyPatch) -> None:
 
 
 def sets_data_of_another_job(patch: pytest.MonkeyPatch) -> None:
-    """A batch sets data of a job that has ended; the data lands in another job. (This simulation found it.)"""
+    """A batch sets data of a job that has ended: another job gets the data. (This simulation found it.)"""
     take = outcomes.take_effects
 
     def taken(batch: Batch, cell: Any, job: Any, n: int, outcome: Any) -> None:
@@ -360,7 +360,7 @@ def refuses_without_using_up_the_number(patch: pytest.MonkeyPatch) -> None:
 
 
 def gives_up_when_declared_dead_while_it_starts(patch: pytest.MonkeyPatch) -> None:
-    """A runtime that stops while it starts is declared dead, and its start fails. (The torture rig found it.)"""
+    """A runtime is declared dead while it starts, and its start fails. (The torture rig found it.)"""
     patch.setattr(Engine, "again_if_fenced", lambda self, call: call())
 
 
@@ -373,9 +373,9 @@ def looks_for_partners_in_the_window_only(patch: pytest.MonkeyPatch) -> None:
 class BrokenEngine:
     """`promise`: what it breaks. If another promise catches it, that proves nothing.
 
-    `sign`: a part of the message; needed with P11 and "flow", which stand for many things. `scene`, `faults`: what
-    shows it soonest; with all faults it takes longer. `start`: the first seed of a usual run, a little before the one
-    that catches it, where the seeds before take minutes. Nightly runs start at 0.
+    `sign`: a part of the message; needed with P11 and "flow", which stand for many things. `scene`, `faults`:
+    what shows it soonest; with all faults it takes longer. `start`: the first seed of a usual run, a little
+    before the one that catches it, where the seeds before take minutes. Nightly runs start at 0.
     """
 
     breaks: Callable[[pytest.MonkeyPatch], None]
@@ -392,7 +392,7 @@ BROKEN = {
         BrokenEngine(no_fence, "P5", faults=("pause",), start=60),
         BrokenEngine(inbox_by_watermark, "P11", faults=(), sign="never accepted"),
         BrokenEngine(decides_before_own_statements, "flow", faults=(), sign="own rows"),
-        BrokenEngine(retries_every_error_as_it_is, "P11", faults=(), sign="tried for ever"),
+        BrokenEngine(retries_every_error_as_it_is, "P11", faults=(), sign="tries the same without end"),
         BrokenEngine(paused_messages_fill_the_window, "P6", faults=("operate",)),
         BrokenEngine(loads_before_it_takes, "flow", faults=("lost_answer",), sign="IntegrityError"),
         BrokenEngine(counts_retries_in_memory, "P7", faults=("logic_error", "crash")),

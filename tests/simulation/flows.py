@@ -1,4 +1,4 @@
-"""Flows that have between them every way in which messages are joined, gathered, retried, written and ended."""
+"""Flows that together have all ways of joining, gathering, retrying, writing and ending."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ledger = Table(
     Column("account", Integer, ForeignKey("accounts.number", deferrable=True, initially="DEFERRED")),
 )
 
-# of the row that `audit` writes for a job
+# how the row is refused that `audit` writes for a job
 REFUSALS = {0: "at once", 2: "by COMMIT", 3: "with its transaction", 6: "by COMMIT"}
 
 
@@ -41,7 +41,7 @@ def routine(
     books: bool = False,
     room: int | None = None,
 ) -> Routine:
-    """Passes its first item on, remembers in its state what it saw; `books`: and in a row of the user's own."""
+    """Passes its first item on; its state keeps what it saw. `books`: so does a row of the user's table."""
     made = Routine()
     for slot in slots:
         made.add_slot(slot, max_queue_length=room)
@@ -77,7 +77,7 @@ def routine(
 
 
 def diamond() -> Flow:
-    """Fan-out, a join by job, a batch; retries, own rows, and own rows that the database refuses."""
+    """Fan-out, a join by job, a batch; retries, user statements, some of them refused."""
     flow = Flow("diamond")
     flow.add_routine(routine("split", ["in"], ["a", "b"]), "split")
     flow.add_routine(routine("left", ["in"], ["out"], retries=True), "left")
@@ -88,15 +88,19 @@ def diamond() -> Flow:
     audit.set_error_handler(ErrorHandler("continue"))
     flow.add_routine(audit, "audit")
     for source, event, target, slot in [
-        ("split", "a", "left", "in"), ("split", "b", "right", "in"), ("left", "out", "join", "l"),
-        ("right", "out", "join", "r"), ("join", "out", "batch", "in"), ("split", "b", "audit", "in"),
-    ]:  # fmt: skip
+        ("split", "a", "left", "in"),
+        ("split", "b", "right", "in"),
+        ("left", "out", "join", "l"),
+        ("right", "out", "join", "r"),
+        ("join", "out", "batch", "in"),
+        ("split", "b", "audit", "in"),
+    ]:
         flow.connect(source, event, target, slot)
     return flow
 
 
 def gathering() -> Flow:
-    """What fires by time, pairs by position, a batch that is flushed after a while; each retried."""
+    """A time interval, pairs by position, a batch with a longest wait; all are retried."""
     flow = Flow("gathering")
 
     flow.add_routine(routine("first", ["in"], ["a", "b"], retries=True, books=True), "first")
@@ -111,14 +115,17 @@ def gathering() -> Flow:
         "some",
     )
     for source, event, target, slot in [
-        ("first", "a", "pairs", "x"), ("first", "b", "pairs", "y"), ("pairs", "out", "some", "in"), ("some", "out", "late", "in"),
-    ]:  # fmt: skip
+        ("first", "a", "pairs", "x"),
+        ("first", "b", "pairs", "y"),
+        ("pairs", "out", "some", "in"),
+        ("some", "out", "late", "in"),
+    ]:
         flow.connect(source, event, target, slot)
     return flow
 
 
 def grown() -> list[Flow]:
-    """`diamond`, then a release of it that has one routine more behind the batch."""
+    """`diamond`, then a release of it with one more routine after the join."""
     after = diamond()
     after.add_routine(routine("report", ["in"], []), "report")
     after.routines["join"].add_event("more")
@@ -127,7 +134,7 @@ def grown() -> list[Flow]:
 
 
 def narrow() -> Flow:
-    """A slot with room for two, then batches of several jobs that are tried again as a whole."""
+    """A slot with room for two messages, then batches of several jobs that are retried as a whole."""
     flow = Flow("narrow")
     flow.add_routine(routine("gate", ["in"], ["out"], room=2), "gate")
     flow.add_routine(routine("crowd", ["in"], ["out"], policy=batch_size_policy(2), retries=True), "crowd")
@@ -138,7 +145,7 @@ def narrow() -> Flow:
 
 
 def timed() -> Flow:
-    """Jobs that may be at work for 1.5 s: steps that are tried again, and a branch that waits in batches."""
+    """Jobs that may be at work for 1.5 s: steps that are retried, and a branch that waits for batches."""
     flow = Flow("timed", execution_timeout=1.5)
     flow.add_routine(routine("first", ["in"], ["a", "b"], retries=True, books=True), "first")
     flow.add_routine(routine("left", ["in"], ["out"], retries=True), "left")
@@ -156,7 +163,7 @@ def check_books(end: End) -> None:
 
 
 def check_counts(end: End) -> None:
-    """Each activation saw what those before it had left: none is missing in the count that they carry on."""
+    """Each activation saw what the one before it left: their counts miss no activation."""
     counted = {
         tuple(row)
         for row in end.rows(
@@ -166,18 +173,20 @@ def check_counts(end: End) -> None:
     done = {
         tuple(row)
         for row in end.rows(
-            "SELECT worker, routine, count(*) FROM routilux_activations WHERE status = 'completed' GROUP BY 1, 2"
+            "SELECT worker, routine, count(*) FROM routilux_activations"
+            " WHERE status = 'completed' GROUP BY 1, 2"
         )
     }
     assert counted == done, f"counted {sorted(counted)}, activations {sorted(done)}"
 
 
 def check_ledger(end: End) -> None:
-    """One row for each activation that is in and writes one, and none for others."""
+    """One row for each stored activation that writes one, and no other rows."""
     booked = sorted(end.rows("SELECT routine, job FROM ledger"))
     done = end.rows(
-        "SELECT a.routine, json_extract(m.payload, '$.id') FROM routilux_activations AS a JOIN routilux_messages AS m"
-        " ON m.worker = a.worker AND m.seq = (SELECT min(CAST(value AS integer)) FROM json_each('[' || a.seqs || ']'))"
+        "SELECT a.routine, json_extract(m.payload, '$.id') FROM routilux_activations AS a"
+        " JOIN routilux_messages AS m ON m.worker = a.worker AND m.seq ="
+        " (SELECT min(CAST(value AS integer)) FROM json_each('[' || a.seqs || ']'))"
         " WHERE a.status = 'completed' AND a.routine IN ('right', 'first', 'some', 'audit') AND m.slot = 'in'"
         " AND NOT (a.routine = 'first' AND json_extract(m.payload, '$.id') % 3 = 1)"
     )

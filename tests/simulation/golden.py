@@ -1,12 +1,12 @@
-"""What each seed does, as a digest that says whether another checkout does the same: for changes that must not change behaviour.
+"""A digest of what each seed does. It shows whether a change has changed behaviour.
 
-    python -m tests.simulation.golden --seeds 100              the first seeds of each scene against `golden.json`
-    python -m tests.simulation.golden --scene grown --seed 17  the log that is digested; of two checkouts: diff it
-    python -m tests.simulation.golden --write                  make `golden.json` anew, when behaviour is meant to change
+    python -m tests.simulation.golden --seeds 100              compare the first seeds of each scene
+    python -m tests.simulation.golden --scene grown --seed 17  print a log, to diff it with another checkout's
+    python -m tests.simulation.golden --write                  write `golden.json`, for a new behaviour
 
-The log has what a world does (steps, acts of processes, logic, verbs and their answers), each statement (its verb and
-tables, not its text) and after each commit each row that it changed, by key. Not in it: sentences, names of Python's
-modules and functions, and columns that differ from run to run.
+The log has what a world does (steps, acts of processes, logic, commands and their answers), each statement
+(its verb and tables, not its text), and after each commit the rows that it changed. It leaves out sentences,
+names of Python modules and functions, and columns that differ from run to run.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from tests.simulation.flows import SCENES
 FILE = Path(__file__).with_name("golden.json")
 SEEDS = 500
 BLOCK = 50
-# each with a random stream of its own: without them the worlds are what they were before there were any
+# each has its own random stream: without them the worlds are as before these faults existed
 LATER_FAULTS = {"overlap"}
 GOLDEN_FAULTS = [fault for fault in FAULTS if fault not in LATER_FAULTS]
 
-# What differs from run to run, or is a sentence: a sentence only counts as there or not there.
+# Columns that differ from run to run, and sentences: of these only whether there is one.
 _LEFT_OUT = {"boot_id", "host_boot", "backend_pid", "backend_start", "host", "pid", "version", "hash"}
 _SENTENCES = {"error", "traceback", "reason"}
 _SPECIAL = {
     # of a release: the class of a routine is named with its module, and so is the hash
     ("routilux_flows", "definition"): "json_extract(definition, '$.connections')",
     ("routilux_workers", "definition"): (
-        "(SELECT json_array_length(definition, '$.connections') FROM routilux_flows WHERE hash = t.definition)"
+        "(SELECT json_array_length(definition, '$.connections')"
+        " FROM routilux_flows WHERE hash = t.definition)"
     ),
     ("routilux_parked", "reason"): "reason",  # one of a few words
 }
@@ -54,14 +55,14 @@ _TABLES = re.compile(r"\b(?:INTO|FROM|JOIN|UPDATE)\s+\"?(?!SET\b)(\w+)")
 
 @functools.cache
 def _parts(statement: str) -> tuple[str, tuple[str, ...], bool]:
-    """What is logged of a statement, its tables, and whether it may write."""
+    """The line for a statement, its tables, and whether it may write."""
     verb, tables = _VERB.match(statement), tuple(_TABLES.findall(statement))
     name = verb.group(1) if verb else ""
     return f"  {name} {' '.join(tables)}", tables, name not in ("SELECT", "PRAGMA", "BEGIN")
 
 
 class _Table:
-    """One table as it was when it was looked at last."""
+    """One table, as it was at the last look."""
 
     def __init__(self, name: str, database: sqlite3.Connection) -> None:
         info = database.execute(f'PRAGMA table_info("{name}")').fetchall()
@@ -77,7 +78,7 @@ class _Table:
         self._rows: list[tuple[object, ...]] = []
 
     def changes(self, database: sqlite3.Connection) -> list[str]:
-        """Since the last time."""
+        """What has changed since the last look."""
         before, rows = self._rows, database.execute(self._query).fetchall()
         if rows == before:
             return []
@@ -136,14 +137,14 @@ class Log(Observer):
         self._written.clear()
 
     def end(self, database: sqlite3.Connection) -> object:
-        """All tables once more: was there a change that no statement told of?"""
+        """Look at all tables: was there a change without a statement?"""
         for table in self._tables.values():
             self.lines += table.changes(database)
         return self.lines
 
 
 class Digest(Log):
-    """The same, digested."""
+    """The digest of the log."""
 
     def end(self, database: sqlite3.Connection) -> str:
         super().end(database)
@@ -160,7 +161,7 @@ def run(
 
 
 def differences(scene: str, report: Report) -> str:
-    """Which seeds do otherwise than `golden.json` says; empty: none."""
+    """Which seeds differ from `golden.json`. Returns an empty text if none does."""
     golden = read()[scene]
     others = sorted(seed for seed, digest in report.observed.items() if golden[seed] != digest)
     if not others:
@@ -168,8 +169,9 @@ def differences(scene: str, report: Report) -> str:
     blocks = {first: list(seeds) for first, seeds in groupby(others, lambda seed: seed // BLOCK * BLOCK)}
     told = ", ".join(f"{len(seeds)} from {first} to {first + BLOCK - 1}" for first, seeds in blocks.items())
     return (
-        f"{scene}: {len(others)} of {len(report.observed)} seeds differ ({told}); the first: {others[:5]}. Compare with"
-        f" the checkout before: python -m tests.simulation.golden --scene {scene} --seed {others[0]}"
+        f"{scene}: {len(others)} of {len(report.observed)} seeds differ ({told}); the first: {others[:5]}."
+        " Compare with the checkout before:"
+        f" python -m tests.simulation.golden --scene {scene} --seed {others[0]}"
     )
 
 
@@ -196,7 +198,7 @@ def main() -> None:
     parser.add_argument("--scene", choices=sorted(SCENES), help="only this one")
     parser.add_argument("--seed", type=int, help="print the log of this seed")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"so many of each scene, at most {SEEDS}")
-    parser.add_argument("--write", action="store_true", help="make golden.json anew")
+    parser.add_argument("--write", action="store_true", help="write golden.json again")
     parser.add_argument("--processes", type=int, default=2)
     chosen = parser.parse_args()
     scenes = [chosen.scene] if chosen.scene else sorted(SCENES)

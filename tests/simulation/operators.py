@@ -1,4 +1,4 @@
-"""More engines that are broken on purpose: in commands of operators for workers, and in time limits of jobs."""
+"""More engines that are broken on purpose: in commands for workers and in time limits of jobs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def counts_time_in_which_a_job_cannot_run(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_time_before_logic_begins(patch: pytest.MonkeyPatch) -> None:
-    """A job that starts between two looks counts as at work since the first look. (This simulation found it.)"""
+    """A job that starts between two looks is at work since the first look. (This simulation found it.)"""
     begun = job_timeouts._begun
     patch.setattr(job_timeouts, "_begun", lambda runs: dict.fromkeys(begun(runs), float("-inf")))
 

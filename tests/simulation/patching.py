@@ -1,7 +1,7 @@
-"""Breaking an engine so that an error of the patch itself is told from what the broken engine does.
+"""Patches for broken engines that record errors of their own.
 
-The real engine survives errors of nearly everything that it calls, and shows them as a consequence of its own: a failed
-activation, or an engine that gave up. A fault whose patch fails is caught then, and proves nothing.
+The real engine survives nearly all errors of what it calls. They show as a failed activation, or as an engine
+that gave up. So a patch that fails itself would be caught as well, and that would prove nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SLIPS = (TypeError, AttributeError, NameError, UnboundLocalError, KeyError, Inde
 
 
 class Patch(pytest.MonkeyPatch):
-    """A `monkeypatch` whose functions write their slips down. `file`: seeds are shared among processes, all of which reach it."""
+    """A `monkeypatch` whose functions record their own errors in a file, for all processes of a test."""
 
     def __init__(self, inner: pytest.MonkeyPatch, file: Path) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Patch(pytest.MonkeyPatch):
         self._inner.setitem(dic, name, self._watched(value))
 
     def slips(self) -> str:
-        """Tracebacks of the errors that came out of patches; empty: there were none."""
+        """Tracebacks of the errors that patches raised. Returns an empty text if there were none."""
         return self._file.read_text() if self._file.exists() else ""
 
     def _watched(self, value: Any) -> Any:
@@ -44,7 +44,7 @@ class Patch(pytest.MonkeyPatch):
             try:
                 return value(*args, **more)
             except Exception as error:
-                if type(error) in SLIPS:  # not what Routilux derives from them
+                if type(error) in SLIPS:  # not their subclasses in Routilux
                     with self._file.open("a") as file:
                         file.write("".join(traceback.format_exception(error)))
                 raise

@@ -54,8 +54,8 @@ def idle_workers_survive_the_loss_of_identity(patch: pytest.MonkeyPatch) -> None
 def first_replaced_state_is_not_undone(patch: pytest.MonkeyPatch) -> None:
     """An activation is the first of its run to replace a state and fails; the next one sees its state.
 
-    (The model replayed what logic wrote, but did not ask what logic saw. Now the flows count, and the counts are
-    checked.)
+    (The model replayed what logic wrote, but did not ask what logic saw. Now the flows count, and the counts
+    are checked.)
     """
 
     def replace(self: Any, scope: Any, texts: Any) -> None:
@@ -125,7 +125,7 @@ def low_water_mark_forgets_what_runs(patch: pytest.MonkeyPatch) -> None:
 
 
 def keyed_post_that_waits_for_room_is_taken_for_its_own_repeat(patch: pytest.MonkeyPatch) -> None:
-    """A post that waits for room in a full slot keeps its key, and the next turn takes it for a repeat of itself.
+    """A post that waits for room in a full slot keeps its key; the next turn takes it for its own repeat.
 
     (No slot was ever full. The first world with a full slot found counters that stayed behind.)
     """

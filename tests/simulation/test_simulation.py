@@ -1,7 +1,7 @@
-"""The stepped engine against a model of its promises, seed by seed; and engines that are broken on purpose, which must be caught.
+"""The engine against a model of its promises, seed by seed. Engines broken on purpose must be caught.
 
-`ROUTILUX_SEEDS` asks for more than the seeds of a usual run; `make simulate SEEDS=…` is for nights. The first seeds of each
-scene must also do what they did when `golden.json` was made.
+`ROUTILUX_SEEDS` sets the number of seeds; `make simulate SEEDS=…` is for nightly runs. The first seeds of
+each scene must also do what they did when `golden.json` was written.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tests.simulation.patching import Patch
 
 USUAL = 2000
 SEEDS = int(os.environ.get("ROUTILUX_SEEDS", str(USUAL)))
-GOLDEN = golden.SEEDS if SEEDS >= USUAL else SEEDS // len(SCENES) + 1  # of each scene
-OTHERS = 100  # at least so many more, in which all faults may happen
-MOST = 2000  # a broken engine must be caught within so many
+GOLDEN = golden.SEEDS if SEEDS >= USUAL else SEEDS // len(SCENES) + 1  # for each scene
+OTHERS = 100  # at least so many more seeds, with all faults
+MOST = 2000  # a broken engine must be caught by one of so many seeds
 PIECE = 40
 
 
@@ -68,12 +68,12 @@ def test_a_broken_engine_is_caught(
 ) -> None:
     engine = BROKEN[name]
     promises = (engine.promise,) if isinstance(engine.promise, str) else engine.promise
-    assert engine.sign or not {"P11", "flow"} & set(promises), "these are many things: which does it mean?"
+    assert engine.sign or not {"P11", "flow"} & set(promises), "these stand for many things: a sign is needed"
     patch = Patch(monkeypatch, tmp_path / "slips")
     engine.breaks(patch)
     first = 0 if SEEDS > MOST else engine.start
     with pytest.raises(SimulationError) as caught:
-        for start in range(first, MOST, PIECE):  # most are caught in the first
+        for start in range(first, MOST, PIECE):  # most are caught in the first piece
             simulate(
                 **SCENES[engine.scene],
                 seeds=range(start, start + PIECE),
@@ -81,8 +81,8 @@ def test_a_broken_engine_is_caught(
                 shrink=False,
                 processes=1 if start == first else 2,
             )
-    assert not patch.slips(), "the patch itself fails: it is broken in another way than it says"
-    assert caught.value.promise in promises, f"caught for another reason than its own: {caught.value}"
+    assert not patch.slips(), "the patch itself fails"
+    assert caught.value.promise in promises, f"caught for another reason: {caught.value}"
     assert engine.sign in str(caught.value).partition("\nafter\n")[0]
     record_property("simulated", f"{name}: caught at seed {caught.value.seed} by {caught.value.promise}")
 
@@ -90,7 +90,7 @@ def test_a_broken_engine_is_caught(
 def test_an_error_of_a_patch_is_no_consequence_of_what_it_breaks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Seeds of other processes are looked at, too. A state that is replaced in logic: its error is data for the engine."""
+    """An error in logic is data for the engine, so it would hide. Other processes record their errors too."""
     patch = Patch(monkeypatch, tmp_path / "slips")
     patch.setattr(Overlay, "replace", lambda self, scope, texts: self.no_such_thing)
     with pytest.raises(SimulationError):
@@ -129,7 +129,7 @@ for scene in sorted(golden.SCENES):
 
 
 def test_a_seed_makes_the_same_world_in_another_process() -> None:
-    """Nothing goes by the order of a set, or by an address."""
+    """Nothing depends on the order of a set or on an address."""
     others = [
         subprocess.Popen(
             [sys.executable, "-c", _DIGEST, number],
@@ -161,7 +161,7 @@ def test_it_finds_an_effect_that_happens_twice_in_a_users_flow() -> None:
         charged.clear()
 
         def charge(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-            charged.append(slot_data["in"][0]["id"])  # not idempotent, and not written through Routilux
+            charged.append(slot_data["in"][0]["id"])  # not idempotent, and not stored by Routilux
 
         return flow_of(charge)
 
@@ -202,7 +202,7 @@ def test_it_finds_a_join_that_waits_for_ever() -> None:
 
 def test_what_is_asked_for_must_exist() -> None:
     flow = flow_of(lambda slot_data, policy_message, worker_state: None)
-    with pytest.raises(ValueError, match=r"faults: \['earthquake'\] are none of"):
+    with pytest.raises(ValueError, match=r"faults: \['earthquake'\] are not in"):
         simulate(flow, entry=("charge", "in"), faults=["earthquake"])
     with pytest.raises(ValueError, match="runtimes must be 1 to 4, not 9"):
         simulate(flow, entry=("charge", "in"), runtimes=9)

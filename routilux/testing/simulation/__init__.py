@@ -1,10 +1,10 @@
-"""A flow in a simulated world: the real engine and store, stepped seed by seed through crashes and other accidents.
+"""A flow in a simulated world: the real engine and store, with crashes and other accidents, seed by seed.
 
     report = simulate(flow, entry=("start", "in"), data=lambda n: {"order": n}, seeds=1000)
 
-Nothing runs by itself: no threads, no real time. A model beside it holds what Routilux promises and what the flow must
-keep: that each job ends, and what `check` asserts. A seed that breaks one of them is printed with a short list of the
-steps that lead there; the same seed makes the same world again.
+Nothing runs by itself: there are no threads and no real time. A model checks what Routilux promises, that
+each job ends, and what `check` asserts. A seed that breaks one of these is printed with a short list of the
+steps that lead there. The same seed makes the same world.
 """
 
 from routilux.testing.simulation.observer import Observer

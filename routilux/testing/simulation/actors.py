@@ -1,4 +1,4 @@
-"""Those who want something of a world: who posts, in a runtime's process or outside of it, and who operates."""
+"""The clients and operators of a world. They post in the process of a runtime or outside of it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from routilux.testing.simulation.world import World
 
 DELAYS_S = (0, 0, 0, 0.5, 20, 4000)
-PATIENCE_S = 10.0  # of whoever waits for room in a full slot
-DIRECT = 0  # the number that asks the owner
+PATIENCE_S = 10.0  # how long a post waits for room in a full slot
+DIRECT = 0  # with this number a command goes to the owner directly
 Body = dict[str, Any]
 VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
 
 
 class Clients:
-    """Steps are methods; each takes the number that decides what is left open."""
+    """Steps are methods. The number that each takes decides its details."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._sent_at_last: set[Letter] = set()
-        self._once: dict[str, None] = {}  # jobs that nobody posts again
-        self._asked: list[tuple[Process, str, str, Receipt]] = []  # of whom, verb, job or else worker, answer
+        self._once: dict[str, None] = {}  # jobs that are not posted again
+        self._asked: list[tuple[Process, str, str, Receipt]] = []  # process, verb, job or worker, answer
 
     def post(self, number: int) -> None:
-        """A new job, now or later."""
+        """Post a new job, due now or later."""
         world = self._world
         count = len(world.model.posted)
         if count < world.scene.most_jobs:
@@ -44,14 +44,14 @@ class Clients:
             self._send(f"j{count}", number, DELAYS_S[number // 5 % len(DELAYS_S)])
 
     def post_again(self, number: int) -> None:
-        """Somebody who is not sure posts the same once more."""
+        """Post a job again: a client is not sure that it was accepted."""
         if self._world.model.posted:
             job_id = list(self._world.model.posted)[number % len(self._world.model.posted)]
             if job_id not in self._once:
                 self._send(job_id, number // 2)
 
     def post_once(self, number: int) -> None:
-        """A new job whose id was not chosen: whoever gets no answer does not know it, and cannot post the same again."""
+        """Post a new job with a generated id. Without an answer the client does not know it: no retry."""
         world = self._world
         count = len(world.model.posted)
         job_id = f"g{count}"
@@ -64,18 +64,18 @@ class Clients:
             self._put(owners[number % len(owners)], worker_id, Post(job_id, text), number // 11 % 2 > 0)
 
     def operate(self, number: int) -> None:
-        """An operator ends, pauses or resumes a job. What it is refused for is as good as not asked."""
+        """An operator ends, pauses or resumes a job. A refused command changes nothing."""
         process = self._world.alive(number)
         if process is not None and self._world.model.posted:
             verb = VERBS[number // 3 % len(VERBS)]
             paused = [job_id for job_id, status in self._world.model.jobs.items() if status == "paused"]
             jobs = paused if verb == "resume_job" and paused else list(self._world.model.posted)
-            if verb != "resume_job" and number // 7 % 2:  # one that is just being worked on, if there is any
+            if verb != "resume_job" and number // 7 % 2:  # one that is running, if there is any
                 jobs = process.jobs_under_way() or jobs
             job_id, body = jobs[number // 17 % len(jobs)], Body()
             if verb == "cancel_job" and (status := ENDED[number // 19 % len(ENDED)]) != "cancelled":
                 verb, body = "complete_job", {"status": status, "error": None, "result": None}
-            for _ in range(1 + number // 5 % 2):  # two operators, or one who clicks twice
+            for _ in range(1 + number // 5 % 2):  # two operators, or a double click
                 self._demand(process, verb, self._worker_of(job_id), job_id, number // 13, body)
 
     def pause_worker(self, number: int) -> None:
@@ -84,12 +84,12 @@ class Clients:
         self._ask_of_worker("pause_worker", workers[number // 3 % len(workers)], number)
 
     def resume_worker(self, number: int) -> None:
-        """An operator resumes a worker, one that is paused if there is any."""
+        """An operator resumes a worker: a paused one, if there is any."""
         workers = list(self._world.model.pauses.paused.values()) or self._world.workers()
         self._ask_of_worker("resume_worker", workers[number // 3 % len(workers)], number)
 
     def cancel_worker(self, number: int) -> None:
-        """An operator cancels a worker: it is gone for the rest of this world."""
+        """An operator cancels a worker, for the rest of this world."""
         workers = self._world.workers()
         self._ask_of_worker("cancel_worker", workers[number // 3 % len(workers)], number)
 
@@ -100,7 +100,7 @@ class Clients:
                 self._demand(process, verb, worker_id, None, number // 7)
 
     def dead_letter(self, number: int) -> None:
-        """An operator sends a dead letter again, sometimes with another payload, or gives it up."""
+        """An operator sends a dead letter again, sometimes with another payload, or drops it."""
         process, letters = self._world.alive(number), self._world.model.letters
         if process is not None and letters.dead:
             letter = sorted(letters.dead)[number // 3 % len(letters.dead)]
@@ -108,23 +108,21 @@ class Clients:
                 self._settle(process, letter, number // 11)
 
     def signal(self, number: int) -> None:
-        """One more message into a running job, with what it was posted with."""
+        """Send a running job one more message, with the data of its post."""
         world, target = self._world, self._world.scene.signals
         process = world.alive(number)
         jobs = [job_id for job_id, status in world.model.jobs.items() if status not in ENDED]
-        if process is not None and number // 5 % 2:  # one that is just being worked on, if there is any
+        if process is not None and number // 5 % 2:  # one that is running, if there is any
             jobs = process.jobs_under_way() or jobs
         if process is not None and target is not None and jobs:
             job_id = jobs[number // 3 % len(jobs)]
             text = encode_payload(None, world.model.posted[job_id], 1 << 20)
             world.model.signals.asked[job_id] += 1
-            self._demand(
-                process, "signal", self._worker_of(job_id), job_id, number // 7,
-                {"routine": target[0], "slot": target[1], "payload": text},
-            )  # fmt: skip
+            body = {"routine": target[0], "slot": target[1], "payload": text}
+            self._demand(process, "signal", self._worker_of(job_id), job_id, number // 7, body)
 
     def insist(self) -> None:
-        """Whoever has no answer posts again, what was paused is resumed, dead letters are sent again once more."""
+        """Post again what has no answer, resume what is paused, send dead letters again for the last time."""
         world = self._world
         unsure = (
             world.model.posted.keys()
@@ -148,14 +146,14 @@ class Clients:
 
     @property
     def are_waiting(self) -> bool:
-        """Something that was accepted is not a job yet, or something is still to be resumed."""
+        """An accepted post is not a job yet, an answer is missing, or something is still paused."""
         model = self._world.model
         is_paused = model.pauses.paused or "paused" in model.jobs.values()
         is_posting = model.posted.keys() - self.refused() - model.jobs.keys()
         return bool(self._asked or is_posting or is_paused)
 
     def refused(self) -> set[str]:
-        """Posts that nobody makes again, or that their worker did not live to take: their clients were told so, or know nothing."""
+        """Posts that may be missing: not posted again, or cancelled with their worker before it took them."""
         model = self._world.model
         ended, unsure = model.cancels.ids, model.posted.keys() - model.acknowledged
         return {id for id in unsure if id in self._once or self._worker_of(id) in ended}
@@ -184,7 +182,7 @@ class Clients:
                     model.cancels.acknowledge(name)
 
     def _take_error(self, verb: str, name: str, error: BaseException) -> None:
-        """Whoever is told that it is not in may rely on that."""
+        """A client that is told that nothing is stored may rely on that."""
         if isinstance(error, (PostInDoubt, NotOwned)) or classify(error) in PASSING:
             return
         if verb == "post" and name in self._once:
@@ -193,7 +191,7 @@ class Clients:
             self._world.model.signals.refuse(name)
 
     def forget(self, process: Process) -> None:
-        """It is dead: nobody waits for its answers any more."""
+        """This process is dead: its answers will not come."""
         self._asked = [entry for entry in self._asked if entry[0] is not process]
 
     def _send(self, job_id: str, number: int, delay_s: float = 0) -> None:
@@ -224,11 +222,11 @@ class Clients:
     def _post_outside(
         self, process: Process, names: tuple[str, str, str], post: Post, worker_id: str
     ) -> None:
-        """Through the inbox."""
+        """Post through the inbox."""
         try:
             limit = self._world.room
             inbox_writer.post_to_owner(process, names, [post], worker_id, limit)  # type: ignore[arg-type]
-        except Exception:  # the client is told so, and posts again at the end
+        except Exception:  # the client is told, and posts again at the end
             return
         self._world.model.acknowledged.add(post.job_id)
 
@@ -240,14 +238,20 @@ class Clients:
             self._demand(process, "drop_dead", letter.worker_id, None, number // 4, body)
             return
         letters.asked_to_send.add(letter)
-        if number % 4 == 1:  # the same, written otherwise
+        if number % 4 == 1:  # the same payload as another text
             body["payload"] = json.dumps(json.loads(letters.dead[letter].payload), indent=1)
         self._demand(process, "retry_dead", letter.worker_id, None, number // 4, body)
 
     def _demand(
-        self, process: Process, verb: str, worker_id: str, job_id: str | None, number: int, body: Body | None = None
-    ) -> None:  # fmt: skip
-        """A verb for a worker: at once if its owner is asked, else through the inbox."""
+        self,
+        process: Process,
+        verb: str,
+        worker_id: str,
+        job_id: str | None,
+        number: int,
+        body: Body | None = None,
+    ) -> None:
+        """Send a command for a worker: directly to its owner, or through the inbox."""
         world = self._world
         is_direct = process.owns(worker_id) and number % 4 != 3
         world.counts["operate"] += 1
@@ -272,7 +276,7 @@ class Clients:
     def _demand_outside(self, process: Process, command: Command) -> None:
         try:
             inbox_writer.ask(process.store, command, self._world.scene.flow, self._world.clock.now_us())
-        except Exception:  # the operator is told so
+        except Exception:  # the operator is told
             return
 
     def _worker_of(self, job_id: str) -> str:

@@ -1,10 +1,10 @@
-"""The clocks of the one host that a world has."""
+"""The clocks of the one host of a world."""
 
 from __future__ import annotations
 
 
 class HostClock:
-    """Wall time, monotonic time and time since boot, each of which can be moved; every look at it takes a µs."""
+    """Wall time, monotonic time and time since boot. Each can be moved; each look at it takes 1 µs."""
 
     def __init__(self) -> None:
         self._ticks = 0
@@ -21,7 +21,7 @@ class HostClock:
         self._asleep_us += round(seconds * 1e6)
 
     def step(self, seconds: float) -> None:
-        """Somebody sets the wall clock, forward or back."""
+        """The wall clock is set forward or back."""
         self._wall_offset_us += round(seconds * 1e6)
 
     def now_us(self) -> int:

@@ -1,8 +1,8 @@
-"""The file that a simulated world lives in, and everything that can befall a write transaction on it.
+"""The database file of a simulated world, and the accidents of its transactions.
 
-One file serves world after world: emptied in between, with its connections kept, since opening them costs more than
-most worlds. Every write of the real store passes `_transaction` and `_before_statement`, every read `_read` and `_before_read`;
-that is where accidents are.
+All worlds use one file. It is emptied between two worlds. Its connections stay open: opening them takes
+longer than most worlds. Each write of the real store passes `_transaction` and `_before_statement`, each read
+`_read` and `_before_read`. Accidents happen there.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from routilux.testing.simulation.delayed_commits import Statement, Text, Unread,
 
 
 class Crash(BaseException):
-    """The process is gone at this statement. No handler of the engine may catch it."""
+    """The process dies at this statement. No handler of the engine may catch it."""
 
 
 class _Sent(Exception):
-    """All statements of a commit are written down."""
+    """All statements of a commit are recorded."""
 
 
 class Arena:
@@ -48,9 +48,8 @@ class Arena:
             engine.dispose()
         self.databases = [Database.open(url, durability="process_crash") for _ in range(processes)]
         self.stores = [Store(database) for database in self.databases]
-        self.reader = sqlite3.connect(
-            self.path, isolation_level=None
-        )  # of the model: it shares nothing with the engine
+        # the model's own: it shares nothing with the engine
+        self.reader = sqlite3.connect(self.path, isolation_level=None)
         self._lander = sqlite3.connect(self.path, isolation_level=None)
         self._tables = _tables_of(self.reader)
         shared = self.databases[0]._shared
@@ -70,24 +69,22 @@ class Arena:
         meanwhile: Callable[[], None],
         told: Callable[[str, int], None],
     ) -> None:
-        """An empty world. `committed` is called after every commit with what `who` said when it was sent, `meanwhile` before
-        every statement of a write transaction, COMMIT among them.
+        """Start with an empty world.
 
-        `told`: of every statement before it is sent, and for how many rows it is.
+        `committed` is called after each commit, with the answer that `who` gave when it was sent; `meanwhile`
+        before each statement of a write transaction, COMMIT included; `told` before each statement, with its
+        text and its number of rows.
         """
         self.fails_in: int | None = None  # statements until `failure` happens
         self.failure: BaseException = Crash()
-        self.read_fails_in: int | None = None  # the same of reads,
-        self.read_end_fails_in: int | None = None  # and how many of them end before the end of one fails
-        self.lost_answer: str | None = (
-            None  # "not in", "in", "late", "late, and …": what becomes of the next group commit
-        )
-        self.unread: tuple[int, bool] | None = (
-            None  # of the next whole commit: `Text.left`, and whether its process is gone
-        )
-        self.refuses: tuple[str, int] | None = (
-            None  # a table, and how many statements of commits that write it
-        )
+        self.read_fails_in: int | None = None  # statements of reads until one fails
+        self.read_end_fails_in: int | None = None  # reads until one fails at its end
+        # the fate of the next group commit: "not in", "in", "late" or "late, and its process is gone"
+        self.lost_answer: str | None = None
+        # for the next whole commit: `Text.left`, and whether its process dies
+        self.unread: tuple[int, bool] | None = None
+        # a table, and how many statements that write it are refused
+        self.refuses: tuple[str, int] | None = None
         self.refused_count = 0
         self.commits = 0
         self._is_sending = False
@@ -126,7 +123,7 @@ class Arena:
         self.unread = self.refuses = None
         self._unread.read_on(reads_all=True)
 
-    # what reads pass
+    # accidents of reads
 
     @contextlib.contextmanager
     def _read(
@@ -142,7 +139,7 @@ class Arena:
         left, self.read_fails_in = self.read_fails_in, _less(self.read_fails_in)
         _fail_at_last(left)
 
-    # what a write transaction passes
+    # accidents of write transactions
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str, timeout_s: float) -> Iterator[Connection]:
@@ -155,15 +152,14 @@ class Arena:
         self._committed(self._who())
 
     def land(self) -> None:
-        """A commit whose answer was lost reaches the database now, before whoever writes next: as a server's would."""
+        """A commit whose answer was lost goes in now, before the next write, as it could on a server."""
         if self._pending is not None:
             (who, statements), self._pending = self._pending, None
             self._lander.execute("BEGIN IMMEDIATE")
             for statement, parameters in statements:
                 self._told(statement, 1)
-                with contextlib.suppress(
-                    sqlite3.IntegrityError
-                ):  # it failed the first time, too: an own statement
+                # a user statement, which failed the first time too
+                with contextlib.suppress(sqlite3.IntegrityError):
                     self._lander.execute(statement, parameters)
             self._lander.execute("COMMIT")
             self._committed(who)
@@ -180,7 +176,7 @@ class Arena:
             self._sent.extend((statement, row) for row in (parameters if many else [parameters]))
 
     def _refuse(self, statement: str) -> None:
-        """Not where inbox rows are taken: a post of them that is refused becomes a dead letter."""
+        """Refuse a statement. Not with inbox rows in the commit: their posts would become dead letters."""
         if self.refuses is None or any(
             sent.startswith("DELETE FROM routilux_inbox") for sent, _ in self._sent
         ):
@@ -194,7 +190,7 @@ class Arena:
             raise IntegrityError(statement, {}, error)
 
     def _commit_whole(self, store: Store, changes: Changes, row: CommitRow) -> bool | None:
-        """What Postgres would be sent in one go, if it is to be lost unread; else as on SQLite: nothing is sent."""
+        """Keep an unread commit as one text, as Postgres gets it. Otherwise send nothing, as on SQLite."""
         if self.unread is None or changes.whole(row) is None:
             return None
         (left, is_gone), self.unread = self.unread, None
@@ -250,8 +246,9 @@ def database_error(code: int, text: str) -> OperationalError:
 
 
 def _tables_of(connection: sqlite3.Connection) -> list[str]:
-    """Those that a world fills: everything but the version of the schema."""
+    """The tables that a world fills: all but the version of the schema."""
     found = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name NOT LIKE 'sqlite_%' OR name = 'sqlite_sequence')"
+        "SELECT name FROM sqlite_schema WHERE type = 'table'"
+        " AND (name NOT LIKE 'sqlite_%' OR name = 'sqlite_sequence')"
     )
     return [name for (name,) in found if "version" not in name]

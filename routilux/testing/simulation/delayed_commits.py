@@ -1,6 +1,7 @@
-"""Whole commits whose connection is lost before the database has read them: it reads them later.
+"""Whole commits whose connection is lost before the database reads them. It reads them later.
 
-As Postgres does with what `store.whole_commit` sends: behind the row of the commit and its fence, all of it or nothing.
+Postgres does this with what `store.whole_commit` sends: first the fence and the row of the commit, then all
+the rest or nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Statement = tuple[str, Any]
-Who = tuple[int | None, int]  # the runtime that commits, and when it began to
+Who = tuple[int | None, int]  # the runtime that commits, and when it began
 
 _FENCE = (
     "SELECT 1 FROM routilux_runtimes WHERE key = ? AND state = 'alive' AND NOT EXISTS"
@@ -21,7 +22,7 @@ _FENCE = (
 
 @dataclass(slots=True)
 class Text:
-    """What was sent. `n`: the number of the commit; `left`: so many write transactions of anybody come before it."""
+    """What was sent. `n`: the commit number. `left`: how many other write transactions come before it."""
 
     who: Who
     runtime: int
@@ -31,7 +32,7 @@ class Text:
 
 
 class Unread:
-    """Texts that lie in a buffer. `lander`: the connection of the server that reads them."""
+    """Texts in a buffer. `lander`: the connection of the server that reads them."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Unread:
         self._texts.append(text)
 
     def read_on(self, *, reads_all: bool = False) -> None:
-        """Somebody is about to write: what is due is read before."""
+        """A write is about to begin: first read the texts that are due."""
         due = [text for text in self._texts if reads_all or text.left == 0]
         self._texts = [text for text in self._texts if text not in due]
         for text in self._texts:

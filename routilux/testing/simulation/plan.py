@@ -1,4 +1,4 @@
-"""From a seed to a world's shape and steps, and from steps that break something to fewer of them."""
+"""Turns a seed into the shape and the steps of a world; finds fewer steps that break the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from routilux.testing.simulation.scenario import Shape, Step
 
-# What always happens, and how often; and what a seed may choose to let happen as well.
+# What always happens, with weights; then the faults that a seed may choose, with their steps.
 WORK = {
     "post": 3.0,
     "perform": 9.0,
@@ -39,13 +39,13 @@ FAULTS: dict[str, dict[str, float]] = {
     "unread": {"unread": 0.6, "post_once": 1.0},
     "slow_start": {"slow_start": 0.6},
     "refused": {"refuse": 0.6, "post_once": 1.0},
-    "overlap": {"overlap": 0.35},  # before so many of all steps; see `_overlapped`
+    "overlap": {"overlap": 0.35},  # the share of steps that get one; see `_overlapped`
 }
 STEPS = (20, 40, 80)
 
 
 def plan_of(seed: int, faults: Sequence[str], most_processes: int) -> tuple[Shape, list[Step]]:
-    """The world of a seed. It lets about half of the faults happen: worlds that are all alike find less."""
+    """The world of a seed. About half of the faults can happen in it: worlds that differ find more."""
     choose = random.Random(seed)
     shape = Shape(
         processes=choose.randint(1, most_processes),
@@ -66,7 +66,7 @@ def plan_of(seed: int, faults: Sequence[str], most_processes: int) -> tuple[Shap
 
 
 def _overlapped(seed: int, plan: list[Step], must_happen: bool) -> list[Step]:
-    """The same steps, threads going on in the middle of some: drawn from a stream of its own, which moves no other step."""
+    """The same steps with overlaps between. These have their own random stream: no other step changes."""
     choose = random.Random(f"overlap {seed}")
     if not must_happen and choose.random() < 0.5:
         return plan
@@ -80,7 +80,7 @@ def _overlapped(seed: int, plan: list[Step], must_happen: bool) -> list[Step]:
 
 
 def shrunk(plan: list[Step], breaks: Callable[[list[Step]], bool], most_tries: int = 150) -> list[Step]:
-    """Fewer steps that still break it: halves are left out, then quarters, down to single steps."""
+    """Fewer steps that still break it. Leaves halves out, then quarters, down to single steps."""
     size = max(1, len(plan) // 2)
     while most_tries > 0:
         position, is_smaller = 0, False

@@ -35,34 +35,42 @@ from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock
 
 LEASE_S = 9.0
-LONG_S = 30.0  # beyond this nobody counts heartbeats
-MOST_TRIES = 20  # no accident lasts that long
-MOST_WAITING = 1000  # nor has a world so many inputs at a time
+LONG_S = 30.0  # a longer time passes without heartbeats
+MOST_TRIES = 20  # no accident lasts so long
+MOST_WAITING = 1000  # no world has so many inputs at a time
 
 
 class Injected(Exception):
-    """What the simulator lets logic fail with."""
+    """The error with which the simulator lets logic fail."""
 
 
 class Broken(BaseException):
-    """The engine met an error that it has no business to meet."""
+    """The engine failed in a way that no accident explains."""
 
 
 class Process:
-    """A runtime with the flows of one release. `threads`: runs that may be under way at a time."""
+    """A runtime with the flows of one release. `threads`: how many runs there may be at a time."""
 
     def __init__(
-        self, number: int, database: Database, store: Store, clock: HostClock, registry: FlowRegistry, *,
-        threads: int, settings: Settings, watch: Callable[[Process, Run, Activation, Outcome | None], None],
-    ) -> None:  # fmt: skip
+        self,
+        number: int,
+        database: Database,
+        store: Store,
+        clock: HostClock,
+        registry: FlowRegistry,
+        *,
+        threads: int,
+        settings: Settings,
+        watch: Callable[[Process, Run, Activation, Outcome | None], None],
+    ) -> None:
         self.number = number
         self.store = store
         self.clock = clock
         self.settings = settings
         self.is_paused = False
-        self.fails_next = False  # the next activation that would be retried fails after its logic
-        self.dies_next = False  # the next one that would not
-        self.is_turning = False  # its engine is at what `turn` does
+        self.fails_next = False  # the next activation that is retried on errors fails after its logic
+        self.dies_next = False  # the next one that is not retried does
+        self.is_turning = False  # its engine takes a turn now
         self.active: list[tuple[Run, Iterator[None]]] = []
         self._watch = watch
         self._executor = _Executor(threads)
@@ -96,7 +104,7 @@ class Process:
             self._flows.prepare(name)
 
     def publish(self) -> None:
-        """The rest of it."""
+        """What it does next: publish its flows."""
         self.owning.engine.again_if_fenced(self.owning.handover.publish)
         self.owning.reconciler.call()
 
@@ -121,7 +129,7 @@ class Process:
         """What the engine's thread does with up to `most` inputs. Raises `Broken`."""
         engine = self.owning.engine
         if self.input_count > MOST_WAITING:
-            raise Broken(f"its inputs multiply: {self.input_count} wait")
+            raise Broken(f"its inputs grow without end: {self.input_count} wait")
         self.is_turning = True
         try:
             engine.look()
@@ -138,7 +146,7 @@ class Process:
             self.is_turning = False
 
     def renew(self) -> None:
-        """A heartbeat; one that fails is tried again with the next."""
+        """A heartbeat. If it fails, the next one comes later."""
         try:
             self.lease.renew()
         except DBAPIError:
@@ -150,7 +158,7 @@ class Process:
         return bool(self.active or self._executor.queue)
 
     def perform(self, choice: int) -> str | None:
-        """One thread runs one more activation; None: there is nothing to run."""
+        """One thread runs one more activation. Returns what it did, or None if there is nothing to run."""
         while self._executor.queue:
             run = self._executor.queue.popleft()
             self.active.append((run, self._performer.steps(run)))
@@ -159,11 +167,14 @@ class Process:
         run, steps = self.active[choice % len(self.active)]
         if next(steps, self) is self:
             self.active.remove((run, steps))
-            return f"{run.cell.routine_id} gives its thread back"
+            return f"{run.cell.routine_id}, whose thread becomes free"
         return run.cell.routine_id
 
     def can_run(self) -> bool:
-        """Something of its workers runs or could run now. A post that waits for room in a paused one waits for its operator."""
+        """Something of its workers runs, or could run now.
+
+        A post that waits for room in a paused worker does not count: it waits for an operator.
+        """
         recovery = self.parts.recovery
         posts = recovery.take_waiting_posts()
         can_run = self.owning.engine.can_run()
@@ -172,14 +183,14 @@ class Process:
         return can_run or any(owner is None or owner.status != "paused" for owner in owners)
 
     def jobs_under_way(self) -> list[str]:
-        """Those of the activations that were handed out and are not settled."""
+        """The jobs of activations that were handed out and are not settled."""
         runs = self.parts.scheduler.runs
         return sorted(
             {m.job.job_id for run in runs for a in run.activations[run.settled :] for m in a.messages}
         )
 
     def jobs_in_logic(self) -> list[str]:
-        """Those of activations that have begun, and whose outcome the engine has not taken."""
+        """The jobs of activations that have begun and are not settled."""
         begun = [(run, run.running[0]) for run, _ in self.active if run.running is not None]
         return sorted(
             {
@@ -192,7 +203,7 @@ class Process:
         )
 
     def next_times(self) -> list[int]:
-        """When something of it comes due, µs of the wall clock."""
+        """When something of it comes due, in µs of the wall clock."""
         timers, due_at = self.parts.scheduler.timers, self.parts.redelivery.next_at
         times = [timers[0][0]] if timers else []
         return times if due_at is None else [*times, due_at]
@@ -201,7 +212,7 @@ class Process:
         """SIGKILL: the kernel frees its locks, nothing else happens."""
         self.lease.drop_sign()
 
-    # what the performer tells
+    # called by the performer
 
     def before(self, run: Run, activation: Activation) -> None:
         self._watch(self, run, activation, None)
@@ -232,7 +243,7 @@ class Process:
 
 
 class _Executor:
-    """Room for so many runs; they wait until the world performs them."""
+    """Room for so many runs. They wait until the world performs them."""
 
     def __init__(self, threads: int) -> None:
         self.queue: deque[Run] = deque()
@@ -257,25 +268,25 @@ class _Executor:
 
 
 class _Transactions(Transactions):
-    """The real ones, without pauses. What is tried without end is found out."""
+    """The real transactions, without pauses. Trying without end is an error."""
 
     def report_failed_try(self, error: BaseException, attempt: int) -> None:
         if attempt > MOST_TRIES:
-            raise Broken(f"one thing is tried for ever: {error}")
+            raise Broken(f"it tries the same without end: {error}")
 
     def gives_up(self, pause_s: float) -> bool:
         return False
 
 
 class _Engine(Engine):
-    """The real one, without pauses."""
+    """The real engine, without pauses."""
 
     def pause(self, seconds: float) -> None:
         """No time passes."""
 
 
 class _Performer(Performer):
-    """The real one, one activation at a time."""
+    """The real performer, one activation at a time."""
 
     def __init__(
         self,
@@ -288,7 +299,7 @@ class _Performer(Performer):
         self._process = process
 
     def steps(self, run: Run) -> Iterator[None]:
-        """As `perform`, halting after each activation."""
+        """As `perform`, but stops after each activation."""
         with closing(self._activations_of(run)) as begun:
             for around in begun:
                 self._report(self._run_one(run, around))
@@ -310,7 +321,7 @@ class _Performer(Performer):
 
 
 class _Lease(Lease):
-    """The real one on the simulated clock."""
+    """The real lease, on the simulated clock."""
 
     def __init__(self, database: Database, clock: HostClock, facts: Facts) -> None:
         super().__init__(database, clock, LEASE_S, "simulated", facts=facts, on_call=lambda: None)

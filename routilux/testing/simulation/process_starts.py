@@ -1,4 +1,4 @@
-"""How processes start: at once, or in parts between which time passes and others take them for dead."""
+"""How processes start: at once, or with pauses in which they may be declared dead."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ NO_POISON = 1000  # accidents kill processes, messages do not
 
 
 class Starts:
-    """Steps are methods; each takes the number that decides what is left open. `release`: that of the day."""
+    """Steps are methods. The number that each takes decides its details. `release`: the current one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.release = 0
 
     def start(self, number: int) -> None:
-        """A process starts where there is none."""
+        """A process starts in a free place."""
         process = self._new(number)
         if process is not None:
             self._world.act(process, partial(self._try, *self._parts(process)))
 
     def slow_start(self, number: int) -> None:
-        """One that stands still between the parts of its start, or is taken for dead there."""
+        """A process starts, and stops or is declared dead between the parts of its start."""
         process = self._new(number)
         if process is None:
             return
@@ -42,17 +42,17 @@ class Starts:
             self._world.act(process, partial(self._try, part))
             if process not in self._world.processes:
                 return
-            self._befall(process, number)
+            self._interrupt(process, number)
             number //= 4
 
-    def _befall(self, process: Process, number: int) -> None:
+    def _interrupt(self, process: Process, number: int) -> None:
         world = self._world
         others = [other for other in world.running() if other is not process and not other.is_paused]
         if not others or number % 4 == 0:
             return
         other = others[number // 4 % len(others)]
         if number % 4 == 1:
-            world.say(f"process {process.number} stands still")
+            world.say(f"process {process.number} is stopped for {LONG_S:g} s while it starts")
             process.is_paused = True
             world.pass_time(LONG_S)
             process.is_paused = False
@@ -70,25 +70,31 @@ class Starts:
         place = free[number % len(free)]
         settings = Settings(deaths=NO_POISON, death_pause_s=(0.0, 5.0), window=world.shape.window)
         process = world.processes[place] = Process(
-            place, world.arena.databases[place], world.arena.stores[place], world.clock,
-            world.scene.releases[self.release], threads=world.shape.threads, settings=settings, watch=world.watch,
-        )  # fmt: skip
+            place,
+            world.arena.databases[place],
+            world.arena.stores[place],
+            world.clock,
+            world.scene.releases[self.release],
+            threads=world.shape.threads,
+            settings=settings,
+            watch=world.watch,
+        )
         world.observer.event("start", place, self.release)
         world.say(f"process {place} starts, release {self.release}")
         return process
 
     def _parts(self, process: Process) -> list[Callable[[], object]]:
-        """A program starts its workers by name."""
+        """The parts of a start: at the end a program starts its workers by name."""
         claims = [partial(self._claim, process, worker_id) for worker_id in self._world.workers()]
         return [process.register, process.publish, *claims]
 
     def _try(self, *parts: Callable[[], object]) -> None:
-        """One that cannot reach its database ends, and is started again some day."""
+        """A process that cannot reach its database dies. Another may start later."""
         try:
             for part in parts:
                 part()
         except Fenced as error:
-            raise Broken("it was taken for dead while it started, and gave up") from error
+            raise Broken("it was declared dead while it started, and gave up") from error
         except Exception as error:
             if classify(error) not in PASSING:
                 raise
@@ -103,10 +109,10 @@ class Starts:
         if is_known:
             try:
                 again(lambda: handover.resume(worker_id, is_named=True))
-            except WorkerEndedError:  # its program is told so, and goes on without it
+            except WorkerEndedError:  # the program is told, and goes on without this worker
                 return
             if worker_id in self._world.model.cancels.ids:
-                raise Violation("cancel", f"worker {worker_id} was cancelled, and is started again")
+                raise Violation("cancel", f"worker {worker_id} was cancelled and was started again")
         else:
             again(lambda: handover.start(flow, worker_id, is_named=True, state={}))
         process.parts.workers.keep(worker_id)

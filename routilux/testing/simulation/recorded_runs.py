@@ -1,4 +1,4 @@
-"""What one run of logic wanted to write, taken down before the engine saw it."""
+"""What one run of logic wanted to write, recorded before the engine saw it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ class Wish:
     state: list[Replace | Increment]
     job: list[JobSet | JobIncrement]
     ends_job: bool
-    writes: bool  # own statements, which may fail
+    writes: bool  # user statements, which may fail
     in_pause: bool  # it began while its worker was paused
-    n: int | None = None  # the activation that took it in
+    n: int | None = None  # the number of the activation that stored it
 
     @staticmethod
     def of(worker: int, routine: str, activation: Activation, outcome: Outcome, *, in_pause: bool) -> Wish:
         failure = outcome.failure
         return Wish(
-            worker, routine, tuple(sorted(message.seq for message in activation.messages)),
-            None if failure is None else f"{failure.type}: {failure.text}",
-            failure is not None and isinstance(failure.error, Injected),
-            list(outcome.emits), list(outcome.state), list(outcome.job), outcome.job_end is not None, bool(outcome.writes),
-            in_pause,
-        )  # fmt: skip
+            worker,
+            routine,
+            tuple(sorted(message.seq for message in activation.messages)),
+            error=None if failure is None else f"{failure.type}: {failure.text}",
+            is_injected=failure is not None and isinstance(failure.error, Injected),
+            emits=list(outcome.emits),
+            state=list(outcome.state),
+            job=list(outcome.job),
+            ends_job=outcome.job_end is not None,
+            writes=bool(outcome.writes),
+            in_pause=in_pause,
+        )

@@ -1,4 +1,4 @@
-"""`simulate`: one world per seed, what was found in them, and the fewest steps that lead there."""
+"""`simulate`: one world for each seed, what broke in them, and the fewest steps that lead there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ Seeds = int | Iterable[int]
 
 @dataclass(slots=True)
 class Report:
-    """What was simulated. `accidents`: how often each fault happened; `observed`: by seed, what its observer returned."""
+    """What was simulated.
+
+    `accidents`: how often each fault happened. `observed`: seed -> what its observer returned.
+    """
 
     seeds: int = 0
     steps: int = 0
@@ -52,13 +55,17 @@ class Report:
     def __str__(self) -> str:
         accidents = ", ".join(f"{kind} {count}" for kind, count in sorted(self.accidents.items()))
         return (
-            f"{self.seeds} seeds, {self.seeds_per_second:.0f}/s; {self.jobs} jobs, {self.steps} steps, {self.commits} commits;"
-            f" {accidents}"
+            f"{self.seeds} seeds, {self.seeds_per_second:.0f}/s; {self.jobs} jobs, {self.steps} steps,"
+            f" {self.commits} commits; {accidents}"
         )
 
 
 class SimulationError(AssertionError):
-    """A seed broke a promise, or the flow. `seed`: to run it again; `promise`: P1 to P11, "pause", "cancel", "time limit" or "flow"; `steps`: what led there."""
+    """A seed broke a promise of Routilux, or the flow.
+
+    `seed`: to run it again. `steps`: what happened before.
+    `promise`: P1 to P11, "pause", "cancel", "time limit" or "flow".
+    """
 
     def __init__(self, flow: str, seed: int, promise: str, text: str, steps: Sequence[str]) -> None:
         told = "\n".join(f"  {number:3} {step}" for number, step in enumerate(steps, 1))
@@ -88,7 +95,7 @@ class End:
         return [state for (_, name), state in states.items() if name == routine]
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Whatever the database of this world says (SQLite)."""
+        """Query the database of this world (SQLite)."""
         return self._world.model.tables.all(sql, *values)
 
 
@@ -109,22 +116,24 @@ def simulate(
     shrink: bool = True,
     processes: int = 1,
 ) -> Report:
-    """Run a flow through one world per seed. Raises `SimulationError` for the first seed that breaks something.
+    """Run a flow in one world for each seed. Raises `SimulationError` for the first that breaks something.
 
-    `flow`: a flow, its releases in order (a `deploy` moves on to the next while work is in flight), or a function that
-    builds either anew for each world, for logic that keeps something outside of Routilux.
-    `entry`: routine and slot that jobs are posted to. `data`: what the n-th job is posted with.
+    `flow`: a flow; its releases in order (a `deploy` takes the next while work is in flight); or a function
+    that builds one of these for each world, for logic that keeps something outside of Routilux.
+    `entry`: routine and slot to which jobs are posted. `data`: the data of the n-th job.
     `seeds`: how many, from 0 on, or which. `faults`: which of `FAULTS` may happen.
-    `runtimes`: at most so many on one database, 1 to 4. `most_jobs`: at most so many jobs in a world.
-    `signals`: routine and slot at which running jobs are signalled, with the data they were posted with; None: no signals.
-    `may_fail`: jobs may fail by errors of the flow's own logic; of injected ones only "dead_letter" makes jobs fail.
-    `tables`: the user's own, for own statements. `check`: called at the end of each world; an error it raises is a finding.
+    `runtimes`: the most runtimes on one database, 1 to 4. `most_jobs`: the most jobs in a world.
+    `signals`: routine and slot at which running jobs are signalled, with the data of their post.
+    `may_fail`: jobs may fail by errors of the flow's logic. Injected errors of "dead_letter" always may.
+    `tables`: the user's tables, for user statements.
+    `check`: called at the end of each world. An error that it raises is a finding.
     `observe`: makes an observer for each world.
-    `shrink`: look for the fewest steps that break the same promise. `processes`: seeds are shared among so many processes (forked).
+    `shrink`: look for the fewest steps that break the same promise.
+    `processes`: the number of processes (forked) that share the seeds.
     """
     unknown = set(faults) - FAULTS.keys()
     if unknown:
-        raise ValueError(f"faults: {sorted(unknown)} are none of {sorted(FAULTS)}")
+        raise ValueError(f"faults: {sorted(unknown)} are not in {sorted(FAULTS)}")
     if not 1 <= runtimes <= 4:
         raise ValueError(f"runtimes must be 1 to 4, not {runtimes!r}")
     task = _Task(
@@ -220,13 +229,13 @@ class _Task:
     def _checked(self, check: Callable[[End], None], end: End) -> None:
         try:
             check(end)
-        except Exception as error:  # the user's own assertions
+        except Exception as error:  # the user's assertions
             raise Violation("flow", f"{type(error).__name__}: {error}") from error
 
     def _told(
         self, seed: int, shape: Shape, plan: list[Step], broken: Violation, trace: list[str], arena: Arena
     ) -> SimulationError:
-        """The fewest steps that break the same promise."""
+        """The error to raise: with the fewest steps that break the same promise."""
         last = (broken, trace)
 
         def breaks(candidate: list[Step]) -> bool:

@@ -1,4 +1,4 @@
-"""What is simulated, and what a seed has chosen of it."""
+"""What is simulated, and what a seed has chosen."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from routilux.core.registry import FlowRegistry
 
-Step = tuple[str, int]  # what happens, and the number that decides the rest of it
+Step = tuple[str, int]  # what happens, and the number that decides its details
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is simulated. `releases`: registries with the flow, the oldest first; a deploy moves on to the next."""
+    """What is simulated. `releases`: registries with the flow, oldest first. A deploy takes the next."""
 
     flow: str
     releases: Sequence[FlowRegistry]

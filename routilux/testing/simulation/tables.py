@@ -1,4 +1,4 @@
-"""What a world's tables say, for the model; and what is said when that is not what was promised."""
+"""Reads the tables of a world for the model; and `Violation`, for what breaks a promise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 class Violation(BaseException):
-    """A promise is broken. `promise`: P1 to P11, "pause", "cancel" and "time limit" of what these mean, or "flow" for a fault of the user's flow."""
+    """A promise is broken.
+
+    `promise`: P1 to P11; "pause", "cancel" or "time limit" for what these mean; "flow" for the user's flow.
+    """
 
     def __init__(self, promise: str, text: str) -> None:
         super().__init__(f"{promise}: {text}")
@@ -20,7 +23,7 @@ class Violation(BaseException):
 
 
 class Tables:
-    """Reads over a connection of its own."""
+    """Reads with a connection of its own."""
 
     def __init__(self, reader: sqlite3.Connection) -> None:
         self._reader = reader

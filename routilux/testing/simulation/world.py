@@ -1,6 +1,6 @@
 """A world: processes on one database, moved by a plan of steps. The same plan makes the same world.
 
-Here processes work, and see time pass; `starts` brings them there, `clients` want something of them, `accidents` befall them.
+Here processes work and time passes. `starts` starts them, `clients` posts and operates, `accidents` disturbs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from routilux.testing.simulation.scenario import Scene, Shape, Step
 from routilux.testing.simulation.tables import Tables, Violation
 
 MOST_ROUNDS = 300
-COUNTED_S = 2.0  # after so long without work counters are right
+COUNTED_S = 2.0  # after so long without work the counters are right
 
 
 class World:
-    """Steps are methods, of `Starts`, `Clients` and `Accidents` too; each takes the number that decides what is left open."""
+    """Steps are methods, of `Starts`, `Clients` and `Accidents` too. Their number decides the details."""
 
     def __init__(self, scene: Scene, shape: Shape, arena: Arena, observer: Observer | None = None) -> None:
         self.scene, self.shape, self.arena = scene, shape, arena
@@ -38,14 +38,16 @@ class World:
         self.trace: list[str] = []
         self.counts = Counter[str]()
         self.processes: list[Process | None] = [None] * shape.processes
-        self.overlaps: tuple[int, int] | None = None  # so many statements on, and the number that decides how
+        self.overlaps: tuple[int, int] | None = (
+            None  # after so many statements, and the number that decides how
+        )
         self._acting: Process | None = None
         self._began_us = self.clock.wall_us
         compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
         routine, slot = scene.entry
         self.room = (
             compiled[0].routines[routine].slots[slot].max_queue_length
-        )  # of the slot that is posted to
+        )  # of the slot that gets the posts
         self.model = Model(Tables(arena.reader), compiled, self.clock.monotonic, scene.may_fail)
         self.clients = Clients(self)
         self.accidents = Accidents(self)
@@ -70,7 +72,7 @@ class World:
         self.trace.append(text)
 
     def act(self, process: Process, call: Callable[[], object]) -> None:
-        """A process does something to the database, and may die of it."""
+        """A process does something with the database, and may die at it."""
         self._acting, self._began_us = process, self.clock.wall_us
         self.observer.event("act", process.number)
         try:
@@ -79,7 +81,7 @@ class World:
             self.observer.event("die", process.number)
             self.say(f"process {process.number} dies at that statement")
             self.clients.take_answers()
-            self.bury(process)
+            self.remove_dead(process)
         except Broken as error:
             raise Violation("P11", f"the engine of process {process.number}: {error}") from error
         finally:
@@ -87,7 +89,7 @@ class World:
             self.clients.take_answers()
 
     def alive(self, number: int) -> Process | None:
-        """One that runs; which, the number says."""
+        """A process that runs; the number says which. Returns None if there is none."""
         running = [process for process in self.running() if not process.is_paused]
         return running[number % len(running)] if running else None
 
@@ -95,7 +97,7 @@ class World:
         return [f"w{number}" for number in range(self.shape.workers)]
 
     def running(self) -> list[Process]:
-        """Those that are there, stopped ones among them."""
+        """The processes that live, stopped ones included."""
         return [process for process in self.processes if process is not None]
 
     def _who(self) -> Who:
@@ -108,15 +110,15 @@ class World:
 
     # processes come and go
 
-    def bury(self, process: Process) -> None:
-        """It is dead, and nobody waits for it."""
+    def remove_dead(self, process: Process) -> None:
+        """A process is dead: its locks and its callers are gone."""
         process.die()
-        self.model.limits.bury(process.key)
+        self.model.limits.process_died(process.key)
         self.clients.forget(process)
         self.processes[process.number] = None
 
     def deploy(self, number: int) -> None:
-        """The next release: a process is replaced by one that has it, others follow as they start."""
+        """The next release comes: one process is replaced; others have it when they start."""
         if self.starts.release + 1 < len(self.scene.releases):
             self.counts["deploy"] += 1
             self.starts.release += 1
@@ -127,26 +129,28 @@ class World:
     # work
 
     def step(self, number: int) -> None:
-        """An engine takes a turn with some of what has come in."""
+        """An engine takes a turn with some of its inputs."""
         process = self.alive(number)
         if process is not None:
             most = (1, 2, 5, 100)[number // 7 % 4]
-            self.say(f"engine {process.number} takes up to {most} of {process.input_count} inputs")
+            self.say(
+                f"the engine of process {process.number} takes up to {most} of {process.input_count} inputs"
+            )
             self.act(process, lambda: process.turn(most))
 
     def take_over(self, number: int) -> None:
-        """The reconciler's turn comes."""
+        """The reconciler of a process runs."""
         process = self.alive(number)
         if process is not None:
             self.look_for_dead(process)
 
     def look_for_dead(self, process: Process) -> None:
-        self.say(f"process {process.number} looks for dead ones")
+        self.say(f"process {process.number} looks for dead processes")
         process.owning.reconciler.call()
         self.act(process, process.turn)
 
     def perform(self, number: int) -> None:
-        """A thread runs one activation, and may be asked to stop after it."""
+        """A thread runs one activation; its run may be asked to stop after it."""
         process = self.alive(number)
         if process is not None and process.is_busy:
             for run, _ in process.active:
@@ -156,7 +160,7 @@ class World:
             )
 
     def _meanwhile(self) -> None:
-        """A statement of a group commit: the threads of its process may run up to two activations that they were given before."""
+        """Before a statement of a group commit: threads of the process may run up to two activations."""
         process = self._acting
         if self.overlaps is None or process is None or not (process.is_turning and process.is_busy):
             return
@@ -165,7 +169,7 @@ class World:
         for _ in range(1 + number % 2 if left == 1 else 0):
             if process.is_busy:
                 self.counts["overlap"] += 1
-                self.say(f"in the middle of it process {process.number} runs {process.perform(number // 2)}")
+                self.say(f"during the commit process {process.number} runs {process.perform(number // 2)}")
 
     def watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
         worker = run.cell.worker.key
@@ -183,7 +187,7 @@ class World:
     # time
 
     def clock_tick(self, number: int) -> None:
-        """Time passes; heartbeats of those who run go on."""
+        """Time passes. Processes that run send their heartbeats."""
         self.pass_time((0.1, 1.0, 3.0, 6.0, LONG_S)[number % 5])
 
     def pass_time(self, seconds: float) -> None:
@@ -202,7 +206,7 @@ class World:
     # the end
 
     def _finish(self) -> None:
-        """No more accidents: whoever is not sure posts again, and all of it must come to its end."""
+        """No more accidents: clients that are not sure post again, and all work must end."""
         self.say("no more accidents")
         self.overlaps = None
         self.arena.calm()
@@ -210,7 +214,7 @@ class World:
         for process in self.running():
             process.is_paused = process.fails_next = process.dies_next = False
         self.starts.start(0)
-        for _ in range(3):  # a lease and more: whoever is dead is found out
+        for _ in range(3):  # longer than a lease: dead processes are found
             for process in self.running():
                 self._run_out(process)
             self.pass_time(LEASE_S)
@@ -219,7 +223,7 @@ class World:
             for process in self.running()
             for wake, *_ in process.parts.scheduler.timers
         ]
-        if late:  # what was in flight when a process died waits a while, longer if the clock was set back
+        if late:  # suspects wait a while, and longer if the clock was set back
             self.pass_time(max(late) / 1e6)
             for process in self.running():
                 self._run_out(process)
@@ -237,24 +241,26 @@ class World:
         final.jobs(self.model, self.clients.refused())
 
     def _run_out(self, process: Process) -> None:
-        """Until nothing more of it can run without the time going on."""
+        """Run a process until only time can bring it more to do."""
         process.parts.scheduler.flush_waiters = 1
         process.owning.reconciler.call()
         self._renew(process)
         self.act(process, process.turn)
         quiet = 0
         for _ in range(MOST_ROUNDS):
-            self.act(process, process.turn)  # sees what the reconciler has taken
+            self.act(process, process.turn)  # it sees the workers that the reconciler took
             quiet += 1
             while process.is_busy:
                 self.act(process, lambda: process.perform(0))
                 quiet = 0
-            if quiet >= 2 and not process.can_run():  # the first turn may flush what is gathered
+            if quiet >= 2 and not process.can_run():  # the first turn may flush gathered messages
                 return
-        raise Violation("P11", f"the engine of process {process.number} has something to run, and does not")
+        raise Violation(
+            "P11", f"the engine of process {process.number} has something to run, but does not run it"
+        )
 
     def _has_more(self) -> bool:
-        """Work that can still be done; if it waits for a time, that time comes."""
+        """Whether there is more to do. If it waits for a time, time passes."""
         if any(process.can_run() for process in self.running()):
             return True
         if self.clients.are_waiting:

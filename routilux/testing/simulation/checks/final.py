@@ -1,4 +1,4 @@
-"""What must be true at the end of a world, when no more accidents happen and everybody has had a turn."""
+"""What must be true at the end of a world, after the last accident, when all processes have had a turn."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ if TYPE_CHECKING:
 
 
 def waiting(model: Model) -> None:
-    """P11: nothing stands in the way of a message that is taken one at a time, when everybody has had a turn."""
+    """P11: when all processes have had a turn, no message waits that is taken one at a time."""
     for seq, routine, job_id in model.tables.all(
-        "SELECT m.seq, m.routine, j.job_id FROM routilux_messages AS m JOIN routilux_jobs AS j ON j.worker = m.worker"
-        " AND j.job = m.job JOIN routilux_workers AS w ON w.key = m.worker"
+        "SELECT m.seq, m.routine, j.job_id FROM routilux_messages AS m"
+        " JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job"
+        " JOIN routilux_workers AS w ON w.key = m.worker"
         " WHERE m.status = 'waiting' AND j.status <> 'paused' AND w.status <> 'paused'"
     ):
         policies = [flow.routines[routine].policy for flow in model.flows if routine in flow.routines]
         if all(isinstance(policy, ImmediatePolicy) for policy in policies):
-            raise Violation("P11", f"message {seq} of job {job_id} waits at {routine!r}, and nothing runs")
+            raise Violation("P11", f"message {seq} of job {job_id} waits at {routine!r}, but nothing runs")
 
 
 def counters(model: Model) -> None:
-    """P8: what is written of how much waits is right when nothing has happened for a while."""
+    """P8: the stored counters are right when nothing has happened for a while."""
     for routine, slot, counted, waiting in model.tables.all(
-        "SELECT s.routine, s.slot, s.waiting, (SELECT count(*) FROM routilux_messages AS m WHERE m.worker = s.worker"
-        " AND m.routine = s.routine AND m.slot = s.slot AND m.status = 'waiting') AS counted FROM routilux_slots AS s"
-        " WHERE s.waiting <> counted"
+        "SELECT s.routine, s.slot, s.waiting, (SELECT count(*) FROM routilux_messages AS m"
+        " WHERE m.worker = s.worker AND m.routine = s.routine AND m.slot = s.slot AND m.status = 'waiting'"
+        ") AS counted FROM routilux_slots AS s WHERE s.waiting <> counted"
     ):
-        raise Violation("P8", f"{waiting} messages wait at {routine}.{slot}, counted are {counted}")
+        raise Violation("P8", f"{waiting} messages wait at {routine}.{slot}, but the counter says {counted}")
 
 
 def jobs(model: Model, refused: set[str]) -> None:
-    """P11: every job has come to its end, and everything that was posted is there."""
+    """P11: all jobs have ended, and no post is missing."""
     for job_id in model.posted.keys() - refused - model.jobs.keys():
-        raise Violation("P11", f"job {job_id} was posted again and again and was never accepted")
+        raise Violation("P11", f"job {job_id} was posted several times but never accepted")
     for job_id, status in model.jobs.items():
         if status not in ENDED:
             waits = model.tables.all(
-                "SELECT m.seq, m.routine, m.slot, m.status, p.reason FROM routilux_messages AS m JOIN routilux_jobs AS j"
-                " ON j.worker = m.worker AND j.job = m.job LEFT JOIN routilux_parked AS p ON p.worker = m.worker AND p.seq = m.seq"
+                "SELECT m.seq, m.routine, m.slot, m.status, p.reason FROM routilux_messages AS m"
+                " JOIN routilux_jobs AS j ON j.worker = m.worker AND j.job = m.job"
+                " LEFT JOIN routilux_parked AS p ON p.worker = m.worker AND p.seq = m.seq"
                 " WHERE j.job_id = ? AND m.status IN ('waiting', 'parked')",
                 job_id,
-            )  # fmt: skip
+            )
             if all(reason == "unroutable" for *_, reason in waits) and waits:
                 continue
             where = ", ".join(
@@ -56,4 +58,4 @@ def jobs(model: Model, refused: set[str]) -> None:
     for job_id in model.told_ended - model.letters.ever_reopened:
         status = model.jobs[job_id]
         if (job_id, status) not in model.asked_to_end:
-            raise Violation("P8", f"job {job_id} was ended by an operator, and is {status}")
+            raise Violation("P8", f"an operator ended job {job_id}, but it is {status}")

@@ -1,4 +1,4 @@
-"""What a pause of a worker promises: what runs may end, nothing new starts, and it lasts until somebody resumes it."""
+"""What a pause of a worker promises: what runs may end, nothing new starts until an operator resumes it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from routilux.testing.simulation.tables import Violation
 
 
 class Pauses:
-    """`paused`: workers by key that are paused as of the last commit, each with its id."""
+    """`paused`: key -> id of the workers that are paused after the last commit."""
 
     def __init__(self) -> None:
         self.paused: dict[int, str] = {}
         self.asked_to_pause: Counter[str] = Counter()
         self.asked_to_resume: Counter[str] = Counter()
-        self._began: Counter[str] = Counter()  # pauses that were seen to begin, and to end
+        self._began: Counter[str] = Counter()  # pauses that began and ended
         self._ended: Counter[str] = Counter()
 
     def ask(self, verb: str, worker_id: str) -> None:
-        """Before the engine knows of it."""
+        """A command is asked for; the engine does not know it yet."""
         if verb == "pause_worker":
             self.asked_to_pause[worker_id] += 1
         elif verb == "resume_worker":
             self.asked_to_resume[worker_id] += 1
 
     def acknowledge(self, worker_id: str) -> None:
-        """Whoever paused it was told that it is."""
+        """The operator was told that it is paused."""
         if worker_id not in self.paused.values() and not self.asked_to_resume[worker_id]:
-            raise Violation("pause", f"worker {worker_id} was said to be paused, and is not")
+            raise Violation(
+                "pause", f"the pause of worker {worker_id} was acknowledged, but it is not paused"
+            )
 
     def look(self, worker: int, worker_id: str, status: str) -> None:
-        """After a commit. One verb begins or ends one pause at the most: there are no more of these than were asked for."""
+        """After a commit. One command begins or ends at most one pause."""
         was_paused, is_paused = worker in self.paused, status == "paused"
         if is_paused and not was_paused:
             self.paused[worker] = worker_id
@@ -43,4 +45,4 @@ class Pauses:
     def _check(self, seen: Counter[str], asked: Counter[str], worker_id: str, what: str) -> None:
         seen[worker_id] += 1
         if seen[worker_id] > asked[worker_id]:
-            raise Violation("pause", f"worker {worker_id} is {what}, and nobody asked for it")
+            raise Violation("pause", f"worker {worker_id} is {what}, but no operator asked for it")

@@ -1,4 +1,4 @@
-"""P1 and P2: who was told that something is refused may rely on it, and a refusal is charged to one activation at most."""
+"""P1 and P2: what a client is told is refused is not stored; a refusal fails at most one activation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from routilux.testing.simulation.tables import Tables, Violation
 
 
 class Refusals:
-    """`told`: posts whose sender was told an error, and who does not post again. `count`: commits that the database refused."""
+    """`told`: job id -> error of posts that were refused. `count`: how many commits the database refused."""
 
     def __init__(self, tables: Tables, wishes: Mapping[tuple[int, int], Wish]) -> None:
-        self.told: dict[str, str] = {}  # job id -> the error
+        self.told: dict[str, str] = {}
         self.count = 0
         self._charged = 0
         self._tables = tables
         self._wishes = wishes
 
-    def convict(self, worker: int, routine: str, messages: tuple[int, ...], status: str) -> bool:
-        """It failed without running again: logic ran, and the database refuses what that wrote, or its commit.
+    def rejects(self, worker: int, routine: str, messages: tuple[int, ...], status: str) -> bool:
+        """Whether an activation may fail without running again.
 
-        What has come meanwhile may be in the same batch now, and fails with it.
+        Its logic ran, but the database refuses its user statements or its commit. Messages that came since
+        may be in the same batch now, and fail with it.
         """
         ran = [
             wish
@@ -38,4 +39,6 @@ class Refusals:
         """After a commit."""
         for job_id, error in self.told.items():
             if self._tables.one("SELECT 1 FROM routilux_jobs WHERE job_id = ?", job_id):
-                raise Violation("P1", f"whoever posted job {job_id} was told {error}, and it is there")
+                raise Violation(
+                    "P1", f"the client that posted job {job_id} was told {error}, but the job is stored"
+                )

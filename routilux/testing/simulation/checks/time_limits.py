@@ -1,4 +1,4 @@
-"""`Flow(execution_timeout=…)`: a job that is at work for longer fails, never before, and what is left of it is cancelled."""
+"""`Flow(execution_timeout=…)`: a job that is at work for longer fails, never before."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from routilux.core.compiled import CompiledFlow
 from routilux.core.message import Activation
 from routilux.testing.simulation.tables import ENDED, Tables, Violation
 
-TICKS_S = 0.01  # each look at the simulated clock takes a µs: this much is nobody's
+TICKS_S = 0.01  # each look at the simulated clock takes 1 µs: so much may be missing
 Job = tuple[int, int]
 
 _JOBS = """
-    SELECT j.worker, j.job, j.job_id, j.status, coalesce(j.error, ''), j.active_us, w.status, w.owner, coalesce(r.state, 'dead'),
-      EXISTS (SELECT 1 FROM routilux_messages AS m WHERE m.worker = j.worker AND m.job = j.job AND m.status = 'waiting')
-      OR EXISTS (SELECT 1 FROM routilux_parked AS p, json_each(p.seqs) AS s JOIN routilux_messages AS m
-        ON m.worker = p.worker AND m.seq = s.value WHERE p.worker = j.worker AND p.line IS NOT NULL AND p.reason <> 'paused'
-        AND m.job = j.job AND m.status = 'parked')
-    FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker LEFT JOIN routilux_runtimes AS r ON r.key = w.owner
+    SELECT j.worker, j.job, j.job_id, j.status, coalesce(j.error, ''), j.active_us, w.status, w.owner,
+      coalesce(r.state, 'dead'),
+      EXISTS (
+        SELECT 1 FROM routilux_messages AS m
+        WHERE m.worker = j.worker AND m.job = j.job AND m.status = 'waiting'
+      ) OR EXISTS (
+        SELECT 1 FROM routilux_parked AS p, json_each(p.seqs) AS s
+        JOIN routilux_messages AS m ON m.worker = p.worker AND m.seq = s.value
+        WHERE p.worker = j.worker AND p.line IS NOT NULL AND p.reason <> 'paused'
+          AND m.job = j.job AND m.status = 'parked'
+      )
+    FROM routilux_jobs AS j JOIN routilux_workers AS w ON w.key = j.worker
+    LEFT JOIN routilux_runtimes AS r ON r.key = w.owner
 """
 
 
 class Limits:
-    """The longest time that each job can have been at work, as the tables and the starts of its logic tell.
+    """The longest time for which each job can have been at work, from the tables and the starts of its logic.
 
-    `clock`: monotonic seconds. A process that is stopped is at work as far as this knows: the bound is one from above.
+    `clock`: monotonic seconds. The time in which a process is stopped is included: it is an upper bound.
     """
 
     def __init__(self, tables: Tables, flows: Sequence[CompiledFlow], clock: Callable[[], float]) -> None:
@@ -33,12 +40,12 @@ class Limits:
         self._tables = tables
         self._clock = clock
         self._at = clock()
-        self._worked_s: dict[Job, float] = {}  # of those whose logic has begun
-        self._busy: dict[Job, None] = {}  # those that may be at work, as of the last commit
-        self._in_logic: dict[tuple[int, tuple[int, ...]], list[Job]] = {}  # begun, and not in the history
+        self._worked_s: dict[Job, float] = {}  # of jobs whose logic has begun
+        self._busy: dict[Job, None] = {}  # jobs that may be at work after the last commit
+        self._in_logic: dict[tuple[int, tuple[int, ...]], list[Job]] = {}  # begun, not in the history
         self._told_us: dict[Job, int] = {}
         self._has_ended: dict[Job, None] = {}
-        self._gone: dict[int, None] = {}  # runtimes whose process is
+        self._gone: dict[int, None] = {}  # runtimes whose process is dead
 
     def before_logic(self, activation: Activation, worker: int) -> None:
         if self.limit_s is not None:
@@ -53,8 +60,8 @@ class Limits:
         """An activation is in the history."""
         self._in_logic.pop((worker, messages), None)
 
-    def bury(self, runtime: int) -> None:
-        """Its process is dead: nobody runs its workers until they are taken over."""
+    def process_died(self, runtime: int) -> None:
+        """The process of this runtime is dead: its workers do not run until they are taken over."""
         self._advance()
         self._gone[runtime] = None
         self.look()
@@ -81,7 +88,7 @@ class Limits:
             job = worker, no
             if status in ENDED:
                 self._has_ended[job] = None
-            elif job in self._has_ended:  # an operator has opened it again, and its time begins anew
+            elif job in self._has_ended:  # an operator opened it again: its time starts again
                 del self._has_ended[job]
                 self._told_us[job], self._worked_s[job] = 0, 0.0
             self._check_sum(job, job_id, active_us)
@@ -92,11 +99,11 @@ class Limits:
                 self._busy[job] = None
 
     def check_over(self, job_ids: Sequence[str]) -> None:
-        """Their logic has run for longer than the limit before the eyes of their engine."""
+        """The logic of these jobs ran longer than the limit, and their engine took turns meanwhile."""
         for job_id in job_ids:
             row = self._tables.one("SELECT status FROM routilux_jobs WHERE job_id = ?", job_id)
             if row is None or row[0] not in ENDED:
-                raise Violation("time limit", f"job {job_id} is at work for too long, and does not end")
+                raise Violation("time limit", f"job {job_id} is at work for too long, but does not end")
 
     def _advance(self) -> None:
         now = self._clock()
@@ -106,21 +113,21 @@ class Limits:
                 self._worked_s[job] += passed
 
     def _check_sum(self, job: Job, job_id: str, active_us: int) -> None:
-        """What the row says that it has been at work: no more than it can have been, and no less than it said before."""
+        """The stored time at work is no more than the upper bound, and no less than before."""
         before, self._told_us[job] = self._told_us.get(job, 0), active_us
         worked_s = self._worked_s.get(job, 0.0)
         if active_us < before:
             raise Violation(
-                "time limit", f"job {job_id} was at work for {before} µs, and is for {active_us} now"
+                "time limit", f"job {job_id} had {before} µs at work before, but has {active_us} µs now"
             )
         if active_us > (worked_s + TICKS_S) * 1e6:
             raise Violation(
                 "time limit",
-                f"job {job_id} counts {active_us / 1e6} s at work, it was for {worked_s:.3f} s at the most",
+                f"job {job_id} counts {active_us / 1e6} s at work, but it was at most {worked_s:.3f} s",
             )
 
     def _check_end(self, job_id: str, status: str, error: str, active_s: float) -> None:
-        """Beyond the limit it ends, and not before; as it goes it may end in another way."""
+        """A job ends when it is past the limit, not before. It may end in another way meanwhile."""
         assert self.limit_s is not None
         is_late = error.startswith("TimeoutError: at work longer")
         if is_late and (status != "failed" or active_s <= self.limit_s):
