@@ -43,7 +43,7 @@ class DeadLetters:
         """After a commit."""
         before, self.dead = self.dead, self._read()
         self.reopened.clear()
-        for letter in before.keys() - self.dead.keys():
+        for letter in sorted(before.keys() - self.dead.keys()):
             self._check_gone(letter, before[letter].messages)
         self.ever_reopened |= self.reopened
 

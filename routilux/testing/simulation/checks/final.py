@@ -36,7 +36,7 @@ def counters(model: Model) -> None:
 
 def jobs(model: Model, refused: set[str]) -> None:
     """P11: all jobs have ended, and no post is missing."""
-    for job_id in model.posted.keys() - refused - model.jobs.keys():
+    for job_id in sorted(model.posted.keys() - refused - model.jobs.keys()):
         raise Violation("P11", f"job {job_id} was posted several times but never accepted")
     for job_id, status in model.jobs.items():
         if status not in ENDED:
@@ -55,7 +55,7 @@ def jobs(model: Model, refused: set[str]) -> None:
             raise Violation(
                 "P11", f"job {job_id} never ends: it is {status}; {where or 'nothing of it waits'}"
             )
-    for job_id in model.told_ended - model.letters.ever_reopened:
+    for job_id in sorted(model.told_ended - model.letters.ever_reopened):
         status = model.jobs[job_id]
         if (job_id, status) not in model.asked_to_end:
             raise Violation("P8", f"an operator ended job {job_id}, but it is {status}")

@@ -273,10 +273,10 @@ class Model:
                     f"the data of job {job_id} is {data},"
                     f" but its activations left {self._data.get((worker, job))}",
                 )
-        for job_id in self.acknowledged - self.jobs.keys():
+        for job_id in sorted(self.acknowledged - self.jobs.keys()):
             if not self.tables.one("SELECT 1 FROM routilux_inbox WHERE job_id = ?", job_id):
                 raise Violation("P1", f"job {job_id} was acknowledged but is missing")
-        for job_id in before.keys() - self.jobs.keys():
+        for job_id in sorted(before.keys() - self.jobs.keys()):
             raise Violation("P1", f"job {job_id} has vanished")
 
     def _check_end(self, worker: int, job: int, job_id: str, status: str) -> None:
