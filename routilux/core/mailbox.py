@@ -1,4 +1,7 @@
-"""The routines of one worker in memory, each with its slots. The engine's thread owns them; there are no locks."""
+"""The routines of one worker in memory, each with its slots.
+
+The engine's thread owns them; there are no locks.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The waiting messages of one slot of one worker, in memory.
 
-It keeps a *window*: the first waiting messages by seq, as many as fit. The other messages stay on disk. When the
-window runs low, the next messages are read, a quarter of a window at a time. So ten million waiting messages cost
-disk, not memory. `waiting` counts all of them.
+It keeps a *window*: the first waiting messages by seq, as many as fit. The other messages stay on disk.
+When the window runs low, the next messages are read, a quarter of a window at a time. So ten million
+waiting messages cost disk, not memory. `waiting` counts all of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """When a commit is not in: fenced, refused, or interrupted by an unexpected error. And the end of the engine.
 
-Memory is ahead of the database then. The workers concerned are loaded again, and every caller is told what is known.
+Memory is ahead of the database then. The workers concerned are loaded again, and every caller is told what
+is known.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class FailedTurn:
     def fenced(
         self, batch: Batch | None = None, inputs: Iterable[Input] = (), *, was_in: bool = False
     ) -> None:
-        """Another runtime took over: drop all workers and register again. `was_in`: only the answer was lost."""
+        """Another runtime took over.
+
+        Drop all workers and register again. `was_in`: only the answer was lost.
+        """
         parts = self._parts
         parts.facts.report("runtime.fenced", runtime=parts.transactions.runtime_key)
         self.lose_identity(batch)
@@ -97,7 +101,10 @@ class FailedTurn:
         return False
 
     def interrupted(self, inputs: Iterable[Input], error: BaseException, failures: int) -> None:
-        """Something unexpected, `failures` times in a row: tell the callers of these inputs that they are in doubt."""
+        """Something unexpected, `failures` times in a row.
+
+        Tell the callers of these inputs that they are in doubt.
+        """
         parts = self._parts
         if classify(error) in PASSING:
             parts.transactions.report_failed_try(error, failures)

@@ -1,7 +1,9 @@
-"""Settings of the whole process that a runtime changes; a program's own choice stays. Why: docs/decisions/0004.
+"""Settings of the whole process that a runtime changes; a program's own choice stays.
 
-Every statement releases the GIL; taking it back costs up to one switch interval per busy thread. So the interval is
-short while a group commit is under way, and moderate otherwise.
+Why: docs/decisions/0004.
+
+Every statement releases the GIL; taking it back costs up to one switch interval per busy thread. So the
+interval is short while a group commit is under way, and moderate otherwise.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Python looks for cycles after so many new containers; messages in the windows are long-lived and have none, and
-# looking at them again and again took a fifth of the time.
+# Python looks for cycles after so many new containers; messages in the windows are long-lived and have
+# none, and looking at them again and again took a fifth of the time.
 PYTHONS_YOUNG, YOUNG_OBJECTS = 2_000, 10_000
 SWITCH_INTERVAL_S = 0.002
 COMMIT_INTERVAL_S = 0.0002

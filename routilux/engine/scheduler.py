@@ -1,7 +1,8 @@
 """Who runs next. It plans runs for free executors; they start only after the commit that names them.
 
-A message that was in flight when an owner died is a suspect. It runs with nothing beside it in this process: running
-work is asked to stop between two activations, and nothing else starts until the suspect is through.
+A message that was in flight when an owner died is a suspect. It runs with nothing beside it in this
+process: running work is asked to stop between two activations, and nothing else starts until the suspect is
+through.
 """
 
 from __future__ import annotations
@@ -139,7 +140,10 @@ class Scheduler:
             self._plan_fullest(batch, held, rejections)
 
     def _plan_fullest(self, batch: Batch, held: list[RoutineCell], rejections: Rejections) -> None:
-        """All that is ready is held back: run the routine with the fullest slot, or all would wait without end."""
+        """All that is ready is held back.
+
+        Run the routine with the fullest slot, or all would wait without end.
+        """
         candidates = [cell for cell in held if may_run(cell) and self.executor.has_room(cell)]
         if candidates:
             fullest = max(
@@ -169,7 +173,10 @@ class Scheduler:
             self._plan_run(batch, cell, chosen)
 
     def _is_rejected(self, batch: Batch, cell: RoutineCell, chosen: Pick, rejections: Rejections) -> bool:
-        """Fail it without running it: it has killed its process too often, or the database refuses its commit."""
+        """Fail it without running it.
+
+        It has killed its process too often, or the database refuses its commit.
+        """
         if not chosen.activations or not (chosen.is_alone or rejections):
             return False
         first = chosen.activations[0]
@@ -218,7 +225,10 @@ class Scheduler:
                 self._exclusive_run = None
 
     def release(self, run: Run) -> None:
-        """A run has ended. A commit may have decided this once before it was refused, so it may be asked twice."""
+        """A run has ended.
+
+        A commit may have decided this once before it was refused, so it may be asked twice.
+        """
         if run in self.runs:
             del self.runs[run]
             self.executor.release(run)

@@ -1,8 +1,8 @@
 """The alarm clock of a process: the only file that knows APScheduler.
 
-It reminds the engine of what must be looked at periodically. A lost alarm costs a delay and nothing else. Its job
-store is in memory. Callbacks set a mark and never raise. An exception inside its job store kills its thread while it
-still says that it runs; so the thread is watched and rebuilt.
+It reminds the engine of what must be looked at periodically. A lost alarm costs a delay and nothing else.
+Its job store is in memory. Callbacks set a mark and never raise. An exception inside its job store kills
+its thread while it still says that it runs; so the thread is watched and rebuilt.
 """
 
 from __future__ import annotations

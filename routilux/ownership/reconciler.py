@@ -1,7 +1,8 @@
 """The reconciler: what a runtime looks at periodically, whatever it has been told.
 
-One question tells whether there is anything to see: inbox rows, other runtimes, workers without an owner. Every 30th time
-everything is looked at without asking. Recovery is not a special mode: it is this, running all the time.
+One question tells whether there is anything to see: inbox rows, other runtimes, workers without an owner.
+Every 30th time everything is looked at without asking. Recovery is not a special mode: it is this, running
+all the time.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ class Reconciler:
     def _ask(self, *, is_thorough: bool) -> tuple[bool, bool, bool]:
         """As `ownership.glance`.
 
-        That there is nothing to see holds until another flow is known; on SQLite until another process writes; on
-        Postgres for a few seconds, if other processes can tell this one.
+        That there is nothing to see holds until another flow is known; on SQLite until another process
+        writes; on Postgres for a few seconds, if other processes can tell this one.
         """
         last, now = self._last, self._clock.monotonic()
         store, me, names = self._transactions.store, self._transactions.runtime_key, self._flows.names()

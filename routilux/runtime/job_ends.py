@@ -15,7 +15,10 @@ MOST_ELSEWHERE = 10_000
 
 
 class JobEnds:
-    """Which callers of this process wait for the end of a job. True while one does; it takes `job.ended` facts."""
+    """Which callers of this process wait for the end of a job.
+
+    True while one does; it takes `job.ended` facts.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -41,7 +41,10 @@ def has_ended(store: Store, job_id: str, *, is_last: bool) -> bool:
 
 
 def _answer(ask: Callable[[], bool], *, unknown: bool, is_last: bool) -> bool:
-    """What the database says. While it does not answer it is asked again later, unless this is the last time."""
+    """What the database says.
+
+    While it does not answer it is asked again later, unless this is the last time.
+    """
     try:
         return ask()
     except DatabaseUnavailableError:
@@ -51,7 +54,10 @@ def _answer(ask: Callable[[], bool], *, unknown: bool, is_last: bool) -> bool:
 
 
 def all_jobs(host: EngineHost, timeout: float | None) -> bool:
-    """Wait until nothing of this runtime's workers waits, is parked or runs, wherever they run; nor what it posted."""
+    """Wait until nothing of this runtime's workers waits, is parked or runs, wherever they run.
+
+    Nor what it posted.
+    """
     deadline = _deadline(host, timeout)
     while _here(host, deadline):
         is_over = _is_over(host, deadline)
@@ -72,7 +78,10 @@ def _here(host: EngineHost, deadline: float | None) -> bool:
 
 
 def _is_work_elsewhere(host: EngineHost) -> bool:
-    """What it posted to others, and workers that it started by name: one whose owner died comes here a little later."""
+    """What it posted to others, and workers that it started by name.
+
+    One whose owner died comes here a little later.
+    """
     if host.elsewhere.job_ids:
         host.elsewhere.drop_ended()
     workers = host.parts.workers

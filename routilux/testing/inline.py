@@ -4,9 +4,10 @@
     perform  the first run of the queue, in the calling thread
     idle     a turn that brought nothing, and an empty queue: only time can bring more
 
-A call that waits for an answer (`post`, `exec`, a control) takes turns until it has it, and runs no logic unless it
-waits for room in a slot. A call that waits for work (`job.wait`) runs what can run; then it lets time pass, by moving
-the clock to what is due next. Inside logic only turns are taken: the logic that is running has to end first.
+A call that waits for an answer (`post`, `exec`, a control) takes turns until it has it, and runs no logic
+unless it waits for room in a slot. A call that waits for work (`job.wait`) runs what can run; then it lets
+time pass, by moving the clock to what is due next. Inside logic only turns are taken: the logic that is
+running has to end first.
 """
 
 from __future__ import annotations
@@ -142,14 +143,14 @@ class InlineDrive:
                 return event.wait(0)
             else:
                 raise StateError(
-                    "this would wait without end: nothing can run and nothing comes due (a paused job or worker, a partial"
-                    " batch, a missing partner?); give it a timeout, or do what it waits for first"
+                    "this would wait without end: nothing can run and nothing comes due (a paused job or worker,"
+                    " a partial batch, a missing partner?); give it a timeout, or do what it waits for first"
                 )
 
     # working
 
     def run(self, is_enough: Callable[[], bool] = lambda: False, most: float = math.inf) -> None:
-        """Everything that can run now, until there is nothing left or it is enough. Raises `StateError` at `most`."""
+        """Run what can run now, until there is nothing left or it is enough. Raises `StateError` at `most`."""
         most += self.activations
         self._engine.parts.inbox.look_soon()
         self.is_good = True
@@ -172,7 +173,8 @@ class InlineDrive:
                 return
             if self.activations > most:
                 raise StateError(
-                    "still not idle after so many activations: does something feed itself? `most=` raises the limit"
+                    "still not idle after so many activations: does something feed itself?"
+                    " `most=` raises the limit"
                 )
 
     def _is_idle(self) -> bool:

@@ -20,10 +20,10 @@ MOST_ACTIVATIONS = 100_000
 class ManualRuntime(Runtime):
     """A `Runtime` in which nothing happens by itself; made by `runtime(…)`.
 
-    `clock`: its time. `registry`: where it looks flows up. `post` stores and returns; logic runs, in the calling
-    thread, when `run_until_idle` or one of the calls that wait is made. A wait takes no time on the wall: when nothing
-    can run, the clock moves to what is due next, at most as far as the wait's timeout; a wait without a timeout for
-    what can never happen raises `StateError`.
+    `clock`: its time. `registry`: where it looks flows up. `post` stores and returns; logic runs, in the
+    calling thread, when `run_until_idle` or one of the calls that wait is made. A wait takes no time on the
+    wall: when nothing can run, the clock moves to what is due next, at most as far as the wait's timeout; a
+    wait without a timeout for what can never happen raises `StateError`.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class ManualRuntime(Runtime):
     def run_until_idle(self, *, skip_time: bool = False, most: int = MOST_ACTIVATIONS) -> int:
         """Run everything that can run now; returns how many activations that were.
 
-        `skip_time`: then move the clock to what is due next (a delay, a retry, the end of a `max_wait`), again and
-        again, until nothing is left that time alone would bring. `most`: raise `StateError` after so many
-        activations, for a flow that feeds itself without end.
+        `skip_time`: then move the clock to what is due next (a delay, a retry, the end of a `max_wait`),
+        again and again, until nothing is left that time alone would bring. `most`: raise `StateError` after
+        so many activations, for a flow that feeds itself without end.
         """
         self._host.check_usable("run_until_idle")
         before = self._inline.activations
@@ -84,10 +84,10 @@ def runtime(
 ) -> ManualRuntime:
     """A runtime for a test, on a database in memory; use it as a context manager.
 
-    `flows`: registered under their flow ids. `registry`: where flows are looked up; default a new one if flows are
-    given, else that of the process. `database`: another SQLite file or Postgres, for tests of a restart; no other
-    runtime may be on it at the same time. `start`: the time at which the clock stands, default 2024-01-01 UTC.
-    Raises `DefinitionError` for a flow without an id, and what `Runtime` raises.
+    `flows`: registered under their flow ids. `registry`: where flows are looked up; default a new one if
+    flows are given, else that of the process. `database`: another SQLite file or Postgres, for tests of a
+    restart; no other runtime may be on it at the same time. `start`: the time at which the clock stands,
+    default 2024-01-01 UTC. Raises `DefinitionError` for a flow without an id, and what `Runtime` raises.
     """
     for flow in flows:
         if flow.flow_id is None:

@@ -1,8 +1,8 @@
 """Counts the tests that ran on each database, and fails the session when the counts differ.
 
-A shared suite that silently skips Postgres proves nothing about it. The counts are judged when the whole suite ran,
-and always in CI (`CI=true`). It also tells how long each folder of tests took. Tests may run in several processes
-(pytest-xdist): each test carries the name of its database in its report.
+A shared suite that silently skips Postgres proves nothing about it. The counts are judged when the whole
+suite ran, and always in CI (`CI=true`). It also tells how long each folder of tests took. Tests may run in
+several processes (pytest-xdist): each test carries the name of its database in its report.
 """
 
 from __future__ import annotations
