@@ -150,7 +150,7 @@ class InlineDrive:
     # working
 
     def run(self, is_enough: Callable[[], bool] = lambda: False, most: float = math.inf) -> None:
-        """Run what can run now, until there is nothing left or it is enough. Raises `StateError` at `most`."""
+        """Run what can run now, until nothing is left or it is enough. Raises `StateError` at `most`."""
         most += self.activations
         self._engine.parts.inbox.look_soon()
         self.is_good = True
