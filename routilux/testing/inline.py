@@ -143,8 +143,8 @@ class InlineDrive:
                 return event.wait(0)
             else:
                 raise StateError(
-                    "this would wait without end: nothing can run and nothing comes due (a paused job or worker,"
-                    " a partial batch, a missing partner?); give it a timeout, or do what it waits for first"
+                    "this would wait without end: nothing can run and nothing comes due (a paused job or"
+                    " worker, a partial batch, a missing partner?); give it a timeout, or do what it waits for first"
                 )
 
     # working
