@@ -144,7 +144,7 @@ class InlineDrive:
             else:
                 raise StateError(
                     "this would wait without end: nothing can run and nothing comes due (a paused job or"
-                    " worker, a partial batch, a missing partner?); give it a timeout, or do what it waits for first"
+                    " worker, a partial batch, a missing partner?); give it a timeout, or do what it needs"
                 )
 
     # working

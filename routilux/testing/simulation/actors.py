@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routilux.engine.acceptance import NotOwned, fingerprint
 from routilux.engine.commands import Command, command_of
@@ -14,10 +14,8 @@ from routilux.runtime.validation import encode_payload
 from routilux.store.errors import PASSING, classify
 from routilux.testing.simulation.checks.dead_letters import Letter
 from routilux.testing.simulation.process import Process
+from routilux.testing.simulation.stage import Stage
 from routilux.testing.simulation.tables import ENDED
-
-if TYPE_CHECKING:
-    from routilux.testing.simulation.world import World
 
 DELAYS_S = (0, 0, 0, 0.5, 20, 4000)
 PATIENCE_S = 10.0  # how long a post waits for room in a full slot
@@ -29,7 +27,7 @@ VERBS = ("cancel_job", "pause_job", "pause_job", "resume_job", "resume_job")
 class Clients:
     """Steps are methods. The number that each takes decides its details."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         self._world = world
         self._sent_at_last: set[Letter] = set()
         self._once: dict[str, None] = {}  # jobs that are not posted again

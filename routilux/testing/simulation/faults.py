@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from typing import TYPE_CHECKING
 
 from routilux.ownership import takeover
 from routilux.store.errors import Fenced
 from routilux.store.writes.store import Commit
 from routilux.testing.simulation.database import Crash, database_error
 from routilux.testing.simulation.process import LONG_S, Process
-
-if TYPE_CHECKING:
-    from routilux.testing.simulation.world import World
+from routilux.testing.simulation.stage import Stage
 
 HOUR_S = 3600.0
 STEP_S = 0.5  # below `job_timeouts.MOST_S`: a longer time without a look does not count in full
@@ -23,7 +20,7 @@ STEP_S = 0.5  # below `job_timeouts.MOST_S`: a longer time without a look does n
 class Accidents:
     """Steps are methods. The number that each takes decides its details."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         self._world = world
 
     # accidents of processes

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from routilux.engine.settings import Settings
 from routilux.errors import WorkerEndedError
 from routilux.store.errors import PASSING, Fenced, classify
 from routilux.testing.simulation.database import Crash
+from routilux.testing.simulation.faults import Accidents
 from routilux.testing.simulation.process import LONG_S, Broken, Process
+from routilux.testing.simulation.stage import Stage
 from routilux.testing.simulation.tables import Violation
-
-if TYPE_CHECKING:
-    from routilux.testing.simulation.world import World
 
 NO_POISON = 1000  # accidents kill processes, messages do not
 
@@ -22,8 +20,9 @@ NO_POISON = 1000  # accidents kill processes, messages do not
 class Starts:
     """Steps are methods. The number that each takes decides its details. `release`: the current one."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage, accidents: Accidents) -> None:
         self._world = world
+        self._accidents = accidents
         self.release = 0
 
     def start(self, number: int) -> None:
@@ -58,7 +57,7 @@ class Starts:
             process.is_paused = False
         else:
             world.say(f"process {process.number} is declared dead by {other.number}")
-            world.accidents.declare_dead(other, process)
+            self._accidents.declare_dead(other, process)
         if number % 4 != 3 and other in world.processes:
             world.look_for_dead(other)
 

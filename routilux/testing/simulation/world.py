@@ -5,53 +5,31 @@ Here processes work and time passes. `starts` starts them, `clients` posts and o
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from routilux.core.message import Activation
-from routilux.core.outcome import Outcome
-from routilux.core.run import Run
 from routilux.testing.simulation.actors import Clients
 from routilux.testing.simulation.checks import final
-from routilux.testing.simulation.checks.promises import Model
-from routilux.testing.simulation.clock import HostClock
-from routilux.testing.simulation.database import Arena, Crash
-from routilux.testing.simulation.delayed_commits import Who
+from routilux.testing.simulation.database import Arena
 from routilux.testing.simulation.faults import Accidents
 from routilux.testing.simulation.observer import Observer
-from routilux.testing.simulation.process import LEASE_S, LONG_S, Broken, Injected, Process
+from routilux.testing.simulation.process import LEASE_S, LONG_S, Process
 from routilux.testing.simulation.process_starts import Starts
 from routilux.testing.simulation.scenario import Scene, Shape, Step
-from routilux.testing.simulation.tables import Tables, Violation
+from routilux.testing.simulation.stage import Stage
+from routilux.testing.simulation.tables import Violation
 
 MOST_ROUNDS = 300
 COUNTED_S = 2.0  # after so long without work the counters are right
 
 
-class World:
+class World(Stage):
     """Steps are methods, of `Starts`, `Clients` and `Accidents` too. Their number decides the details."""
 
     def __init__(self, scene: Scene, shape: Shape, arena: Arena, observer: Observer | None = None) -> None:
-        self.scene, self.shape, self.arena = scene, shape, arena
-        self.observer = observer or Observer()
-        self.clock = HostClock()
-        self.trace: list[str] = []
-        self.counts = Counter[str]()
-        self.processes: list[Process | None] = [None] * shape.processes
-        self.overlaps: tuple[int, int] | None = (
-            None  # after so many statements, and the number that decides how
-        )
-        self._acting: Process | None = None
-        self._began_us = self.clock.wall_us
-        compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
-        routine, slot = scene.entry
-        self.room = (
-            compiled[0].routines[routine].slots[slot].max_queue_length
-        )  # of the slot that gets the posts
-        self.model = Model(Tables(arena.reader), compiled, self.clock.monotonic, scene.may_fail)
-        self.clients = Clients(self)
+        super().__init__(scene, shape, arena, observer)
+        self.callers = self.clients = Clients(self)
         self.accidents = Accidents(self)
-        self.starts = Starts(self)
+        self.starts = Starts(self, self.accidents)
         arena.reset(self._who, self._committed, self._meanwhile, self.observer.statement)
         self.starts.start(0)
 
@@ -66,56 +44,7 @@ class World:
         self.observer.event("no more steps")
         self._finish()
 
-    # what all steps share
-
-    def say(self, text: str) -> None:
-        self.trace.append(text)
-
-    def act(self, process: Process, call: Callable[[], object]) -> None:
-        """A process does something with the database, and may die at it."""
-        self._acting, self._began_us = process, self.clock.wall_us
-        self.observer.event("act", process.number)
-        try:
-            call()
-        except Crash:
-            self.observer.event("die", process.number)
-            self.say(f"process {process.number} dies at that statement")
-            self.clients.take_answers()
-            self.remove_dead(process)
-        except Broken as error:
-            raise Violation("P11", f"the engine of process {process.number}: {error}") from error
-        finally:
-            self._acting = None
-            self.clients.take_answers()
-
-    def alive(self, number: int) -> Process | None:
-        """A process that runs; the number says which. Returns None if there is none."""
-        running = [process for process in self.running() if not process.is_paused]
-        return running[number % len(running)] if running else None
-
-    def workers(self) -> list[str]:
-        return [f"w{number}" for number in range(self.shape.workers)]
-
-    def running(self) -> list[Process]:
-        """The processes that live, stopped ones included."""
-        return [process for process in self.processes if process is not None]
-
-    def _who(self) -> Who:
-        return (None if self._acting is None else self._acting.key), self._began_us
-
-    def _committed(self, who: Who) -> None:
-        self.model.refusals.count = self.arena.refused_count
-        self.model.look(*who, self.clock.wall_us)
-        self.observer.committed(self.arena.reader)
-
     # processes come and go
-
-    def remove_dead(self, process: Process) -> None:
-        """A process is dead: its locks and its callers are gone."""
-        process.die()
-        self.model.limits.process_died(process.key)
-        self.clients.forget(process)
-        self.processes[process.number] = None
 
     def deploy(self, number: int) -> None:
         """The next release comes: one process is replaced; others have it when they start."""
@@ -144,11 +73,6 @@ class World:
         if process is not None:
             self.look_for_dead(process)
 
-    def look_for_dead(self, process: Process) -> None:
-        self.say(f"process {process.number} looks for dead processes")
-        process.owning.reconciler.call()
-        self.act(process, process.turn)
-
     def perform(self, number: int) -> None:
         """A thread runs one activation; its run may be asked to stop after it."""
         process = self.alive(number)
@@ -159,49 +83,11 @@ class World:
                 process, lambda: self.say(f"process {process.number} runs {process.perform(number // 3)}")
             )
 
-    def _meanwhile(self) -> None:
-        """Before a statement of a group commit: threads of the process may run up to two activations."""
-        process = self._acting
-        if self.overlaps is None or process is None or not (process.is_turning and process.is_busy):
-            return
-        left, number = self.overlaps
-        self.overlaps = (left - 1, number) if left > 1 else None
-        for _ in range(1 + number % 2 if left == 1 else 0):
-            if process.is_busy:
-                self.counts["overlap"] += 1
-                self.say(f"during the commit process {process.number} runs {process.perform(number // 2)}")
-
-    def watch(self, process: Process, run: Run, activation: Activation, outcome: Outcome | None) -> None:
-        worker = run.cell.worker.key
-        facts = (process.number, worker, run.cell.routine_id, *(m.seq for m in activation.messages))
-        if outcome is None:
-            self.observer.event("logic", *facts)
-            self.model.before_logic(activation, worker)
-            return
-        self.observer.event("outcome", *facts, outcome.failure.type if outcome.failure else None)
-        if outcome.failure is not None:
-            is_dead = isinstance(outcome.failure.error, Injected) and not process.is_retried(run.cell)
-            self.counts["dead_letter" if is_dead else "logic_error"] += 1
-        self.model.after_logic(worker, run.cell.routine_id, activation, outcome)
-
     # time
 
     def clock_tick(self, number: int) -> None:
         """Time passes. Processes that run send their heartbeats."""
         self.pass_time((0.1, 1.0, 3.0, 6.0, LONG_S)[number % 5])
-
-    def pass_time(self, seconds: float) -> None:
-        self.say(f"{seconds:g} s pass")
-        beat = LEASE_S / 3 if seconds <= LONG_S else seconds
-        while seconds > 0:
-            self.clock.advance(min(seconds, beat))
-            seconds -= beat
-            for process in self.running():
-                if not process.is_paused:
-                    self._renew(process)
-
-    def _renew(self, process: Process) -> None:
-        self.act(process, process.renew)
 
     # the end
 
@@ -244,7 +130,7 @@ class World:
         """Run a process until only time can bring it more to do."""
         process.parts.scheduler.flush_waiters = 1
         process.owning.reconciler.call()
-        self._renew(process)
+        self.renew(process)
         self.act(process, process.turn)
         quiet = 0
         for _ in range(MOST_ROUNDS):
