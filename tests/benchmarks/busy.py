@@ -18,6 +18,7 @@ from tests.benchmarks import flows
 from tests.benchmarks.bench import POSTGRES, SQLITE, Bench, fresh
 from tests.benchmarks.figure import OURS, Figure, Metric, Role, Series, Target, Values
 from tests.benchmarks.flows import Item
+from tests.support.inside_runtime import store
 
 JOBS = 1_500
 COMMITS = 20
@@ -70,7 +71,7 @@ def commits(database: str, count: int, busy_threads: int) -> Values:
     with Runtime(database=database, registry=flows.registry(flows.one_stage())) as runtime:
         worker = runtime.exec("one_stage")
         runtime.pause_worker(str(worker.worker_id))  # so that posts are all that is committed
-        real = runtime.store.commit
+        real = store(runtime).commit
 
         @contextlib.contextmanager
         def timed(runtime_key: int) -> Iterator[object]:
@@ -79,7 +80,7 @@ def commits(database: str, count: int, busy_threads: int) -> Values:
                 yield commit
             taken.append((time.perf_counter() - begun) * 1000)
 
-        runtime.store.commit = timed  # type: ignore[method-assign, assignment]  # a stopwatch around it
+        store(runtime).commit = timed  # type: ignore[method-assign, assignment]  # a stopwatch around it
         over = threading.Event()
         threads = [threading.Thread(target=_spin, args=(over,), daemon=True) for _ in range(busy_threads)]
         for thread in threads:

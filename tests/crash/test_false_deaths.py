@@ -12,6 +12,7 @@ from routilux import Runtime
 from routilux.engine.settings import Settings
 from routilux.ownership import lease
 from tests.crash.support import checker, orders
+from tests.support.inside_runtime import identity, looks
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
 
@@ -29,12 +30,9 @@ def _start(url: str) -> Runtime:
 
 
 def _watch_each_other(one: Runtime, other: Runtime) -> None:
-    keys = one.engine.runtime_key, other.engine.runtime_key
-    looks = one.engine.reconciled, other.engine.reconciled
-    eventually(
-        lambda: one.engine.reconciled > looks[0] + 40 and other.engine.reconciled > looks[1] + 40, timeout=60
-    )
-    assert (one.engine.runtime_key, other.engine.runtime_key) == keys
+    keys, before = (identity(one), identity(other)), (looks(one), looks(other))
+    eventually(lambda: looks(one) > before[0] + 40 and looks(other) > before[1] + 40, timeout=60)
+    assert (identity(one), identity(other)) == keys
 
 
 def test_the_backends_of_another_role_are_seen_by_their_pid_alone(

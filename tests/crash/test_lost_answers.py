@@ -25,6 +25,7 @@ from tests.crash.support.losses import AFTER, BEFORE, Losses
 from tests.crash.support.proxy import CuttingProxy
 from tests.crash.support.staging import JOBS, HeldEngine, Staging, next_group
 from tests.crash.support.zygote import Zygote, until
+from tests.support.inside_runtime import identity
 from tests.support.postgres import PostgresServer
 
 
@@ -82,11 +83,11 @@ def test_a_post_that_went_in_before_its_runtime_was_declared_dead_is_answered(
 
     with program.start(shop) as runtime:
         runtime.exec(orders.FLOW, worker_id="w")
-        before = runtime.engine.runtime_key
+        before = identity(runtime)
         with Losses(runtime, [AFTER], declare_dead):
             job = runtime.post(orders.FLOW, "split", "input", {"number": 0}, "w", job_id).job
         assert job.wait(30)
-        assert runtime.engine.runtime_key != before
+        assert identity(runtime) != before
     assert checker.faults(shop, {job.job_id}, orders.PARTS) == []
 
 

@@ -23,12 +23,12 @@ from routilux.core.registry import FlowRegistry
 from routilux.core.routine import Routine
 from routilux.engine.inputs import PostIn, RunEnded, Task
 from routilux.errors import SlotQueueFullError
-from routilux.ownership import handover
 from routilux.runtime import Runtime, inbox_writer
 from routilux.runtime.validation import make_post
 from tests.crash.support import checker, orders, program
 from tests.crash.support.staging import HeldEngine, Staging, next_group
 from tests.crash.support.zygote import until
+from tests.support.inside_runtime import between_commits, handover, identity, owns, parts, worker, writer
 
 
 def test_a_worker_that_another_has_just_made_under_my_name_is_not_mine(shop: str) -> None:
@@ -36,12 +36,12 @@ def test_a_worker_that_another_has_just_made_under_my_name_is_not_mine(shop: str
     with program.start(shop) as first, program.start(shop) as second:
         first.exec(orders.FLOW, worker_id="w")
         state = {"split": {"n": "7"}}
-        found = second.call(
-            lambda: handover.start(second.engine, orders.FLOW, "w", is_named=True, state=state)
+        found = between_commits(
+            second, lambda: handover(second).start(orders.FLOW, "w", is_named=True, state=state)
         )
         assert found is None
-        assert "w" in first.engine.by_id
-        assert "w" not in second.engine.by_id
+        assert owns(first, "w")
+        assert not owns(second, "w")
         assert second.exec(orders.FLOW, worker_id="w").get_routine_state("split") is None
 
 
@@ -70,9 +70,10 @@ def ending(shop: str) -> Iterator[tuple[Runtime, HeldEngine]]:
 def _assert_room(runtime: Runtime) -> None:
     """All is done, and every thread is free, no more and no less."""
     assert runtime.wait_until_all_jobs_finished(30)
-    threads = runtime.engine.executor._threads
-    assert runtime.call(lambda: threads.free) == threads.size
-    assert runtime.call(lambda: set(runtime.engine.runs)) == set()
+    scheduler = parts(runtime).scheduler
+    threads = scheduler.executor._threads
+    assert between_commits(runtime, lambda: threads.free) == threads.size
+    assert between_commits(runtime, lambda: set(scheduler.runs)) == set()
 
 
 def test_what_a_runtime_has_in_hand_when_it_is_declared_dead_does_not_go_in(
@@ -82,13 +83,13 @@ def test_what_a_runtime_has_in_hand_when_it_is_declared_dead_does_not_go_in(
     the fence alone keeps it out.
     """
     runtime, engine = ending
-    before = runtime.engine.runtime_key
+    before = identity(runtime)
     with closing(checker.connect(shop)) as connection:
         connection.execute("UPDATE routilux_runtimes SET state = 'dead'")
         connection.execute(f"UPDATE routilux_workers SET owner = NULL, takeover_at = {1 << 60}")
         connection.commit()
     engine.let_go()
-    until(lambda: runtime.call(lambda: runtime.engine.runtime_key) != before, "it keeps its identity")
+    until(lambda: between_commits(runtime, lambda: identity(runtime)) != before, "it keeps its identity")
     with closing(checker.connect(shop)) as connection:
         assert connection.execute("SELECT * FROM routilux_activations").fetchall() == []
         assert connection.execute("SELECT status FROM routilux_messages").fetchall() == [("waiting",)]
@@ -108,7 +109,7 @@ def test_nobody_can_be_declared_dead_between_its_fence_and_its_commit(shop: str,
 
             def before(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
                 if threading.get_ident() == thread:
-                    waits[statement] = _must_wait(shop, runtime.engine.runtime_key)
+                    waits[statement] = _must_wait(shop, identity(runtime))
 
             event.listen(SqlEngine, "before_cursor_execute", before)
             try:
@@ -144,7 +145,7 @@ def test_a_run_that_ends_while_its_runtime_is_fenced_gives_its_room_back(
     shop: str, ending: tuple[Runtime, HeldEngine]
 ) -> None:
     runtime, engine = ending
-    before = runtime.engine.runtime_key
+    before = identity(runtime)
     post = threading.Thread(
         target=runtime.post,
         args=(orders.FLOW, "split", "input", {"number": 1}, "w", orders.job_id_of(1)),
@@ -160,7 +161,7 @@ def test_a_run_that_ends_while_its_runtime_is_fenced_gives_its_room_back(
     for number in (0, 1):
         assert runtime.get_job(orders.job_id_of(number)).wait(30)
     _assert_room(runtime)
-    assert runtime.engine.runtime_key != before
+    assert identity(runtime) != before
     assert checker.faults(shop, set(map(orders.job_id_of, (0, 1))), orders.PARTS) == []
 
 
@@ -168,13 +169,13 @@ def test_a_run_whose_last_commit_is_refused_gives_its_room_back_once(
     shop: str, ending: tuple[Runtime, HeldEngine]
 ) -> None:
     runtime, engine = ending
-    writer = runtime.store._writer
+    commits = writer(runtime)
 
     def refuse(connection: object) -> None:
-        writer.before_commit = None
+        commits.before_commit = None
         raise RuntimeError("an error that does not pass")
 
-    writer.before_commit = refuse
+    commits.before_commit = refuse
     engine.let_go()
     assert runtime.get_job(orders.job_id_of(0)).wait(30)
     _assert_room(runtime)
@@ -245,9 +246,9 @@ def test_an_inbox_row_that_arrives_while_its_worker_is_given_back_is_left_for_th
         engine = HeldEngine(runtime)
         names = (orders.FLOW, "split", "input")
         post = make_post(names, '{"number":0}', orders.job_id_of(0), None, None)
-        inbox_writer.post_to_owner(runtime, names, [post], "w")
-        release = Task(lambda: handover.release(runtime.engine, runtime.engine.by_id["w"]))
-        runtime.submit(release)
+        inbox_writer.post_to_owner(runtime._host, names, [post], "w")
+        release = Task(lambda: handover(runtime).release(worker(runtime, "w")))
+        parts(runtime).inputs.put(release)
         engine.let_go()
         assert release.receipt.wait(30)
         runtime.exec(orders.FLOW, worker_id="w")

@@ -14,6 +14,8 @@ from routilux.engine.settings import Settings
 from routilux.ownership import lease
 from tests.crash.support import checker, orders
 from tests.crash.support.pooler import TransactionPooler
+from tests.support import inside_runtime
+from tests.support.inside_runtime import identity, looks, owns
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
 
@@ -53,15 +55,15 @@ def test_a_runtime_lives_on_when_the_pooler_closes_the_server_connection_that_re
     monkeypatch.setattr(lease, "BACKEND_GONE_S", 0.0)
     with _start(_through(pooler, postgres_shop, postgres_server)) as pooled, _start(postgres_shop) as other:
         pooled.exec(orders.FLOW, worker_id="w")
-        key = pooled.engine.runtime_key
+        key = identity(pooled)
         for _ in range(3):
             pooler.retire()
-            looks, renewed = other.engine.reconciled, pooled._parts.lease._renewed_at
-            eventually(lambda: other.engine.reconciled >= looks + 10)  # noqa: B023
-            eventually(lambda: pooled._parts.lease._renewed_at > renewed)  # noqa: B023
+            before, renewed = looks(other), inside_runtime.lease(pooled)._renewed_at
+            eventually(lambda: looks(other) >= before + 10)  # noqa: B023
+            eventually(lambda: inside_runtime.lease(pooled)._renewed_at > renewed)  # noqa: B023
         job = pooled.post(orders.FLOW, "split", "input", {"number": 0}, "w").job
         assert job.wait(30)
-        assert pooled.engine.runtime_key == key
+        assert identity(pooled) == key
         (_, *of_pooled), (_, *of_other) = _rows(postgres_shop)
         assert of_pooled == ["alive", None, None]
         assert of_other[0] == "alive"
@@ -76,8 +78,8 @@ def test_one_that_is_gone_is_found_by_its_lease(
     with _start(postgres_shop) as other:
         pooled = _start(_through(pooler, postgres_shop, postgres_server))
         pooled.exec(orders.FLOW, worker_id="w")
-        key = pooled.engine.runtime_key
-        pooled._parts.lease.stop()  # as a process that is stopped
+        key = identity(pooled)
+        inside_runtime.lease(pooled).stop()  # as a process that is stopped
         eventually(lambda: (key, "dead") in [row[:2] for row in _rows(postgres_shop)], timeout=30)
-        eventually(lambda: "w" in other.engine.by_id, timeout=30)
+        eventually(lambda: owns(other, "w"), timeout=30)
         pooled.shutdown(wait=False)

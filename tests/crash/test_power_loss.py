@@ -19,6 +19,7 @@ import pytest
 from routilux.runtime import Runtime
 from routilux.store.backends.database import Database, Durability
 from tests.crash.support import orders, program
+from tests.support.inside_runtime import store
 
 FULL, NORMAL = 2, 1
 POSTS = 20
@@ -109,7 +110,7 @@ def disk(request: pytest.FixtureRequest, sqlite_database: str, tmp_path: Path) -
         runtime.exec(orders.FLOW, worker_id="w")
         found.post(runtime, range(POSTS))
         if request.param:
-            runtime.store.database.checkpoint(truncate=True)
+            store(runtime).database.checkpoint(truncate=True)
             found.earlier, found.forced = POSTS, []
             found.post(runtime, range(POSTS, 2 * POSTS))
         found.take()

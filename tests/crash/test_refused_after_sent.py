@@ -19,6 +19,7 @@ from routilux.store.writes.store import Commit
 from tests.crash.support import checker, orders, program
 from tests.crash.support.losses import AFTER, BEFORE, Losses
 from tests.crash.support.proxy import KeepingProxy
+from tests.support.inside_runtime import parts
 from tests.support.postgres import PostgresServer
 
 JOB = "refused"
@@ -103,7 +104,7 @@ def test_the_number_is_used_up_though_answers_are_lost_on_the_way(shop: str, way
         assert losses.left == []
         with closing(checker.connect(shop)) as connection:
             last = connection.execute("SELECT max(n) FROM routilux_commits").fetchone()[0]
-        assert last == runtime.engine.commit_n
+        assert last == parts(runtime).transactions.commit_n
         _check_others_go_in(shop, runtime)
 
 

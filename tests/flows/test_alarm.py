@@ -8,6 +8,7 @@ import pytest
 
 from routilux import ErrorHandler
 from tests.flows.flows import Step, chain, post, running
+from tests.support.inside_runtime import alarm
 from tests.support.waiting import eventually
 
 
@@ -22,16 +23,16 @@ def test_redelivery_goes_on_when_the_alarm_clocks_thread_has_died(database: str)
 
     registry = chain(Step(twice, handler=ErrorHandler("retry", retry_delay=0.3, retry_backoff=1.0)))
     with running(database, registry) as runtime:
-        alarm = runtime._parts.alarm
-        thread = alarm._scheduler._thread
+        clock = alarm(runtime)
+        thread = clock._scheduler._thread
 
         def explode(*_: Any) -> None:
             raise RuntimeError("the job store is broken")
 
-        alarm._scheduler._process_jobs = explode
-        alarm._scheduler.wakeup()
+        clock._scheduler._process_jobs = explode
+        clock._scheduler.wakeup()
         eventually(lambda: not thread.is_alive())
         job = post(runtime, {})
         assert job.wait(20)
         assert job.status == "completed"
-        eventually(lambda: alarm.is_alive)
+        eventually(lambda: clock.is_alive)

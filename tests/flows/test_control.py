@@ -28,11 +28,12 @@ from routilux import (
     get_runtime_instance,
 )
 from routilux.activation_policies import batch_size_policy, immediate_policy
-from routilux.core.slot_queue import WINDOW
-from routilux.engine import commands as controls
-from routilux.engine.inputs import Request
+from routilux.core.mailbox import WINDOW
+from routilux.engine.commands import PauseJob, ResumeJob, Signal
+from routilux.engine.inputs import CommandIn
 from routilux.ownership import handover
 from tests.flows.flows import Step, chain, flow_of, post, running, taking
+from tests.support.inside_runtime import between_commits, parts, worker
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
@@ -55,16 +56,6 @@ class Gate:
         worker_state.increment("s0", "done")
         if self.then is not None:
             self.then(step)
-
-
-def _telling(told: list[BaseException], apply: Any) -> Any:
-    def told_of(batch: Any) -> None:
-        try:
-            apply(batch)
-        except JobEndedError as error:
-            told.append(error)
-
-    return told_of
 
 
 class Seen:
@@ -269,10 +260,9 @@ def test_two_that_resume_a_job_at_once_bring_its_messages_back_once(database: st
 
         def both() -> None:  # between two commits, so that they go into one
             for _ in range(2):
-                apply = controls.ask(runtime.engine, "resume_job", "w", job.job_id, {})
-                runtime.engine.inputs.put(Request(apply))
+                parts(runtime).inputs.put(CommandIn(ResumeJob("w", job.job_id, "")))
 
-        runtime.call(both)
+        between_commits(runtime, both)
         assert job.wait(10)
         assert runtime.wait_until_all_jobs_finished(10)
         assert rows(database, "SELECT status, open_count FROM routilux_jobs") == [("completed", 0)]
@@ -348,7 +338,7 @@ def test_what_a_cancelled_job_had_waiting_in_memory_in_runs_and_on_disk_waits_no
         gate.go.set()
         assert runtime.wait_until_all_jobs_finished(20)
         assert (many.status, few.status) == ("cancelled", "completed")
-        assert runtime.engine.by_id["w"].waiting == 0
+        assert worker(runtime, "w").waiting == 0
     left = rows(database, "SELECT status, count(*) FROM routilux_messages GROUP BY 1 ORDER BY 1")
     assert left == [("cancelled", WINDOW + 1000), ("consumed", 4)]
 
@@ -358,24 +348,23 @@ def test_a_job_that_has_just_ended_is_not_paused_and_takes_no_signal(database: s
     with running(database, chain(Step(gate))) as runtime:
         job = post(runtime, {})
         assert gate.begun.wait(10)
-        told: list[BaseException] = []
+        asked = [
+            CommandIn(PauseJob("w", job.job_id, "")),
+            CommandIn(Signal("w", job.job_id, "s0", "input", "{}")),
+        ]
 
         def ask() -> None:  # between two commits: what the logic leaves and these go into one
             gate.go.set()
-            eventually(lambda: len(runtime.engine.inputs) == 2)  # the outcome, and that the run has ended
-            for kind, body in (
-                ("pause_job", {}),
-                ("signal", {"routine": "s0", "slot": "input", "payload": "{}"}),
-            ):
-                runtime.engine.inputs.put(
-                    Request(_telling(told, controls.ask(runtime.engine, kind, "w", job.job_id, body)))
-                )
+            inputs = parts(runtime).inputs
+            eventually(lambda: len(inputs) == 2)  # the outcome, and that the run has ended
+            for entry in asked:
+                inputs.put(entry)
 
-        runtime.call(ask)
+        between_commits(runtime, ask)
         assert job.wait(10)
-        eventually(lambda: len(told) == 2)
+        assert all(entry.receipt.wait(10) for entry in asked)
         assert job.status == "completed"
-    assert [type(error) for error in told] == [JobEndedError] * 2
+    assert [type(entry.receipt.error) for entry in asked] == [JobEndedError] * 2
 
 
 def test_all_jobs_of_a_runtime_are_cancelled_at_once(database: str) -> None:
@@ -541,8 +530,7 @@ def test_a_process_whose_logic_never_returns_can_exit(sqlite_database: str) -> N
         "step, begun = Routine(), threading.Event()\n"
         "step.add_slot('input')\n"
         "step.set_activation_policy(immediate_policy())\n"
-        "step.set_logic(lambda slot_data, policy_message, worker_state: (begun.set(),"
-        " threading.Event().wait()))\n"
+        "step.set_logic(lambda slot_data, policy_message, worker_state: (begun.set(), threading.Event().wait()))\n"
         "flow = Flow('f')\n"
         "flow.add_routine(step, 's0')\n"
         "FlowRegistry.get_instance().register_by_name('f', flow)\n"

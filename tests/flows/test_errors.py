@@ -27,6 +27,7 @@ from routilux import (
 from routilux.activation_policies import batch_size_policy
 from routilux.store.reads import routine_progress
 from tests.flows.flows import Step, chain, flow_of, post, running
+from tests.support.inside_runtime import store
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
@@ -55,7 +56,7 @@ class Calls:
 
 
 def routine_status(runtime: Runtime, job_id: str) -> dict[str, str]:
-    with runtime.store.read() as connection:
+    with store(runtime).read() as connection:
         return routine_progress.routine_status(connection, job_id)
 
 

@@ -62,6 +62,7 @@ from tests.support.anything import (
     refusal,
     shape,
 )
+from tests.support.inside_runtime import store
 
 
 class Order(BaseModel):
@@ -79,7 +80,7 @@ class Shop:
 
     def stored(self) -> dict[str, int]:
         names = ("messages", "jobs", "job_keys", "inbox", "parked", "workers")
-        with self.rt.store.read() as connection:
+        with store(self.rt).read() as connection:
             return {
                 name: connection.execute(text(f"SELECT count(*) FROM routilux_{name}")).scalar_one()
                 for name in names
@@ -325,7 +326,7 @@ def test_a_time_is_taken_or_refused_by_name(database: str) -> None:
                 lambda: at.rt.post_many("f", "r", "in", [Post({}, delay=moment)]),
             ):
                 if at.taken(post) and moment is not None:
-                    with at.rt.store.read() as connection:
+                    with store(at.rt).read() as connection:
                         latest = connection.execute(
                             text("SELECT max(due_at) FROM routilux_parked")
                         ).scalar_one()
@@ -403,7 +404,7 @@ def test_a_policy_may_answer_anything() -> None:
             for n in range(3):
                 at.post({"n": n})
             at.check_alive()
-            with at.rt.store.read() as connection:
+            with store(at.rt).read() as connection:
                 query = "SELECT status, count(*) FROM routilux_messages WHERE routine = 'r' GROUP BY status"
                 counts = dict(map(tuple, connection.execute(text(query)).all()))
                 opened = connection.execute(text("SELECT status, open_count FROM routilux_jobs")).all()

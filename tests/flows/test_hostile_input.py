@@ -385,7 +385,7 @@ def test_a_thread_of_the_pool_outlives_a_run_that_breaks_off(
     sqlite_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(sqlite_database, flow_of(r=taking("in", logic=ignore, policy=immediate_policy()))) as rt:
-        performer = rt._parts.pool._threads._perform.__self__  # type: ignore[attr-defined]
+        performer = rt._host.running.pool._threads._perform.__self__  # type: ignore[attr-defined]
         readers, breaks = performer._readers, threading.Event()
 
         def broken(run: Any) -> Any:
@@ -396,7 +396,7 @@ def test_a_thread_of_the_pool_outlives_a_run_that_breaks_off(
 
         performer._readers = broken
         assert rt.post("f", "r", "in", {}, "w").job.wait(10)
-        eventually(lambda: "broke off" in caplog.text)
+        eventually(lambda: "unexpected error while running routine 'r'" in caplog.text)
 
 
 def test_a_policy_that_takes_an_item_twice_has_taken_it_once() -> None:

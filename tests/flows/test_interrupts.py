@@ -14,6 +14,7 @@ import pytest
 from routilux import Runtime
 from tests.crash.support.staging import HeldEngine
 from tests.flows.flows import Step, chain, post, running
+from tests.support.inside_runtime import parts
 from tests.support.waiting import eventually
 
 
@@ -26,7 +27,7 @@ def on_signal(handler: signal.Handlers | object) -> Iterator[None]:
 
 def _signal_when_posted(runtime: Runtime) -> threading.Thread:
     def strike() -> None:
-        eventually(lambda: runtime.engine.inputs.callers)
+        eventually(lambda: parts(runtime).inputs.callers)
         os.kill(os.getpid(), signal.SIGUSR1)
 
     thread = threading.Thread(target=strike)
@@ -61,7 +62,7 @@ def test_a_signal_handler_stops_a_runtime_whose_jobs_are_waited_for(database: st
         assert runtime.shutdown(wait=True, timeout=600)
         timer.join()
     assert stopped == [True]
-    assert runtime.is_engine_gone
+    assert not runtime.is_running
 
 
 def test_another_thread_stops_a_runtime_whose_jobs_are_waited_for(database: str) -> None:
@@ -70,7 +71,7 @@ def test_another_thread_stops_a_runtime_whose_jobs_are_waited_for(database: str)
     post(runtime, {"n": 0}, delay=3600)
     waiting = threading.Thread(target=runtime.shutdown, kwargs={"timeout": 600})
     waiting.start()
-    eventually(lambda: runtime.engine.flush_waiters)
+    eventually(lambda: parts(runtime).scheduler.flush_waiters)
     assert runtime.shutdown(wait=False)
     waiting.join(60)
     assert not waiting.is_alive()
@@ -84,10 +85,10 @@ def test_a_stop_that_is_broken_off_can_be_made_again(database: str) -> None:
     runtime = Runtime(2, database=database, registry=chain(Step(lambda *_: go.wait(30))))
     runtime.exec("f", worker_id="w")
     post(runtime, {"n": 0})
-    eventually(lambda: runtime.engine.runs)
+    eventually(lambda: parts(runtime).scheduler.runs)
 
     def strike() -> None:
-        eventually(lambda: runtime.engine.is_stopping)
+        eventually(lambda: parts(runtime).scheduler.is_stopping)
         os.kill(os.getpid(), signal.SIGUSR1)
 
     with on_signal(interrupt):
@@ -98,7 +99,7 @@ def test_a_stop_that_is_broken_off_can_be_made_again(database: str) -> None:
         striking.join()
     go.set()
     assert runtime.shutdown(wait=False)
-    assert runtime.is_engine_gone
+    assert not runtime.is_running
 
 
 def test_a_second_stop_keeps_to_its_timeout(database: str) -> None:
@@ -106,11 +107,11 @@ def test_a_second_stop_keeps_to_its_timeout(database: str) -> None:
     runtime = Runtime(2, database=database, registry=chain(Step(lambda *_: go.wait(30))))
     runtime.exec("f", worker_id="w")
     post(runtime, {"n": 0})
-    eventually(lambda: runtime.engine.runs)
+    eventually(lambda: parts(runtime).scheduler.runs)
     first = threading.Thread(target=runtime.shutdown, kwargs={"wait": False, "timeout": 600})
     first.start()
-    eventually(lambda: runtime.engine.is_stopping)
+    eventually(lambda: parts(runtime).scheduler.is_stopping)
     assert not runtime.shutdown(wait=False, timeout=0.1)
     go.set()
     first.join(60)
-    assert runtime.is_engine_gone
+    assert not runtime.is_running

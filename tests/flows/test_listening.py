@@ -14,6 +14,7 @@ from routilux import Client, Runtime
 from routilux.engine.settings import Settings
 from routilux.store.backends import notify
 from tests.flows.flows import Step, chain, running
+from tests.support.inside_runtime import identity, lease
 from tests.support.waiting import eventually
 
 HOUR_S = 3600.0
@@ -23,7 +24,7 @@ HOUR_S = 3600.0
 def deaf_but_for_calls(postgres_database: str) -> Iterator[Runtime]:
     settings = Settings(poll_s=HOUR_S, reconcile_s=HOUR_S, lease_s=2.0)
     with running(postgres_database, chain(Step(lambda *_: None)), lease=2.0, settings=settings) as runtime:
-        eventually(lambda: runtime._parts.lease.listens)
+        eventually(lambda: lease(runtime).listens)
         yield runtime
 
 
@@ -74,7 +75,7 @@ def test_a_transaction_that_may_be_prepared_does_not_tell(
 def test_a_runtime_listens_again_when_its_connection_was_lost(
     deaf_but_for_calls: Runtime, postgres_database: str, users_engine: Engine
 ) -> None:
-    key = deaf_but_for_calls.engine.runtime_key
+    key = identity(deaf_but_for_calls)
     query = text("SELECT backend_pid FROM routilux_runtimes WHERE key = :key")
     with users_engine.connect() as connection:
         before = connection.execute(query, {"key": key}).scalar_one()
@@ -85,7 +86,7 @@ def test_a_runtime_listens_again_when_its_connection_was_lost(
             return bool(connection.execute(query, {"key": key}).scalar_one() != before)
 
     eventually(has_another)
-    eventually(lambda: deaf_but_for_calls._parts.lease.listens)
+    eventually(lambda: lease(deaf_but_for_calls).listens)
     with Client(postgres_database) as client:
         assert client.post("f", "s0", "input", {"n": 1}, "w").job.wait(20)
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from routilux import ErrorHandler, Runtime
 from routilux.engine.settings import Settings
 from tests.flows.flows import Step, chain
+from tests.support.inside_runtime import store
 
 JOBS = 7
 READS = 24  # more than the engine makes for these
@@ -27,10 +28,10 @@ class Reads:
     """Of the engine's thread: the one with this number fails."""
 
     def __init__(self, runtime: Runtime, fails: int, *, at_end: bool) -> None:
-        self._read = runtime.store.read
+        self._read = store(runtime).read
         self._left = fails
         self._at_end = at_end
-        runtime.store.read = self.read  # type: ignore[method-assign]
+        store(runtime).read = self.read  # type: ignore[method-assign]
 
     @contextmanager
     def read(self, **options: Any) -> Iterator[Connection]:
@@ -77,6 +78,6 @@ def test_whichever_read_fails_every_job_ends_and_counts_once(tmp_path: Path, at_
             assert runtime.wait_until_all_jobs_finished(timeout=30), f"read {number}"
             assert [job.status for job in (held, *jobs)] == ["completed"] * JOBS, f"read {number}"
             assert worker.get_routine_state("s0") == {"runs": JOBS}, f"read {number}"
-            with runtime.store.read() as connection:
+            with store(runtime).read() as connection:
                 left = connection.exec_driver_sql("SELECT count(*) FROM routilux_parked").scalar()
             assert left == 0, f"read {number}"

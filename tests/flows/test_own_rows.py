@@ -12,6 +12,7 @@ from routilux import ErrorHandler, Flow, FlowRegistry, Routine
 from routilux.errors import WriteError
 from routilux.store.writes.store import Commit
 from tests.flows.flows import Step, chain, post, running
+from tests.support.inside_runtime import worker
 from tests.support.looking import column
 from tests.support.waiting import eventually
 
@@ -128,7 +129,7 @@ def test_many_that_wait_for_one_strangers_lock_hold_the_group_up_once(
         eventually(lambda: column(postgres_database, in_line)[0] >= 24, timeout=30)
         stranger.rollback()
         assert all(job.wait(20) for job in jobs)
-        assert runtime.engine.by_id["w"].lock_tries == {}
+        assert worker(runtime, "w").lock_tries == {}
     assert waits.count(250) <= 8 + 1 < waits.count(20)
     engine.dispose()
 

@@ -10,6 +10,7 @@ from routilux import ErrorHandler, ErrorStrategy
 from routilux.activation_policies import batch_size_policy
 from routilux.runtime import waiting
 from tests.flows.flows import Step, chain, post, running
+from tests.support.inside_runtime import owns, parts, posted_elsewhere
 
 
 def test_a_program_that_posts_and_never_waits_does_not_remember_every_job(
@@ -19,14 +20,14 @@ def test_a_program_that_posts_and_never_waits_does_not_remember_every_job(
     monkeypatch.setattr(waiting, "PERIOD_S", 0.02)
     registry = chain(Step(lambda *_: None))
     with running(database, registry) as owner, running(database, registry) as other:
-        assert "w" in owner.engine.by_id
+        assert owns(owner, "w")
         for n in range(60):
             job = post(other, {"n": n})
             assert owner.get_job(str(job.job_id))
             assert job.wait(10)
-        assert 1 <= len(other.posted_elsewhere) <= 11
+        assert 1 <= len(posted_elsewhere(other)) <= 11
         assert other.wait_until_all_jobs_finished(10)
-        assert not other.posted_elsewhere
+        assert not posted_elsewhere(other)
 
 
 @pytest.mark.parametrize("is_retried", [False, True], ids=["in a slot", "parked"])
@@ -50,7 +51,7 @@ def test_a_worker_started_by_name_is_waited_for_though_another_process_still_has
             assert failed.wait(10)
             assert owner.wait_until_all_workers_idle(10)
         assert not other.wait_until_all_jobs_finished(0.0)
-        assert not other.engine.by_id
+        assert not parts(other).workers.by_id
         owner.shutdown(wait=False)
         assert other.wait_until_all_jobs_finished(20)
         assert other.get_job(str(job.job_id)).status == "completed"

@@ -16,8 +16,8 @@ from sqlalchemy.pool import NullPool
 
 from routilux import Client, ErrorHandler, FlowRegistry, Post, get_current_job_id, testing
 from routilux.activation_policies import batch_size_policy
-from routilux.engine import redelivery
 from tests.flows.flows import Step, chain, post, running
+from tests.support.inside_runtime import between_commits, engine, parts, worker
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
@@ -131,29 +131,28 @@ def test_on_postgres_a_retry_is_due_by_the_servers_clock_though_the_hosts_is_wro
 
 def test_the_engine_sleeps_until_what_is_due_next(database: str) -> None:
     with running(database, retrying(FailsFirst(), 1.0)) as runtime:
-        engine = runtime.engine
 
         def pause() -> float:
-            engine.due.expect(engine.clock.now_us() + 7_000)
-            return engine.pause_s()
+            parts(runtime).redelivery.expect(parts(runtime).clock.now_us() + 7_000)
+            return engine(runtime).pause_s()
 
-        assert runtime.call(pause) <= 0.007
+        assert between_commits(runtime, pause) <= 0.007
 
 
 def test_on_postgres_a_look_before_the_server_is_there_is_made_again_when_it_is(
     postgres_database: str,
 ) -> None:
     with running(postgres_database, retrying(FailsFirst(), 1.0)) as runtime:
-        engine = runtime.engine
+        clock, due = parts(runtime).clock, parts(runtime).redelivery
         job = runtime.post("f", "s0", "input", {}, "w", delay=HOUR).job
 
         def early() -> tuple[float | None, float | None]:
-            engine.clock._ahead_us += 2 * HOUR // timedelta(microseconds=1)
-            ahead = engine.due.in_s(engine.clock.now_us())
-            redelivery.look(engine)
-            return ahead, engine.due.in_s(engine.clock.now_us())
+            clock._ahead_us += 2 * HOUR // timedelta(microseconds=1)
+            ahead = due.in_s(clock.now_us())
+            due.poll()
+            return ahead, due.in_s(clock.now_us())
 
-        ahead, left = runtime.call(early)
+        ahead, left = between_commits(runtime, early)
         assert ahead == 0.0
         assert left is not None
         assert 3540 < left <= 3600
@@ -202,9 +201,9 @@ def test_a_worker_with_many_parked_retries_starts_without_them_in_memory(databas
             if logic.calls[777]:
                 break
         eventually(lambda: rows(database, "SELECT count(*) FROM routilux_activations") == [(1,)])
-        (cell,) = runtime.engine.workers.values()
+        (cell,) = parts(runtime).workers
         assert cell.timed_count == MANY
-        assert runtime.call(lambda: (cell.rerun_count, len(cell.jobs))) in ((0, 0), (0, 1))
+        assert between_commits(runtime, lambda: (cell.rerun_count, len(cell.jobs))) in ((0, 0), (0, 1))
         fresh = post(runtime, {"n": 0})
         eventually(lambda: logic.calls[0])
         eventually(lambda: fresh.status == "running")  # once its failure is committed
@@ -220,7 +219,7 @@ def test_many_due_retries_of_a_paused_worker_hold_up_no_other_worker(database: s
     park_many(database, 2500, due_at=1)
     with running(database, registry) as runtime:
         runtime.exec("f", worker_id="other")
-        (cell,) = (worker for worker in runtime.engine.workers.values() if worker.worker_id == "w")
+        cell = worker(runtime, "w")
         eventually(lambda: cell.rerun_count >= 1000, timeout=30)
         job = runtime.post("f", "s0", "input", {"n": 0}, "other").job
         assert job.wait(20)

@@ -13,8 +13,10 @@ from sqlalchemy.exc import ProgrammingError
 from routilux import Client, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.engine import inbox
+from routilux.engine.inbox import Inbox
 from routilux.store.writes.commit_rows import Changes
 from tests.flows.flows import Step, chain
+from tests.support.inside_runtime import parts, store
 from tests.support.waiting import eventually
 
 TARGET = ("f", "first", "in")
@@ -52,14 +54,14 @@ def test_an_acknowledged_post_that_can_neither_be_taken_nor_be_refused_stays_unt
     with Runtime(2, database=database, registry=narrow()) as runtime, Client(database) as client:
         runtime.exec("f", worker_id="w")
         job = client.post(*TARGET, {}, "w").job
-        eventually(lambda: runtime.engine.inbox.postponed)
-        eventually(lambda: [again.pause for again in runtime.engine.inbox.postponed.values()] == [0.1])
+        eventually(lambda: parts(runtime).inbox.postponed)
+        eventually(lambda: [again.pause for again in parts(runtime).inbox.postponed.values()] == [0.1])
         assert job.status == "pending"
         is_bad[0] = False
         assert job.wait(20)
         assert job.status == "completed"
-        assert not runtime.engine.inbox.postponed
-    assert "can neither be taken nor be refused" in caplog.text
+        assert not parts(runtime).inbox.postponed
+    assert "could be neither applied nor dead-lettered" in caplog.text
 
 
 def _refusing_bad_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +87,10 @@ def test_many_that_can_neither_be_taken_nor_be_refused_do_not_stop_those_behind_
     ):
         runtime.exec("f", worker_id="w")
         client.post_many(*STEP, [{"bad": n} for n in range(30)], worker_id="w")
-        eventually(lambda: len(runtime.engine.inbox.postponed) == 30, timeout=60)
+        eventually(lambda: len(parts(runtime).inbox.postponed) == 30, timeout=60)
         for n in range(5):
             assert client.post(*STEP, {"n": n}, "w").job.wait(20)
-        assert len(runtime.engine.inbox.postponed) == 30
+        assert len(parts(runtime).inbox.postponed) == 30
         runtime.shutdown(wait=False)
 
 
@@ -97,20 +99,20 @@ def test_a_verdict_on_a_row_is_not_for_the_next_one_of_its_id(
 ) -> None:
     """Another runtime took the row; SQLite gives its id to the next post."""
     _refusing_bad_ones(monkeypatch)
-    suspect, jobs = inbox.suspect, list[Any]()
+    commit_refused, jobs = Inbox.commit_refused, list[Any]()
     with (
         Runtime(2, database=sqlite_database, registry=chain(Step(lambda *_: None))) as runtime,
         Client(sqlite_database) as client,
     ):
 
-        def then_swap(engine: Any, ids: tuple[int, ...], *rest: Any) -> None:
-            suspect(engine, ids, *rest)
-            if ids[0] in engine.inbox.condemned and not jobs:
-                with runtime.store.database.write() as connection:
+        def then_swap(self: Inbox, ids: tuple[int, ...], *rest: Any) -> None:
+            commit_refused(self, ids, *rest)
+            if ids[0] in self._rejected and not jobs:
+                with store(runtime).database.write() as connection:
                     connection.exec_driver_sql("DELETE FROM routilux_inbox")
                 jobs.append(client.post(*STEP, {"n": 1}, "w").job)
 
-        monkeypatch.setattr(inbox, "suspect", then_swap)
+        monkeypatch.setattr(Inbox, "commit_refused", then_swap)
         runtime.exec("f", worker_id="w")
         client.post(*STEP, {"bad": 1}, "w")
         eventually(lambda: jobs)
@@ -139,7 +141,7 @@ def test_a_post_that_waits_for_room_is_there_once_after_a_commit_beside_it_was_r
         jobs.append(runtime.post(*TARGET, {}, "w").job)
         waits = threading.Thread(target=lambda: jobs.append(runtime.post(*TARGET, {}, "w", timeout=20).job))
         waits.start()
-        while not runtime.engine.waiting_posts:
+        while not parts(runtime).recovery.waiting_posts:
             waits.join(0.01)
         must_refuse[0] = True
         runtime.pause_worker("w")

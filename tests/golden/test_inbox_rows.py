@@ -20,6 +20,7 @@ from routilux import Client, Flow, Post, Routine, sqlite_engine
 from routilux.activation_policies import all_slots_ready_policy, immediate_policy
 from routilux.core.worker_state import WorkerState
 from routilux.testing import ManualRuntime, runtime
+from tests.support.inside_runtime import store
 from tests.support.looking import rows
 
 JOB = "018c0000-0000-7000-8000-000000000000"  # for one that is generated
@@ -270,7 +271,7 @@ def test_a_client_writes_the_recorded_rows(database: str) -> None:
             kind.write(client, worker, half)
             (found,) = rows(database, f"SELECT {COLUMNS} FROM routilux_inbox")
             assert tuple(text and _ID.sub(JOB, text) for text in found) == kind.row, name
-            with client.store.database.write() as connection:
+            with store(client).database.write() as connection:
                 connection.exec_driver_sql("DELETE FROM routilux_inbox")
 
 

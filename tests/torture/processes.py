@@ -24,6 +24,7 @@ from tests.crash.support import hooks
 from tests.crash.support.black_box import BlackBox
 from tests.crash.support.program import Acknowledged
 from tests.crash.support.zygote import until
+from tests.support.inside_runtime import store
 from tests.torture import load
 
 REST_S = 120.0
@@ -97,7 +98,7 @@ def work(url: str, folder: str, box: str, first: int, lease_s: float) -> None:
 
 def _exhaust(runtime: Runtime, wanted: Path) -> None:
     """Each time it is wanted: hold every connection that the pool gives."""
-    engine = runtime.store.database._engine
+    engine = store(runtime).database._engine
     while True:
         threading.Event().wait(0.05)
         if not wanted.exists():
@@ -118,7 +119,7 @@ def post(url: str, folder: str, first: int) -> None:
 
 
 def _is_inbox_empty(runtime: Runtime) -> bool:
-    with runtime.store.read() as connection:
+    with store(runtime).read() as connection:
         return connection.exec_driver_sql("SELECT 1 FROM routilux_inbox LIMIT 1").first() is None
 
 

@@ -6,20 +6,22 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-import pytest
-
 from routilux.core.run import Run
 from routilux.execution.executors import ThreadExecutor
 
 SIZE = 8
 
 
-def executor(perform: Callable[[Any], None], size: int = SIZE) -> ThreadExecutor:
-    return ThreadExecutor(size, cast(Callable[[Run], None], perform))
+def executor(
+    perform: Callable[[Any], None],
+    size: int = SIZE,
+    on_error: Callable[[Run, BaseException], None] = lambda run, error: None,
+) -> ThreadExecutor:
+    return ThreadExecutor(size, cast(Callable[[Run], None], perform), on_error)
 
 
 def submit(threads: ThreadExecutor, run: object) -> None:
-    threads.take()
+    threads.reserve()
     threads.submit(cast(Run, run))
 
 
@@ -31,7 +33,7 @@ def test_runs_that_wait_for_each_other_all_have_a_thread() -> None:
             submit(threads, number)
         everybody.wait(10)
         for _ in range(SIZE):
-            threads.give()
+            threads.release()
     threads.stop(10)
     assert not everybody.broken
 
@@ -54,24 +56,21 @@ def test_more_runs_than_threads_are_all_done_each_once() -> None:
     assert len(threads._threads) <= 3
 
 
-def test_a_thread_goes_on_after_a_run_that_broke_off(caplog: pytest.LogCaptureFixture) -> None:
-    second = threading.Event()
-
-    class Broken:
-        class cell:
-            routine_id = "r"
+def test_a_thread_goes_on_after_a_run_that_broke_off_and_tells_of_it() -> None:
+    second, error = threading.Event(), SystemExit()
+    told: list[tuple[object, BaseException]] = []
 
     def perform(run: object) -> None:
-        if isinstance(run, Broken):
-            raise SystemExit
+        if run == 1:
+            raise error
         second.set()
 
-    threads = executor(perform, 1)
-    submit(threads, Broken())
+    threads = executor(perform, 1, lambda run, error: told.append((run, error)))
+    submit(threads, 1)
     submit(threads, 2)
     assert second.wait(10)
     threads.stop(10)
-    assert "a run of routine 'r' broke off" in caplog.text
+    assert told == [(1, error)]
 
 
 def test_what_has_not_begun_when_it_is_stopped_is_let_go_of() -> None:

@@ -13,16 +13,15 @@ import pytest
 
 from routilux.core.outcome import Outcome
 from routilux.engine.inputs import (
-    Bell,
+    CommandIn,
     Input,
     InputQueue,
     Post,
     PostIn,
     Receipt,
-    Request,
     RunEnded,
-    SignalIn,
     Task,
+    WakeUp,
 )
 
 ROUNDS = 30_000
@@ -41,7 +40,7 @@ def post() -> PostIn:
     return PostIn("flow", "worker", "routine", "slot", [Post("job", "{}")], Receipt())
 
 
-@pytest.mark.parametrize("kind", [Outcome, RunEnded, PostIn, SignalIn, Request, Task])
+@pytest.mark.parametrize("kind", [Outcome, RunEnded, PostIn, CommandIn, Task])
 def test_inputs_are_compared_by_identity(kind: type) -> None:
     """`deque.remove` compares: in Python, others would change the queue meanwhile."""
     assert kind.__eq__ is object.__eq__
@@ -97,10 +96,10 @@ def test_what_was_taken_before_the_last_was_withdrawn_is_not_lost() -> None:
 def test_a_wake_up_just_as_the_sleep_ends_by_itself_is_noticed() -> None:
     inputs = InputQueue()
 
-    class Late(Bell):
+    class Late(WakeUp):
         def wait(self, timeout: float | None) -> bool:
             inputs.wake()
             return False
 
-    inputs._bell = Late()
+    inputs._wake_up = Late()
     assert inputs.wait(0.0)

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.engine.commit_window import LATELY, LINGER_S, MOST_LINGER_S, Pace
-from routilux.engine.inputs import Bell, Input, InputQueue, Receipt, RunEnded, Task
-from routilux.testing.clock import ManualClock
+from routilux.engine.clock import ManualClock
+from routilux.engine.commit_window import LATELY, LINGER_S, MOST_LINGER_S, CommitWindow
+from routilux.engine.inputs import Input, InputQueue, Receipt, RunEnded, Task, WakeUp
 
 
 def caller() -> Task:
@@ -22,10 +22,8 @@ def outcome() -> Input:
 
 
 class Turns(InputQueue):
-    """The engine's loop on a clock of its own: a commit takes `takes` seconds; a caller that is answered
-    comes back after `away` seconds, of several one after another; logic that a post has started reports
-    `logic` seconds after its commit.
-    """
+    """The engine's loop on a clock of its own: a commit takes `takes` seconds; a caller that is answered comes back after
+    `away` seconds, of several one after another; logic that a post has started reports `logic` seconds after its commit."""
 
     def __init__(
         self, callers: int, *, takes: float = 0.001, away: float, logic: float | None = None
@@ -33,7 +31,7 @@ class Turns(InputQueue):
         super().__init__()
         self.clock = ManualClock()
         self.takes, self.away, self.logic = takes, away, logic
-        self.pace = Pace(self, self.clock, 0.05, 0.25)
+        self.window = CommitWindow(self, self.clock, 0.05, 0.25)
         self.to_come: list[tuple[float, int, Input]] = [
             (0.1 * takes * n, n, caller()) for n in range(callers)
         ]
@@ -60,10 +58,10 @@ class Turns(InputQueue):
         """One commit; how many callers were in it."""
         while not len(self):
             self.go_on(0.0001)
-        self.pace.linger()
+        self.window.linger()
         inputs = self.take(100)
         self.go_on(self.takes)
-        self.pace.after(inputs)
+        self.window.after(inputs)
         now, answered = self.clock.monotonic() - self.begun, [i for i in inputs if isinstance(i, Task)]
         for n, _ in enumerate(answered):
             self.to_come.append((now + self.away * (1 + n / 20), n, caller()))
@@ -116,10 +114,10 @@ def test_it_lingers_as_long_as_the_last_commit_took_within_bounds(takes: float, 
 def test_a_quiet_runtime_looks_up_less_often() -> None:
     turns = Turns(1, away=60.0)
     turns.turn()
-    assert turns.pace.poll_s(is_running=False) == 0.05
+    assert turns.window.poll_s(is_running=False) == 0.05
     turns.go_on(10.0)
-    assert turns.pace.poll_s(is_running=False) == 0.25
-    assert turns.pace.poll_s(is_running=True) == 0.05
+    assert turns.window.poll_s(is_running=False) == 0.25
+    assert turns.window.poll_s(is_running=True) == 0.05
 
 
 def test_the_last_caller_that_is_waited_for_wakes_and_outcomes_do_not() -> None:
@@ -147,14 +145,14 @@ def test_whoever_wakes_ends_the_wait_for_callers_and_the_next_sleep() -> None:
     assert not inputs.wait(0.0)
 
 
-def test_what_rings_before_somebody_waits_is_heard_once() -> None:
-    bell = Bell()
-    bell.ring()
-    bell.ring()
-    assert bell.wait(60.0)
-    bell.hush()
-    assert not bell.wait(0.0)
-    assert not bell.wait(-1.0)
+def test_a_wake_up_before_somebody_waits_counts_once() -> None:
+    wake_up = WakeUp()
+    wake_up.set()
+    wake_up.set()
+    assert wake_up.wait(60.0)
+    wake_up.clear()
+    assert not wake_up.wait(0.0)
+    assert not wake_up.wait(-1.0)
 
 
 def test_a_receipt_says_whether_it_is_set_and_stays_so() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, event
 from routilux.engine import counters
 from tests.crash.support import hooks, orders, program
 from tests.crash.support.staging import JOBS, Staging, next_group
+from tests.support.inside_runtime import writer
 
 
 class Boundaries:
@@ -53,9 +54,9 @@ def live(url: str, acknowledged: str, life: int, passed: str) -> None:
     counters.SLOTS_EVERY_US = 0  # else a commit has counters in it or not, by the second that it falls in
     boundaries = Boundaries(life)
     with program.start(url) as runtime:
-        writer = runtime.store._writer
-        writer.before_commit = lambda connection: boundaries.passing("before COMMIT")
-        writer.after_commit = lambda: boundaries.passing("after COMMIT")
+        commits = writer(runtime)
+        commits.before_commit = lambda connection: boundaries.passing("before COMMIT")
+        commits.after_commit = lambda: boundaries.passing("after COMMIT")
         program.post(runtime, acknowledged, ["w"], range(max(0, life - 1) * JOBS, life * JOBS), 1)
         program.finish(runtime, acknowledged)
         staging = Staging(runtime, "w", life * JOBS, program.Acknowledged(acknowledged).add)

@@ -16,15 +16,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from routilux.core.context import required_activation
-from routilux.engine import acceptance, engine, worker_loading
+from routilux.engine import acceptance
+from routilux.engine.engine import Engine
+from routilux.engine.worker_table import WorkerTable
 from routilux.execution.performer import Performer
 from routilux.ownership import handover, takeover
 from routilux.ownership.lease import Lease
+from routilux.ownership.takeover import Takeover
 from routilux.runtime.runtime import Runtime
 from routilux.store.writes import ownership
 from routilux.store.writes.store import Commit, Store
 from tests.crash.support import orders
 from tests.crash.support.black_box import DONE, OPEN, SENT, BlackBox
+from tests.support.inside_runtime import identity, writer
 
 
 class Death:
@@ -89,7 +93,7 @@ def _watch_logic(box: BlackBox, death: Death) -> None:
 
 
 def _watch_commits(box: BlackBox, death: Death) -> None:
-    begin, step = Store.commit, engine.Engine.step
+    begin, step = Store.commit, Engine.step
 
     @contextmanager
     def commit(self: Store, runtime: int) -> Iterator[Commit]:
@@ -97,19 +101,19 @@ def _watch_commits(box: BlackBox, death: Death) -> None:
             box.commit(OPEN)
             yield current
 
-    def stepping(self: engine.Engine, inputs: Any) -> None:
+    def stepping(self: Engine, inputs: Any) -> None:
         try:
             step(self, inputs)
         finally:
             box.commit(0)
 
     Store.commit = commit  # type: ignore[method-assign]
-    engine.Engine.step = stepping  # type: ignore[method-assign]
+    Engine.step = stepping  # type: ignore[method-assign]
     start = Runtime.__init__
 
     def starting(self: Runtime, *arguments: Any, **options: Any) -> None:
         start(self, *arguments, **options)
-        writer = self.store._writer
+        commits = writer(self)
 
         def before_commit(connection: Any) -> None:
             death.passing("before COMMIT")
@@ -120,7 +124,7 @@ def _watch_commits(box: BlackBox, death: Death) -> None:
             box.commit(DONE)
             death.passing("after COMMIT")
 
-        writer.before_commit, writer.after_commit = before_commit, after_commit
+        commits.before_commit, commits.after_commit = before_commit, after_commit
 
     Runtime.__init__ = starting  # type: ignore[method-assign]
 
@@ -138,16 +142,16 @@ def _watch_posts(box: BlackBox, death: Death) -> None:
 
 def _watch_recovery(box: BlackBox, death: Death) -> None:
     run_once, bury, take, load = (
-        takeover.run_once,
+        Takeover.run_once,
         ownership.mark_runtime_dead,
         ownership.take,
-        worker_loading.load,
+        WorkerTable.load,
     )
 
-    def taking_over(*arguments: Any) -> int:
+    def taking_over(self: Takeover) -> int:
         box.recovering(True)
         try:
-            return run_once(*arguments)
+            return run_once(self)
         finally:
             box.recovering(False)
 
@@ -168,9 +172,10 @@ def _watch_recovery(box: BlackBox, death: Death) -> None:
         box.loading(False)
         return cell
 
-    takeover.run_once = taking_over
-    ownership.mark_runtime_dead, ownership.take, worker_loading.load = burying, taking, loading
-    assert handover.ownership is ownership
+    Takeover.run_once = taking_over  # type: ignore[method-assign]
+    WorkerTable.load = loading  # type: ignore[method-assign]
+    ownership.mark_runtime_dead, ownership.take = burying, taking
+    assert handover.ownership is takeover.ownership is ownership
 
 
 class Stop:
@@ -185,12 +190,12 @@ class Stop:
         self.runtime_key = 0
 
     def install(self, runtime: Runtime) -> None:
-        self.runtime_key = runtime.engine.runtime_key
+        self.runtime_key = identity(runtime)
         _hold(self._writing, Lease, "renew")
         if self._where == "after COMMIT":
-            runtime.store._writer.after_commit = self._after_commit
+            writer(runtime).after_commit = self._after_commit
         else:
-            _hold(self._writing, engine.Engine, "step")
+            _hold(self._writing, Engine, "step")
             orders.gates.append(self._in_logic)
 
     def _after_commit(self) -> None:

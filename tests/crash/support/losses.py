@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from routilux.runtime import Runtime
+from tests.support.inside_runtime import store, writer
 
 BEFORE, AFTER = "not committed", "committed"
 
@@ -22,8 +23,8 @@ class Losses:
     ) -> None:
         self.left = list(ways)
         self._meanwhile = meanwhile
-        self._writer = runtime.store._writer
-        self._is_sqlite = runtime.store.database.is_sqlite
+        self._writer = writer(runtime)
+        self._is_sqlite = store(runtime).database.is_sqlite
 
     def __enter__(self) -> Losses:
         self._writer.before_commit, self._writer.after_commit = self._before, self._after

@@ -18,6 +18,7 @@ from routilux.runtime.validation import PostItem
 from tests.crash.support import hooks, orders
 from tests.crash.support.black_box import BlackBox
 from tests.crash.support.zygote import until
+from tests.support.inside_runtime import identity
 
 
 class Acknowledged:
@@ -168,8 +169,8 @@ def stopped(
         stop.install(runtime)
         post(runtime, acknowledged, ["w"], range(*numbers), numbers[1])
         finish(runtime, acknowledged)
-        print(f"{os.getpid()} was runtime {stop.runtime_key}, is {runtime.engine.runtime_key}")
-        if stop.runtime_key == runtime.engine.runtime_key:
+        print(f"{os.getpid()} was runtime {stop.runtime_key}, is {identity(runtime)}")
+        if stop.runtime_key == identity(runtime):
             sys.exit("it was stopped past its lease and has kept its identity")
 
 

@@ -19,6 +19,7 @@ from routilux.runtime import inbox_writer
 from routilux.runtime.runtime import Runtime
 from routilux.runtime.validation import make_post
 from tests.crash.support import orders
+from tests.support.inside_runtime import engine, parts
 
 JOBS = 5
 PATIENCE_S = 30.0
@@ -79,7 +80,7 @@ class Staging:
     def _post_by_inbox(self, number: int) -> None:
         names = (orders.FLOW, "split", "input")
         post = make_post(names, f'{{"number":{number}}}', orders.job_id_of(number), None, None)
-        inbox_writer.post_to_owner(self._runtime, names, [post], self._worker)
+        inbox_writer.post_to_owner(self._runtime._host, names, [post], self._worker)
         self._acknowledge(orders.job_id_of(number))
 
 
@@ -92,7 +93,7 @@ class HeldEngine:
     """It waits before it looks around and takes its inputs, so that one commit has all of them."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._engine = runtime.engine
+        self._engine = engine(runtime)
         self._open = threading.Event()
         there, look = threading.Event(), self._engine.look
 
@@ -100,7 +101,7 @@ class HeldEngine:
             del self._engine.look  # type: ignore[method-assign]  # once
             there.set()
             expect(self._open.wait(PATIENCE_S), "the engine was not let go")
-            self._engine.inbox.must_look = True
+            self._engine.parts.inbox.look_soon()
             look()
 
         self._engine.look = held  # type: ignore[method-assign]
@@ -111,7 +112,7 @@ class HeldEngine:
 
     def await_inputs(self, kind: type, count: int) -> None:
         """Until so many of this kind wait for it."""
-        items = self._engine.inputs._items
+        items = self._engine.parts.inputs._items
         for _ in range(3000):
             if sum(isinstance(item, kind) for item in list(items)) >= count:
                 return
@@ -124,7 +125,7 @@ def next_group(runtime: Runtime, around: Callable[[Callable[[], None]], None]) -
     run = GroupCommit.run
 
     def running(self: GroupCommit) -> None:
-        if self._engine is not runtime.engine:
+        if self._transactions is not parts(runtime).transactions:
             run(self)
             return
         GroupCommit.run = run  # type: ignore[method-assign]
