@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from routilux import Client, Runtime
+from routilux.engine.commands import PauseJob
 from routilux.errors import (
     DatabaseReadOnlyError,
     DatabaseUnavailableError,
@@ -34,8 +35,8 @@ def test_errors_are_named_and_waits_go_on(postgres_shop: str, postgres_server: P
         owner.exec(orders.FLOW, worker_id="w")
         late = client.post(orders.FLOW, "split", "input", data, "w", delay=1.0).job
         ended: list[bool] = []
-        waiting = [threading.Thread(target=lambda host=host: ended.append(host.wait_for(late.job_id, 60)))
-                   for host in (client, other)]  # fmt: skip
+        jobs = (late, eventually(lambda: other.get_job(late.job_id)))
+        waiting = [threading.Thread(target=lambda job=job: ended.append(job.wait(60))) for job in jobs]
         postgres_server.kill9()
         for thread in waiting:
             thread.start()
@@ -46,7 +47,7 @@ def test_errors_are_named_and_waits_go_on(postgres_shop: str, postgres_server: P
             lambda: client.list_jobs(),
             lambda: other.dead_letters(),
             lambda: client.pause_job(late.job_id),
-            lambda: client.control("pause_job", "w", late.job_id, {}),
+            lambda: client._host.command(PauseJob("w", late.job_id, "")),
             lambda: late.wait(0.1),
             lambda: late.status,
             lambda: Runtime(1, database=postgres_shop, registry=orders.register()),

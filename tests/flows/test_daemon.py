@@ -74,7 +74,7 @@ def _client(url: str) -> Client:
 
     def is_served() -> bool:
         try:
-            client._check(("visitors", "sign", "input"), None)
+            client._host.check_slot("visitors", "sign", "input")
         except FlowNotFoundError:
             return False
         return True
