@@ -1,4 +1,4 @@
-"""A runtime is put together whatever happens meanwhile; what activations read of their surroundings follows their worker."""
+"""A runtime is assembled whatever happens meanwhile; what activations read follows their worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.engine.clock import ManualClock
+from routilux.testing.clock import ManualClock
 from routilux.engine.settings import Settings
 from routilux.ownership.lease import Lease
 from routilux.runtime.activation_readers import ActivationReaders

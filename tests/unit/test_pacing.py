@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.engine.clock import ManualClock
+from routilux.testing.clock import ManualClock
 from routilux.engine.commit_window import LATELY, LINGER_S, MOST_LINGER_S, CommitWindow
 from routilux.engine.inputs import Input, InputQueue, Receipt, RunEnded, Task, WakeUp
 
@@ -22,8 +22,11 @@ def outcome() -> Input:
 
 
 class Turns(InputQueue):
-    """The engine's loop on a clock of its own: a commit takes `takes` seconds; a caller that is answered comes back after
-    `away` seconds, of several one after another; logic that a post has started reports `logic` seconds after its commit."""
+    """The engine's loop on a clock of its own.
+
+    A commit takes `takes` seconds. A caller that is answered comes back after `away` seconds, several of them
+    one after another. Logic that a post has started reports `logic` seconds after its commit.
+    """
 
     def __init__(
         self, callers: int, *, takes: float = 0.001, away: float, logic: float | None = None
