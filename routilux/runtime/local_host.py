@@ -32,7 +32,7 @@ class LocalHost:
         self.running = running
         self.parts = running.parts
         self.engine = running.engine
-        self.handover = running.owning.handover
+        self.handover = running.assembly.handover
         self.drive = running.drive
         self.store = running.parts.transactions.store
         self.ends = ends

@@ -19,7 +19,7 @@ def stop(running: RunningParts, timeout_s: float) -> bool:
     running.parts.transactions.give_up_at(deadline)
     finished = _drain(running, deadline)
     running.alarm.stop()
-    released = finished and _in_engine(running, running.owning.handover.release_all, deadline)
+    released = finished and _in_engine(running, running.assembly.handover.release_all, deadline)
     engine.stop()
     running.drive.join(max(0.1, deadline - time.monotonic()))
     engine.failed_turn.reject_pending()

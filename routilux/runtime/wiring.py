@@ -48,7 +48,7 @@ from routilux.store.writes.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Owning:
+class Assembly:
     """The engine of one runtime, with the parts that take and give back workers."""
 
     parts: Parts
@@ -68,7 +68,7 @@ class RunningParts:
     """A running runtime."""
 
     database: Database
-    owning: Owning
+    assembly: Assembly
     lease: Lease
     alarm: Alarm
     pool: Executors
@@ -76,11 +76,11 @@ class RunningParts:
 
     @property
     def parts(self) -> Parts:
-        return self.owning.parts
+        return self.assembly.parts
 
     @property
     def engine(self) -> Engine:
-        return self.owning.engine
+        return self.assembly.engine
 
 
 def assemble(
@@ -106,7 +106,7 @@ def assemble(
         lease = Lease(opened, clock, lease_s, own_version(), facts=facts, on_call=inputs.tell)
         performer = Performer(clock, inputs.put, ActivationReaders(store, clock, settings), facts)
         pool = drive.pool(thread_pool_size, performer)
-        owning = connect_parts(
+        assembly = connect_parts(
             Transactions(store, facts),
             clock,
             settings,
@@ -121,7 +121,7 @@ def assemble(
             is_real_time=drive.is_real_time,
             trusts_clock=not drive.is_real_time,
         )
-        owning.begin()
+        assembly.begin()
     except BaseException as error:
         opened.close()
         check_named(error, opened.url)
@@ -129,7 +129,7 @@ def assemble(
     if is_capturing:
         install_routed_stdout()
     interpreter.tune()
-    running = RunningParts(opened, owning, lease, alarm, pool, drive)
+    running = RunningParts(opened, assembly, lease, alarm, pool, drive)
     drive.start(running)
     return running
 
@@ -151,7 +151,7 @@ def connect_parts(
     trusts_clock: bool = False,
     prunes_history: bool = True,
     engine_class: type[Engine] = Engine,
-) -> Owning:
+) -> Assembly:
     """Make the parts of an engine.
 
     `is_real_time`: no test moves its clock; `trusts_clock`: see `JobTimeouts`.
@@ -193,7 +193,7 @@ def connect_parts(
         inputs.wake()
 
     alarm.every(settings.reconcile_s, "reconcile", ring)
-    return Owning(parts, engine_class(parts, handover, reconciler), handover, reconciler)
+    return Assembly(parts, engine_class(parts, handover, reconciler), handover, reconciler)
 
 
 def prepare_schema(database: Database) -> None:
@@ -214,4 +214,4 @@ def own_version() -> str:
         return "0"
 
 
-__all__ = ["Owning", "RunningParts", "assemble", "connect_parts", "own_version", "prepare_schema"]
+__all__ = ["Assembly", "RunningParts", "assemble", "connect_parts", "own_version", "prepare_schema"]

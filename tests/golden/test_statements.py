@@ -197,7 +197,7 @@ class Script:
 
     def _reconcile(self, who: ManualRuntime) -> None:
         """What an alarm brings in production."""
-        who._host.running.owning.reconciler.call()
+        who._host.running.assembly.reconciler.call()
         who.run_until_idle()
 
 

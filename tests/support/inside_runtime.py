@@ -33,7 +33,7 @@ def writer(runtime: Runtime) -> Any:
 
 
 def handover(runtime: Runtime) -> Handover:
-    return runtime._host.running.owning.handover
+    return runtime._host.running.assembly.handover
 
 
 def lease(runtime: Runtime) -> Lease:
@@ -51,7 +51,7 @@ def identity(runtime: Runtime) -> int:
 
 def looks(runtime: Runtime) -> int:
     """How often it has looked at the whole database."""
-    return runtime._host.running.owning.reconciler.runs
+    return runtime._host.running.assembly.reconciler.runs
 
 
 def owns(runtime: Runtime, worker_id: str) -> bool:

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.testing.clock import ManualClock
 from routilux.engine.settings import Settings
 from routilux.ownership.lease import Lease
 from routilux.runtime.activation_readers import ActivationReaders
 from routilux.store.writes import ownership
+from routilux.testing.clock import ManualClock
 from tests.flows.flows import Step, chain, running
 from tests.support.inside_runtime import identity
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from routilux.testing.clock import ManualClock
 from routilux.engine.commit_window import LATELY, LINGER_S, MOST_LINGER_S, CommitWindow
 from routilux.engine.inputs import Input, InputQueue, Receipt, RunEnded, Task, WakeUp
+from routilux.testing.clock import ManualClock
 
 
 def caller() -> Task:

@@ -78,7 +78,7 @@ class Process:
         self._flows = FlowCatalog(registry, facts)
         self.lease = _Lease(database, clock, facts)
         inputs = InputQueue()
-        self.owning = connect_parts(
+        self.assembly = connect_parts(
             _Transactions(store, facts),
             clock,
             settings,
@@ -94,19 +94,19 @@ class Process:
             prunes_history=False,  # the model reads the whole history
             engine_class=_Engine,
         )
-        self.parts = self.owning.parts
+        self.parts = self.assembly.parts
         self._performer = _Performer(self, inputs.put, ActivationReaders(store, clock, settings), facts)
 
     def register(self) -> None:
         """What a runtime does first, before its threads run."""
-        self.owning.handover.come_back()
+        self.assembly.handover.come_back()
         for name in self._flows.names():
             self._flows.prepare(name)
 
     def publish(self) -> None:
         """What it does next: publish its flows."""
-        self.owning.engine.again_if_fenced(self.owning.handover.publish)
-        self.owning.reconciler.call()
+        self.assembly.engine.again_if_fenced(self.assembly.handover.publish)
+        self.assembly.reconciler.call()
 
     @property
     def key(self) -> int:
@@ -127,7 +127,7 @@ class Process:
 
     def turn(self, most: int = MOST_INPUTS) -> None:
         """What the engine's thread does with up to `most` inputs. Raises `Broken`."""
-        engine = self.owning.engine
+        engine = self.assembly.engine
         if self.input_count > MOST_WAITING:
             raise Broken(f"its inputs grow without end: {self.input_count} wait")
         self.is_turning = True
@@ -177,7 +177,7 @@ class Process:
         """
         recovery = self.parts.recovery
         posts = recovery.take_waiting_posts()
-        can_run = self.owning.engine.can_run()
+        can_run = self.assembly.engine.can_run()
         recovery.wait_for_room(posts)
         owners = [self.parts.workers.get(post.worker_id) for post in posts]
         return can_run or any(owner is None or owner.status != "paused" for owner in owners)

@@ -100,8 +100,8 @@ class Starts:
             raise Crash from error
 
     def _claim(self, process: Process, worker_id: str) -> None:
-        flow, handover = self._world.scene.flow, process.owning.handover
-        again = process.owning.engine.again_if_fenced
+        flow, handover = self._world.scene.flow, process.assembly.handover
+        again = process.assembly.engine.again_if_fenced
         with process.store.read() as connection:
             query = "SELECT 1 FROM routilux_workers WHERE worker_id = ?"
             is_known = connection.exec_driver_sql(query, (worker_id,)).first() is not None

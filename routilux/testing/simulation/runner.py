@@ -124,6 +124,7 @@ def simulate(
     `seeds`: how many, from 0 on, or which. `faults`: which of `FAULTS` may happen.
     `runtimes`: the most runtimes on one database, 1 to 4. `most_jobs`: the most jobs in a world.
     `signals`: routine and slot at which running jobs are signalled, with the data of their post.
+    Default: no signals.
     `may_fail`: jobs may fail by errors of the flow's logic. Injected errors of "dead_letter" always may.
     `tables`: the user's tables, for user statements.
     `check`: called at the end of each world. An error that it raises is a finding.

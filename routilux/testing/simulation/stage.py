@@ -41,16 +41,14 @@ class Stage:
         self.trace: list[str] = []
         self.counts = Counter[str]()
         self.processes: list[Process | None] = [None] * shape.processes
-        self.overlaps: tuple[int, int] | None = (
-            None  # after so many statements, and the number that decides how
-        )
+        # after so many statements, and the number that decides how
+        self.overlaps: tuple[int, int] | None = None
         self._acting: Process | None = None
         self._began_us = self.clock.wall_us
         compiled = [registry.resolve(scene.flow).compiled() for registry in scene.releases]
         routine, slot = scene.entry
-        self.room = (
-            compiled[0].routines[routine].slots[slot].max_queue_length
-        )  # of the slot that gets the posts
+        # of the slot that gets the posts
+        self.room = compiled[0].routines[routine].slots[slot].max_queue_length
         self.model = Model(Tables(arena.reader), compiled, self.clock.monotonic, scene.may_fail)
 
     def say(self, text: str) -> None:
@@ -102,7 +100,7 @@ class Stage:
 
     def look_for_dead(self, process: Process) -> None:
         self.say(f"process {process.number} looks for dead processes")
-        process.owning.reconciler.call()
+        process.assembly.reconciler.call()
         self.act(process, process.turn)
 
     def _meanwhile(self) -> None:

@@ -129,7 +129,7 @@ class World(Stage):
     def _run_out(self, process: Process) -> None:
         """Run a process until only time can bring it more to do."""
         process.parts.scheduler.flush_waiters = 1
-        process.owning.reconciler.call()
+        process.assembly.reconciler.call()
         self.renew(process)
         self.act(process, process.turn)
         quiet = 0

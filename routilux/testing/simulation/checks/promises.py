@@ -73,7 +73,7 @@ class Model:
                 "SELECT payload FROM routilux_messages WHERE worker = ? AND seq = ?", worker, message.seq
             )
             if row is None or row[0] != message.payload:
-                raise Violation("P4", f"logic got message {message.seq}, which the database has not: {row}")
+                raise Violation("P4", f"logic got message {message.seq}, but the database has {row}")
 
     def after_logic(self, worker: int, routine: str, activation: Activation, outcome: Outcome) -> None:
         in_pause = worker in self.pauses.paused
@@ -84,7 +84,7 @@ class Model:
     # after each commit
 
     def look(self, runtime: int | None, began_us: int, now_us: int) -> None:
-        """`runtime`: which runtime has just committed; None if a client has. Times are of the wall clock."""
+        """`runtime`: the one that has just committed; None if a client has. Times are of the wall clock."""
         self._latest_us = max(self._latest_us, now_us)
         self.attempts.look(began_us, self._latest_us)
         self.letters.look()
