@@ -9,7 +9,7 @@ import pytest
 
 from routilux import Flow, FlowRegistry, Routine, Runtime, WorkerState, immediate_policy, testing
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy
-from routilux.core import mailbox
+from routilux.core import slot_queue
 from routilux.core.mailbox import MOST_IDLE_JOBS
 from routilux.core.message import Job, Message
 from routilux.engine.settings import Settings
@@ -93,7 +93,7 @@ def test_a_batch_that_is_not_whole_in_the_window_is_read_on() -> None:
 
 
 def test_a_batch_of_more_bytes_than_a_window_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailbox, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(slot_queue, "WINDOW_BYTES", 1000)
     flow, taken = gathering(batch_size_policy(20), "input")
     with testing.runtime(flow) as runtime:
         runtime.post_many("f", "r", "input", [{"text": "x" * 100} for _ in range(60)])
@@ -104,7 +104,7 @@ def test_a_batch_of_more_bytes_than_a_window_holds(monkeypatch: pytest.MonkeyPat
 def test_a_join_whose_partners_are_more_bytes_back_than_a_window_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mailbox, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(slot_queue, "WINDOW_BYTES", 1000)
     flow, taken = gathering(all_slots_ready_policy(by_job=True), "left", "right")
     with testing.runtime(flow) as runtime:
         jobs = runtime.post_many("f", "r", "left", [{"text": "x" * 100} for _ in range(60)])

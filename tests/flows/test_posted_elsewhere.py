@@ -8,7 +8,7 @@ import pytest
 
 from routilux import ErrorHandler, ErrorStrategy
 from routilux.activation_policies import batch_size_policy
-from routilux.runtime import waiting
+from routilux.runtime import job_ends, waiting
 from tests.flows.flows import Step, chain, post, running
 from tests.support.inside_runtime import owns, parts, posted_elsewhere
 
@@ -16,7 +16,7 @@ from tests.support.inside_runtime import owns, parts, posted_elsewhere
 def test_a_program_that_posts_and_never_waits_does_not_remember_every_job(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "MOST_ELSEWHERE", 10)
+    monkeypatch.setattr(job_ends, "MOST_ELSEWHERE", 10)
     monkeypatch.setattr(waiting, "PERIOD_S", 0.02)
     registry = chain(Step(lambda *_: None))
     with running(database, registry) as owner, running(database, registry) as other:

@@ -185,14 +185,14 @@ def test_a_wait_lets_time_pass_up_to_its_timeout_and_no_longer() -> None:
 def test_a_wait_for_ever_says_so_at_once() -> None:
     with runtime(registry=flow_of(j=joining([]))) as rt:
         worker, job = rt.post("f", "j", "a", {"n": 1}, job_id="half")
-        with pytest.raises(StateError, match="wait for ever"):
+        with pytest.raises(StateError, match="wait without end"):
             job.wait()
         assert not job.wait(timeout=5)
         rt.signal("half", "j", "b", {"n": 2})
         assert job.wait()
         rt.pause_worker(worker.worker_id)
         rt.post("f", "j", "a", {"n": 1})
-        with pytest.raises(StateError, match="wait for ever"):
+        with pytest.raises(StateError, match="wait without end"):
             rt.wait_until_all_jobs_finished()
 
 

@@ -32,7 +32,7 @@ from routilux.store.errors import AlreadyIn, Fenced
 from routilux.store.reads import worker_reads
 from routilux.store.writes import ownership
 from routilux.store.writes.commit_rows import Changes
-from routilux.store.writes.store import Commit
+from routilux.store.writes.store import Commit, as_json
 from routilux.testing.simulation import FAULTS
 from tests.simulation import operators, strangers
 
@@ -98,7 +98,7 @@ def paused_messages_fill_the_window(patch: pytest.MonkeyPatch) -> None:
             cell.slots[message.slot].give_back([message])
         cell.reruns.extend(chosen.paused_reruns)
 
-    patch.setattr(scheduler, "_park_paused", keep)
+    patch.setattr(scheduler, "park_paused", keep)
 
 
 def loads_before_it_takes(patch: pytest.MonkeyPatch) -> None:
@@ -331,7 +331,7 @@ def decides_over_again(patch: pytest.MonkeyPatch) -> None:
         self._decide(self._batch)
         self._batch.finish()
         self._is_decided = True
-        self._in_flight = self._ask_in_flight(self._batch.planned)
+        self._in_flight = as_json(self._ask_in_flight(self._batch.planned))
 
     def read(self: Any, work: Any) -> Any:
         with self.store.read() as connection:

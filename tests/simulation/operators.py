@@ -19,7 +19,7 @@ def dispatches_though_paused(patch: pytest.MonkeyPatch) -> None:
     """What is ready runs, even if its worker is paused."""
     patch.setattr(
         scheduler,
-        "_may_run",
+        "may_run",
         lambda cell: (
             not cell.worker.is_forgotten
             and cell.worker.status != WorkerStatus.CANCELLED

@@ -13,7 +13,7 @@ from routilux.core.mailbox import RoutineCell
 from routilux.core.run_overlay import Overlay
 from routilux.core.slot_queue import SlotQueue
 from routilux.core.states import ParkedReason
-from routilux.engine import acceptance, counter_rows, outcomes, requeue, worker_loading
+from routilux.engine import acceptance, counter_rows, effects, outcomes, requeue, worker_loading
 from routilux.engine.command_handlers import CommandHandlers
 from routilux.engine.failed_turn import FailedTurn
 from routilux.engine.statement_group import locked_key
@@ -90,8 +90,8 @@ def batch_is_discarded_with_its_newest_job(patch: pytest.MonkeyPatch) -> None:
             run.break_off()
         elif worker.lock_tries:
             worker.lock_tries.pop(locked_key(activation), None)
-        run.settle()
-        n = outcomes.next_number(batch, worker)
+        run.settled += 1
+        n = effects.next_number(batch, worker)
         if activation.job.ended_at is not None:
             outcomes._discard(batch, cell, n, run, outcome)
         elif outcome.failure is not None:

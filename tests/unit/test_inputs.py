@@ -88,7 +88,7 @@ def test_what_was_taken_before_the_last_was_withdrawn_is_not_lost() -> None:
             return True
 
     inputs, entry = InputQueue(), post()
-    inputs._items = SaysThereIsOneMore()
+    inputs.items = SaysThereIsOneMore()
     inputs.put(entry)
     assert inputs.take(10) == [entry]
 

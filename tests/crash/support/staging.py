@@ -112,7 +112,7 @@ class HeldEngine:
 
     def await_inputs(self, kind: type, count: int) -> None:
         """Until so many of this kind wait for it."""
-        items = self._engine.parts.inputs._items
+        items = self._engine.parts.inputs.items
         for _ in range(3000):
             if sum(isinstance(item, kind) for item in list(items)) >= count:
                 return
