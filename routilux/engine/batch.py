@@ -23,7 +23,8 @@ from routilux.engine.state_draft import StateDraft
 from routilux.engine.statement_group import StatementGroup
 from routilux.store.errors import Failure as StoreFailure
 from routilux.store.errors import classify
-from routilux.store.writes.commit_rows import PARKED, Changes
+from routilux.store.writes.commit_rows import Changes
+from routilux.store.writes.commit_statements import PARKED
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from routilux.core.states import ParkedReason
 from routilux.engine import worker_loading
 from routilux.engine.batch import Batch
 from routilux.store.types import Row
-from routilux.store.writes.commit_rows import PARKED
+from routilux.store.writes.commit_statements import PARKED
 
 
 def bring_back(
