@@ -1,4 +1,4 @@
-"""One group commit in the making: its rows so far, and what follows from it for the parts of the engine.
+"""A group commit that is being built: its rows, and its effects on the parts of the engine.
 
 Memory changes with each input at once; the rows collect here. If the database refuses the commit, the workers
 in it are loaded again, so memory never stands for something that is not stored.
@@ -44,7 +44,7 @@ class FollowUps:
         return bool(self.ready or self.due_at or self.waiting_posts or self.low_windows or self.uncounted)
 
     def clear(self) -> None:
-        """They are passed on."""
+        """Empty all lists after they were passed on."""
         for each in (self.ready, self.due_at, self.waiting_posts, self.low_windows, self.uncounted):
             each.clear()
 
@@ -68,9 +68,9 @@ class Batch:
     refusals: list[tuple[Receipt, BaseException]] = field(default_factory=list)
     ended_jobs: list[Job] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    after: list[Callable[[], None]] = field(default_factory=list)
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
     statements: list[StatementGroup] | None = None  # the outcomes as they were before anything was decided
-    rejected_statements: dict[int, BaseException] = field(default_factory=dict)  # id(outcome) -> error
+    rejected_statements: dict[int, BaseException] = field(default_factory=dict)  # they ended a transaction
     posted: dict[str, Job] = field(default_factory=dict)  # the jobs that it makes, by their id
     claimed: set[str] = field(default_factory=set)  # idempotency keys that this commit takes
     unused_keys: set[str] = field(default_factory=set)  # those of posts that were refused after all
@@ -90,7 +90,7 @@ class Batch:
             self.follow.ready.append(cell)
 
     def expect(self, due_at: int) -> None:
-        """Something comes due at this time."""
+        """Remember that a parked row is due at this time."""
         self.follow.due_at.append(due_at)
 
     def is_lock_timeout(self, error: BaseException) -> bool:
@@ -152,7 +152,7 @@ class Batch:
         )
 
     def write_worker(self, cell: WorkerCell, reason: str | None = None, ended_at: int | None = None) -> None:
-        """The row of a worker as it is now."""
+        """Add the present row of a worker."""
         self.changes.workers[cell.key] = (
             cell.key, cell.status, cell.next_seq, cell.next_n, cell.deaths, reason, self.now, ended_at,
         )  # fmt: skip  # one row a line
@@ -206,7 +206,7 @@ class Batch:
         error: str | None = None,
         result: str | None = None,
     ) -> None:
-        """One row; what is left of the job in the database is swept by the same commit."""
+        """End a job. The same commit cancels its open messages."""
         if job.end(self.now, status, error, result):
             self.changes.swept_jobs.append((cell.key, job.no))
             self.miscounted[cell] = None
@@ -251,7 +251,7 @@ class Batch:
             self.changes.jobs.append(changed_job(cell, job))
 
     def answer_callers(self) -> None:
-        """Once it is in."""
+        """Answer all callers. Call it after COMMIT."""
         for receipt, value in self.receipts:
             receipt.resolve(value)
         for receipt, error in self.refusals:

@@ -120,7 +120,7 @@ class CommandHandlers:
         cell.set_status(WorkerStatus.CANCELLED)
         cell.stop_runs()
         batch.write_worker(cell, command.reason, ended_at=batch.now)
-        batch.after.append(partial(self._workers.release_later, cell))
+        batch.after_commit.append(partial(self._workers.release_later, cell))
 
     # jobs
 

@@ -2,17 +2,19 @@
 
     inputs → one group commit (decide, rows, COMMIT) → answers, and runs to the executors → …
 
-Nothing is acknowledged and no logic sees a message before the commit that holds it. While a commit waits for
-the disk more inputs gather, so groups grow with the load by themselves. `turn` makes one commit,
-`failed_turn` puts things right if it is not in, and each part owns its state: see `Parts`. `look` and `step`
-can be driven by hand, without the thread.
+The engine commits a message first. Only then is the caller answered, and only then does logic see it. While
+a commit waits for the disk more inputs gather, so groups grow with the load by themselves. `turn` makes one
+commit, `failed_turn` repairs memory if it failed, and each part owns its state: see `Parts`. `look` and
+`step` can be driven by hand, without the thread.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from routilux.engine.commit_window import CommitWindow
@@ -25,16 +27,20 @@ from routilux.errors import LeaseLostError, RuntimeShutDownError
 from routilux.store.errors import Fenced
 
 T = TypeVar("T")
+Watcher = tuple[Callable[[], bool], threading.Event]
 
 MOST_INPUTS = 4096
 QUIET_POLL_S, QUIET_POLL_POSTGRES_S = 0.25, 1.0
 
 
 class Handover(Identity, Protocol):
-    """Workers that change hands."""
+    """Takes workers and gives them back."""
 
-    def serve(self, flows: set[str], workers: set[str]) -> None:
-        """Start a worker of each flow, and take these workers if no runtime owns them."""
+    def serve_flows(self, flows: set[str]) -> None:
+        """Start a worker of each flow that has none here."""
+
+    def serve_workers(self, worker_ids: set[str]) -> None:
+        """Take these workers, if no runtime owns them."""
 
     def close_finished(self) -> None:
         """Give workers back that have nothing more to do here."""
@@ -48,11 +54,11 @@ class Glance:
     has_inbox: bool
     has_others: bool  # other runtimes live
     has_ownerless: bool  # workers have no owner
-    is_dead: bool  # this runtime lost its lease
+    is_dead: bool  # this runtime is declared dead
 
 
 class Duty(Protocol):
-    """What must be looked at periodically, between two commits."""
+    """Periodic work between two commits; `ownership.reconciler` does it."""
 
     def glance_if_due(self) -> Glance | None:
         """Look at the whole database, if it is time. Returns None if it is not."""
@@ -79,7 +85,7 @@ class Engine:
         self._duty = duty
         quiet_s = QUIET_POLL_POSTGRES_S if parts.transactions.is_postgres else QUIET_POLL_S
         self._window = CommitWindow(parts.inputs, parts.clock, parts.settings.poll_s, quiet_s)
-        self._watchers: list[tuple[Callable[[], bool], threading.Event]] = []
+        self._watchers: list[Watcher] = []
         self._in_hand: list[Input] = []  # what the turn under way works on
         self._stop = threading.Event()
 
@@ -121,7 +127,7 @@ class Engine:
                 return
 
     def pause_s(self) -> float:
-        """How long there is nothing to do, as far as is known."""
+        """Seconds until the next work that is known."""
         parts = self.parts
         if parts.inputs.items or parts.workers.low_windows or parts.scheduler.can_start:
             return 0.0
@@ -140,7 +146,7 @@ class Engine:
     # one turn: look, then step
 
     def look(self) -> None:
-        """Reads that must see what memory sees: between two commits."""
+        """Read the database between two commits, when memory and the database agree."""
         parts = self.parts
         self._pass_on_loaded()
         parts.timeouts.poll(parts.scheduler.runs)  # drops jobs from memory, so before others are read
@@ -152,7 +158,8 @@ class Engine:
         self._handover.close_finished()
         self._poll_inbox()
         if parts.inbox.wants_workers:
-            self._handover.serve(*parts.inbox.take_wanted())
+            self._handover.serve_flows(parts.inbox.take_wanted_flows())
+            self._handover.serve_workers(parts.inbox.take_wanted_workers())
             self._pass_on_loaded()
             parts.inbox.look_soon()
             self._poll_inbox()
@@ -183,7 +190,7 @@ class Engine:
             self._duty.go_on(self.can_run)
 
     def step(self, inputs: list[Input]) -> None:
-        """Answer tasks, make one group commit of the rest, and tell those who wait for its effects."""
+        """Run the tasks and answer them, commit all other inputs together, then tell the watchers."""
         tasks = [entry for entry in inputs if type(entry) is Task]
         for task in tasks:
             self._answer(task.receipt, task.run)
@@ -198,11 +205,11 @@ class Engine:
         self.parts.counters.recount()
         self._pass_on_loaded()
         for watcher in [each for each in self._watchers if each[0]()]:
-            self._watchers.remove(watcher)
+            self._end_watch(watcher)
             watcher[1].set()
 
     def _commit(self, inputs: list[Input]) -> None:
-        """In one commit; in several while it must be found out which input the database refuses."""
+        """Use one commit. After a refusal, use several to find the input that the database refuses."""
         inbox, recovery = self.parts.inbox, self.parts.recovery
         if inbox.isolate_next and inbox.ids:
             inbox.isolate_one()
@@ -242,13 +249,14 @@ class Engine:
         self.pause(min(1.0, 0.05 * 2.0 ** min(failures, 6)))
         if inputs:
             self.failed_turn.reload_all()
+        self._pass_on_loaded()
 
     def pause(self, seconds: float) -> None:
         """Wait, unless the engine is told to stop."""
         self._stop.wait(seconds)
 
     def again_if_fenced(self, call: Callable[[], T]) -> T:
-        """Repeat a call under a new identity where another runtime took this one for dead."""
+        """Repeat a call; if another runtime declared this one dead, register under a new key first."""
         while True:
             try:
                 return call()
@@ -263,11 +271,11 @@ class Engine:
         self._watchers.append(watcher)  # not by the engine's thread, which may be waiting for the database
         self.parts.inputs.wake()
 
-        def end() -> None:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
+        return partial(self._end_watch, watcher)
 
-        return end
+    def _end_watch(self, watcher: Watcher) -> None:
+        with suppress(ValueError):  # the engine and the caller may end it at the same time
+            self._watchers.remove(watcher)
 
     def has_work(self) -> bool:
         """Something of the workers waits, is parked with a due time, or runs."""

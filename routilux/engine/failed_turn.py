@@ -1,4 +1,4 @@
-"""When a commit is not in: fenced, refused, or interrupted by an unexpected error. And the end of the engine.
+"""Handles a commit that failed: fenced, refused, or stopped by an unexpected error. And the engine's end.
 
 Memory is ahead of the database then. The workers concerned are loaded again, and every caller is told what
 is known.
@@ -27,7 +27,7 @@ class Identity(Protocol):
 
 
 class FailedTurn:
-    """Puts the parts right after a commit that is not in."""
+    """Repairs the parts after a commit that failed."""
 
     def __init__(self, parts: Parts, identity: Identity) -> None:
         self._parts = parts
@@ -38,7 +38,7 @@ class FailedTurn:
     ) -> None:
         """Another runtime took over.
 
-        Drop all workers and register again. `was_in`: only the answer was lost.
+        Drop all workers and register again. `was_in`: it was committed; only the answer was lost.
         """
         parts = self._parts
         parts.facts.report("runtime.fenced", runtime=parts.transactions.runtime_key)
@@ -53,16 +53,16 @@ class FailedTurn:
             parts.inputs.put_back([entry for entry in inputs if not isinstance(entry, (Outcome, RunEnded))])
 
     def lose_identity(self, batch: Batch | None = None) -> None:
-        """The database holds this runtime for dead: drop every worker, register under a new key."""
+        """The database says that this runtime is dead: drop every worker, register under a new key."""
         parts = self._parts
         parts.scheduler.cancel(batch.planned if batch is not None else ())
         parts.scheduler.lose_identity()
-        parts.inbox.forget()  # what was found may be for workers that others own now
+        parts.inbox.forget()  # another runtime may own the workers of these rows now
         parts.workers.forget_all()
         parts.transactions.retry_transient(self._identity.come_back)
 
     def refused(self, batch: Batch, inputs: list[Input], cause: BaseException) -> None:
-        """The error does not pass: load the workers concerned again; try their inputs one by one."""
+        """The error is permanent: load the workers of this commit again, try the inputs one by one."""
         parts = self._parts
         parts.transactions.store.drop_connection()
         parts.recovery.undo_waits(inputs)
@@ -78,7 +78,7 @@ class FailedTurn:
         for worker in concerned:
             parts.workers.reload(worker)
         for key in dict.fromkeys(worker for worker, _, _ in batch.changes.slots):
-            cell = parts.workers.with_key(key)  # it may have had nothing in this commit but its counters
+            cell = parts.workers.with_key(key)  # it may have only counters in this commit
             if cell is not None:
                 parts.counters.write_soon(cell)
         outcomes = sum(isinstance(entry, Outcome) for entry in inputs)

@@ -35,6 +35,7 @@ _STATUS = {
 
 
 def fail(batch: Batch, cell: RoutineCell, n: int, outcome: Outcome, failure: Failure) -> None:
+    """Do what the error strategy says: go on, skip, park for a retry, or make a dead letter."""
     activation, worker = outcome.activation, cell.worker
     start_jobs(batch, worker, activation)
     decision = _decide(batch, cell, activation, failure)

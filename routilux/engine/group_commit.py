@@ -1,13 +1,14 @@
-"""One group commit, until it is in or refused.
+"""One group commit, until the database has committed or refused it.
 
-    fence → what must be known first (user statements, idempotency keys, inbox)
-          → decide → rows → commit row → COMMIT
+    fence → what must be known first (user statements, idempotency keys, inbox) → decide
+        → rows → commit row → COMMIT
 
 An error that passes (connection lost, deadlock, busy, disk full) sends the same rows again under the same
-number, however long it takes; the commit row tells whether an earlier try went in. Any other error is a
-refusal: the engine takes the batch apart. A statement sent before the error may still be executed later, so
-its commit number is used up first: by a commit of its row alone, and of the next one's, which tells that it
-was this that used it up.
+number, however long it takes; the commit row tells whether an earlier try was committed. Any other error is
+a refusal: the engine takes the batch apart. A statement sent before the error may still be executed later.
+So a small commit first stores this commit number and the next one. If the late statement arrives, its
+number exists already and it fails. The next number proves that the small commit stored both, not the lost
+try.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class GroupCommit:
         if self._prepare is None and not self._is_decided:
             self._settle()  # nothing to ask the database: decide before the transaction begins
             store = self._transactions.store
-            if self._batch.is_empty or (store.sends_whole and self._is_sent_whole()):
+            if self._batch.is_empty or (store.sends_whole and self._commit_in_one_round_trip()):
                 return
         transactions = self._transactions
         with interpreter.in_commit(), transactions.store.commit(transactions.runtime_key) as current:
@@ -131,7 +132,7 @@ class GroupCommit:
             self._batch.changes.write(current.connection, None if self._was_sent else self._row())
             self._was_sent = True
 
-    def _is_sent_whole(self) -> bool:
+    def _commit_in_one_round_trip(self) -> bool:
         """The first try, if one round trip is enough for it."""
         self._was_sent = True  # if this raises, it may have been sent
         with interpreter.in_commit():

@@ -171,11 +171,15 @@ class Inbox:
     def wants_workers(self) -> bool:
         return bool(self._wanted_flows or self._wanted_workers)
 
-    def take_wanted(self) -> tuple[set[str], set[str]]:
-        """Flows that a row wants a worker of, and workers that no runtime owns."""
-        wanted = self._wanted_flows, self._wanted_workers
-        self._wanted_flows, self._wanted_workers = set(), set()
-        return wanted
+    def take_wanted_flows(self) -> set[str]:
+        """Flows that a row wants a worker of."""
+        flows, self._wanted_flows = self._wanted_flows, set()
+        return flows
+
+    def take_wanted_workers(self) -> set[str]:
+        """Workers that a row wants and that no runtime owns."""
+        worker_ids, self._wanted_workers = self._wanted_workers, set()
+        return worker_ids
 
     # taking, in a commit
 
@@ -229,7 +233,7 @@ class Inbox:
     def _apply_one(self, batch: Batch, row: InboxRow, taken: Taken) -> None:
         rejected = self._rejected.get(row.id)
         if rejected is not None and rejected.job_id == row.job_id:
-            batch.after.append(lambda: self._clear(row.id))
+            batch.after_commit.append(lambda: self._clear(row.id))
             if row.kind == "post":
                 batch.refusals.append((Receipt(), rejected.cause))
             else:

@@ -1,7 +1,8 @@
 """The parts of one engine, each the owner of its state.
 
-No part calls another one. Two lie beneath the others: transactions and the table of workers. What one part's
-work means for another is kept until it is passed on here: by a batch, or by the table of workers.
+All parts use two of them: transactions and the table of workers. Otherwise a part does not call another
+one; only the inbox hands its rows to the command handlers. The work of one part can have effects on
+another. A batch or the table of workers keeps these effects, and `Parts` passes them on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from routilux.engine.worker_table import WorkerTable
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a turn and the engine work with."""
+    """The objects that a turn and the engine use."""
 
     clock: Clock
     settings: Settings
@@ -43,7 +44,7 @@ class Parts:
     recovery: Recovery
 
     def pass_on_loaded(self) -> None:
-        """Workers were loaded or read on: tell the scheduler, the counters and redelivery."""
+        """Tell the scheduler, the counters and redelivery which workers were loaded, and what was read on."""
         loaded = self.workers.take_loaded()
         if loaded.has_loaded:
             self.redelivery.expect_soon()
@@ -51,7 +52,7 @@ class Parts:
         self.counters.write_later(loaded.uncounted)
 
     def pass_on(self, follow: FollowUps) -> None:
-        """Tell the parts what the decisions of a batch mean for them, whether its commit goes in or not."""
+        """Tell the parts the effects of a batch, even if its commit fails."""
         if follow.ready:
             self.scheduler.take_marked(follow.ready)
         if follow.uncounted:

@@ -1,4 +1,4 @@
-"""Who runs next. It plans runs for free executors; they start only after the commit that names them.
+"""Decides which routine runs next. A planned run starts only after its commit.
 
 A message that was in flight when an owner died is a suspect. It runs with nothing beside it in this
 process: running work is asked to stop between two activations, and nothing else starts until the suspect is
@@ -39,14 +39,14 @@ class Executor(Protocol):
 
 
 class Permission(Protocol):
-    """Whether logic may start now: the lease of this runtime holds."""
+    """Says whether logic may start: the lease of this runtime holds."""
 
     @property
     def is_good(self) -> bool: ...
 
 
 class Rejections(Protocol):
-    """Activations that the database refuses, each alone in its commit."""
+    """Activations that the database refused though each was alone in its commit."""
 
     def __bool__(self) -> bool: ...
     def pop(self, worker: int, seq: int) -> BaseException | None: ...
@@ -165,14 +165,16 @@ class Scheduler:
                 queue.widen(self._settings.window)
             if queue.wants_more:
                 batch.follow.low_windows[cell, queue] = None
-        if self._is_rejected(batch, cell, chosen, rejections):
+        if self._fail_if_rejected(batch, cell, chosen, rejections):
             self.mark_ready([cell])
         elif chosen.is_alone and (self.runs or batch.planned):
             self._wait_for_others(cell, chosen)
         elif chosen.activations or chosen.is_ask:
             self._plan_run(batch, cell, chosen)
 
-    def _is_rejected(self, batch: Batch, cell: RoutineCell, chosen: Pick, rejections: Rejections) -> bool:
+    def _fail_if_rejected(
+        self, batch: Batch, cell: RoutineCell, chosen: Pick, rejections: Rejections
+    ) -> bool:
         """Fail it without running it.
 
         It has killed its process too often, or the database refuses its commit.
@@ -212,13 +214,13 @@ class Scheduler:
     # runs
 
     def start(self, planned: Iterable[Run]) -> None:
-        """Their commit is in: hand these runs to the executor."""
+        """Start these runs: their commit succeeded."""
         for run in planned:
             self.runs[run] = None
             self.executor.submit(run)
 
     def cancel(self, planned: Iterable[Run]) -> None:
-        """Their commit is not in: these runs never start."""
+        """Drop these runs: their commit failed."""
         for run in planned:
             self.executor.release(run)
             if self._exclusive_run is run:
@@ -236,7 +238,7 @@ class Scheduler:
             self._exclusive_run = None
 
     def run_ended(self, batch: Batch, run: Run) -> None:
-        """The executor has let go of a run: what it did not get to returns to the line."""
+        """The executor returned a run. Its unfinished activations go back to the line."""
         self.release(run)
         cell = run.cell
         if run in cell.runs:
@@ -262,6 +264,6 @@ class Scheduler:
         self.stop_runs()
 
     def lose_identity(self) -> None:
-        """No worker is owned any more: stop what runs."""
+        """This runtime owns no worker now: stop all runs."""
         self.stop_runs()
         self._exclusive_run = self._exclusive_cell = None

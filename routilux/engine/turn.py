@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from routilux.core.message import Job
 from routilux.core.outcome import Outcome
@@ -23,10 +23,10 @@ class Turn:
     def __init__(self, parts: Parts, inputs: list[Input], *, is_for_inbox: bool = False) -> None:
         self._parts = parts
         self._inputs = inputs
-        self._reported: list[Outcome] = []
+        self._outcomes: list[Outcome] = []
         self._posts: list[PostIn] = []
-        self._arrived: list[InboxRow] = []  # rows of the inbox that the commit has deleted
-        self._taken: Taken = {}
+        self._inbox_rows: list[InboxRow] = []  # rows of the inbox that the commit has deleted
+        self._known_ids: Taken = {}
         self.batch = Batch(
             parts.clock.now_us(),
             parts.workers.death_pauses,
@@ -36,7 +36,7 @@ class Turn:
         )
 
     def commit(self) -> None:
-        """Until it is in. Raises what `GroupCommit.run` raises."""
+        """Try until the database has committed. Raises what `GroupCommit.run` raises."""
         parts = self._parts
         self._sort_inputs()
         prepare = self._prepare if self._asks_database() else None
@@ -46,7 +46,7 @@ class Turn:
     def _sort_inputs(self) -> None:
         for entry in self._inputs:
             if type(entry) is Outcome:
-                self._reported.append(entry)
+                self._outcomes.append(entry)
             elif not isinstance(entry, (Outcome, RunEnded, Task)):
                 entry.receipt.is_taken = True
                 if type(entry) is PostIn:
@@ -56,45 +56,45 @@ class Turn:
         """Whether something must be known before decisions: user statements, inbox rows, idempotency keys."""
         return bool(
             self._parts.inbox.ids
-            or any(outcome.writes for outcome in self._reported)
+            or any(outcome.writes for outcome in self._outcomes)
             or any(post.fingerprint for entry in self._posts for post in entry.posts)
         )
 
     def _prepare(self, commit: Commit, batch: Batch) -> object:
-        """Inside the transaction. A commit that is sent again must get the same answer."""
-        digest = user_statements.execute(commit, batch, self._reported)
-        self._arrived = self._parts.inbox.take(commit, batch)
-        entries = self._posts + self._parts.inbox.posts(self._arrived)
-        self._taken = acceptance.claim(commit, entries, batch)
-        return digest, tuple(self._arrived), tuple(sorted(self._taken))
+        """Runs inside the transaction. If the commit is sent again, the answer must be the same."""
+        digest = user_statements.execute(commit, batch, self._outcomes)
+        self._inbox_rows = self._parts.inbox.take(commit, batch)
+        entries = self._posts + self._parts.inbox.posts(self._inbox_rows)
+        self._known_ids = acceptance.claim(commit, entries, batch)
+        return digest, tuple(self._inbox_rows), tuple(sorted(self._known_ids))
 
     def _decide(self, batch: Batch) -> None:
         parts = self._parts
         try:
             self._settle_outcomes_and_accept_posts(batch)
             self._carry_out_commands(batch)
-            parts.inbox.apply(batch, self._arrived, self._taken)
-            acceptance.free_unused(batch, self._taken)
+            parts.inbox.apply(batch, self._inbox_rows, self._known_ids)
+            acceptance.free_unused(batch, self._known_ids)
             parts.workers.park_unroutable(batch)
             parts.redelivery.requeue_due(batch)
             parts.timeouts.fail_expired(batch)
-            self._pass_on(batch)
+            self._pass_on(batch)  # the scheduler must know what is ready now
             parts.scheduler.plan(batch, parts.recovery.rejections)
             parts.counters.flush(batch)
         finally:
             self._pass_on(batch)
 
     def _pass_on(self, batch: Batch) -> None:
-        """Tell the parts what was decided, whether the commit goes in or not."""
+        """Tell the parts what was decided, even if the commit fails."""
         if batch.follow:
             self._parts.pass_on(batch.follow)
 
     def _in_flight(self, planned: Sequence[Run]) -> list[object]:
-        """What is under way once these runs have started: the suspects, if this process dies."""
+        """List what will run after the commit. These are the suspects if this process dies."""
         return [run.in_flight() for run in (*self._parts.scheduler.runs, *planned)]
 
     def _settle_outcomes_and_accept_posts(self, batch: Batch) -> None:
-        """In the order in which they came."""
+        """Handle them in the order of arrival."""
         parts, settle = self._parts, outcomes.settle
         for entry in self._inputs:
             if type(entry) is Outcome:
@@ -103,10 +103,10 @@ class Turn:
                 parts.scheduler.run_ended(batch, entry.run)
             elif type(entry) is PostIn:
                 cell = parts.workers.by_id.get(entry.worker_id)
-                acceptance.accept(batch, cell, entry, self._taken, parts.clock)
+                acceptance.accept(batch, cell, entry, self._known_ids, parts.clock)
 
     def _carry_out_commands(self, batch: Batch) -> None:
-        """After the outcomes: a command sees, and may end, what they left."""
+        """Run commands after the outcomes: a command sees the jobs that they left, and may end them."""
         for entry in self._inputs:
             if type(entry) is CommandIn:
                 try:
@@ -117,7 +117,7 @@ class Turn:
                     batch.receipts.append((entry.receipt, None))
 
     def _deliver(self) -> None:
-        """It is in: runs start, callers are answered, facts are told."""
+        """The commit succeeded: start the runs, answer the callers, tell the facts."""
         parts, batch = self._parts, self.batch
         if batch.miscounted or batch.changes.swept_counts:
             parts.counters.delivered(batch, parts.scheduler.runs)
@@ -126,16 +126,19 @@ class Turn:
             if len(worker.jobs) > worker.jobs_limit:
                 worker.drop_idle_jobs()
         batch.answer_callers()
-        for follow in batch.after:
-            follow()
-        self._tell_facts(batch.ended_jobs)
+        for call in batch.after_commit:
+            call()
+        self._tell_facts()
 
-    def _tell_facts(self, ended_jobs: Iterable[Job]) -> None:
-        facts = self._parts.facts
-        if self.batch.facts:
-            facts.tell(self.batch.facts)
-        if self.batch.ended_jobs and facts.wants("job.ended"):
-            facts.tell(_job_ended(job) for job in ended_jobs)
+    def _tell_facts(self) -> None:
+        """Callers that wait for a job come first: a subscriber may take its time."""
+        facts, ended = self._parts.facts, self.batch.ended_jobs
+        if ended and facts.wants("job.ended"):
+            ends = [_job_ended(job) for job in ended]
+            facts.tell_topics(ends)
+            facts.tell_subscribers([*self.batch.facts, *ends])
+        elif self.batch.facts:
+            facts.tell_subscribers(self.batch.facts)
 
 
 def _job_ended(job: Job) -> Fact:

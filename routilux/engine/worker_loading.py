@@ -139,7 +139,7 @@ def as_job(worker: WorkerCell, row: Sequence[Any]) -> Job:
     (
         no, job_id, flow, status, open_count, metadata, data, statuses, result, error, created_at, started_at,
         ended_at, active_us,
-    ) = row[:14]  # fmt: skip  # in the order of the columns
+    ) = row[: len(worker_reads.LIVE_JOB)]  # fmt: skip  # in the order of the columns
     job = Job.stored(
         no,
         job_id,

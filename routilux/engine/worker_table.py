@@ -1,7 +1,7 @@
 """The workers that this runtime owns, in memory: loaded, found, read on, forgotten.
 
 Loading a worker has consequences for other parts of the engine. They are kept until the turn asks for them
-(`take_follow_ups`).
+(`take_loaded`).
 """
 
 from __future__ import annotations

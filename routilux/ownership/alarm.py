@@ -25,12 +25,14 @@ class Alarm:
     def __init__(self) -> None:
         self._duties: dict[str, tuple[float, Callable[[], None]]] = {}
         self._scheduler: Any = None
+        self._is_started = False
 
     def every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
         """Before `start`: call this at an interval."""
         self._duties[name] = (seconds, call)
 
     def start(self) -> None:
+        self._is_started = True
         self._scheduler = self._build()
 
     def _build(self) -> Any:
@@ -52,15 +54,19 @@ class Alarm:
 
     def ensure_alive(self) -> None:
         """Rebuild the scheduler if it was started and its thread is gone."""
-        if self._scheduler is not None and not self.is_alive:
+        if self._is_started and not self.is_alive:
             self.rebuild()
 
     def rebuild(self) -> None:
-        """Put a new scheduler in place of this one."""
-        self.stop()
+        """Replace the scheduler with a new one. If that fails, the next `ensure_alive` tries again."""
+        self._end()
         self._scheduler = self._build()
 
     def stop(self) -> None:
+        self._is_started = False
+        self._end()
+
+    def _end(self) -> None:
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None and scheduler.running:
             # it joins its own thread without a limit, and the process must be able to exit

@@ -1,4 +1,4 @@
-"""Workers that change hands: started, resumed, taken, given back.
+"""Starts workers, resumes and takes them, and gives them back.
 
 It runs in the engine's thread between two commits, in fenced transactions of its own. Each verb can be
 repeated: after a lost answer the same call finds what the first one did.
@@ -99,7 +99,7 @@ class Handover:
         """Run a known worker again. Returns None if it lives in another runtime.
 
         `is_named`: somebody started it by its name: it stays when its work is done, and is the newest of its
-        flow. Raises `WorkerEndedError` if it was cancelled.
+        flow. Raises `WorkerEndedError` if it was cancelled or has failed.
         """
         cell = self._workers.get(worker_id) or self._reopen(worker_id)
         if cell is not None and is_named:
@@ -148,14 +148,17 @@ class Handover:
         me = self._transactions.runtime_key
         return self._transactions.fenced(lambda commit: ownership.take(commit.connection, key, me))
 
-    def serve(self, flows: set[str], workers: set[str]) -> None:
-        """Rows of the inbox wait for workers that no runtime owns: start or take them."""
+    def serve_flows(self, flows: set[str]) -> None:
+        """Rows of the inbox need a worker of these flows: start one where there is none here."""
         for flow in sorted(flows):
             if self._workers.newest_of(flow) is None:
                 started = self.start(flow, new_id(), is_named=False, state={})
                 if started is not None:
                     self._workers.keep(started.worker_id)
-        for worker_id in sorted(workers):
+
+    def serve_workers(self, worker_ids: set[str]) -> None:
+        """Rows of the inbox need these workers: take those that no runtime owns."""
+        for worker_id in sorted(worker_ids):
             if self._workers.get(worker_id) is None:
                 try:
                     self.resume(worker_id)
@@ -186,7 +189,7 @@ class Handover:
             if not cell.is_forgotten:  # it may have been cancelled twice
                 self.release(cell)
         now = self._clock.monotonic()
-        # with thousands of workers this look would be most of an idle turn
+        # with thousands of workers this loop is slow
         if now - self._closed_at < CLOSE_AFTER_S / 4:
             return
         self._closed_at = now

@@ -1,11 +1,11 @@
-"""My lease: a row that says I am alive.
+"""The lease of this runtime: a row that says that its process is alive.
 
-A thread that nothing else can block renews it every third of its length.
+A thread of its own renews it three times in each lease period. On Postgres the lease uses the database's
+clock and a connection of its own; the backend of that connection shows others that the process lives. On
+SQLite it uses CLOCK_BOOTTIME and an OS lock, which the kernel frees when the process ends.
 
-Postgres: the database's clock, over a connection of its own whose backend also tells others that I live.
-SQLite: CLOCK_BOOTTIME of the one host, and an OS lock that the kernel frees the moment the process is gone.
-
-Between two heartbeats the thread hears what other processes tell over that connection (`store.listening`).
+Between two heartbeats the thread reads what other processes tell over that connection
+(`store.backends.notify`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Maintenance of a living runtime: old commit rows and old history go, in bounded batches."""
+"""Deletes old commit rows and old history in bounded batches while the runtime runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from routilux.store.writes.store import Commit
 KEEP_COMMITS = 100
 PRUNE_COMMITS_EVERY = 1000
 PRUNE_EVERY_S = 60.0
-REST_WHILE_BUSY = 2.0  # after a batch of the walk, in times of its length
+REST_WHILE_BUSY = 2.0  # pause after a batch, as a multiple of its duration
 
 
 class Maintenance:

@@ -21,8 +21,8 @@ from routilux.ownership.maintenance import Maintenance
 from routilux.ownership.takeover import Takeover
 from routilux.store.writes import ownership
 
-THOROUGH_EVERY = 30  # times that it runs
-TOLD_GLANCE_S = 2.5
+THOROUGH_EVERY = 30  # every 30th run is thorough
+TOLD_GLANCE_S = 2.5  # how long an empty result holds while notifications arrive
 
 
 class LeaseState(Protocol):
@@ -80,7 +80,7 @@ class Reconciler:
         self._recovers = recovers
         self._must_run = False
         self._ran_at = clock.monotonic()
-        self.runs = 0  # so many times
+        self.runs = 0  # how often it ran
         self._last = _Last()
         self.is_walking = False  # maintenance has more to prune
 

@@ -1,9 +1,9 @@
 """Take-over: finds runtimes that are dead and takes their workers.
 
-A runtime is dead when its lease has expired by the database's clock. There are faster signs. SQLite: the OS
-lock that its process held is free. Postgres: the backend of its lease connection is gone. An expired lease is
-proof only for a runtime that has itself renewed for one whole lease: after an outage every lease looks
-expired.
+A runtime is dead when its lease has expired, by the database's clock on Postgres and by the host's on
+SQLite. There are faster signs. SQLite: the OS lock that its process held is free. Postgres: the backend of
+its lease connection is gone. An expired lease is proof only for a runtime that has itself renewed for one
+whole lease: after an outage every lease looks expired.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from routilux.store.writes.store import Commit
 
 
 class Signs(Protocol):
-    """What the lease of this runtime knows of others."""
+    """Signs of life of other runtimes, as the lease of this one knows them."""
 
     def gone_backends(self, connection: Connection, me: int) -> set[int]: ...
     def is_over(self, row: Row[Any], now: int) -> bool: ...

@@ -58,6 +58,9 @@ class Drive(Protocol):
     def start(self, driven: Driven) -> None:
         """From here on the engine takes its turns."""
 
+    def keep_alive(self, owner: object) -> None:
+        """Hold a reference to the runtime while its engine works: the program may hold none."""
+
     @property
     def is_running(self) -> bool: ...
 
@@ -79,6 +82,7 @@ class Threads:
     def __init__(self) -> None:
         self.clock: Clock = SystemClock()
         self._thread: threading.Thread | None = None
+        self._owner: object = None
 
     def pool(self, size: int, performer: Performer) -> Executors:
         return Pool(size, performer)
@@ -87,10 +91,21 @@ class Threads:
         return lease
 
     def start(self, driven: Driven) -> None:
-        self._thread = threading.Thread(target=driven.engine.run, name="routilux-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(driven.engine,), name="routilux-engine", daemon=True
+        )
         driven.lease.start()
         driven.alarm.start()
         self._thread.start()
+
+    def _run(self, engine: Engine) -> None:
+        try:
+            engine.run()
+        finally:
+            self._owner = None
+
+    def keep_alive(self, owner: object) -> None:
+        self._owner = owner
 
     @property
     def is_running(self) -> bool:

@@ -80,7 +80,7 @@ class LocalHost:
         return receipt.get()
 
     def command(self, command: Command) -> None:
-        """Carry out a command here if this runtime owns or can own the worker; else give it to the owner."""
+        """Run a command here if this runtime owns or can take the worker; else send it to the owner."""
         worker_id = command.worker_id
         if worker_id is None:
             raise JobNotFoundError(command.job_id)
@@ -100,7 +100,7 @@ class LocalHost:
                 self._answer_to(CommandIn(command))
                 return
             except WorkerNotFoundError:
-                continue  # it was given back meanwhile
+                continue  # another runtime owns it now
 
     # what handles ask
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Seconds = float | timedelta
 Durability = Literal["power_loss", "process_crash"]
+USER_FACTS = ("activation.committed", "job.ended")
 _default: weakref.ref[Runtime] | None = None
 
 
@@ -95,6 +96,7 @@ class Runtime(Operations):
         ends = JobEnds()
         running.parts.facts.subscribe_at_times("job.ended", ends)
         self._host: LocalHost = LocalHost(running, ends)
+        running.drive.keep_alive(self)
         _remember(self)
 
     def _make_drive(self) -> Drive:
@@ -243,6 +245,8 @@ class Runtime(Operations):
 
         Callbacks run in the engine's thread: be short; what they raise is logged.
         """
+        if fact_name not in USER_FACTS:
+            raise ValueError(f"there is no fact {fact_name!r}; the facts are {' and '.join(USER_FACTS)}")
         self._host.parts.facts.subscribe(fact_name, callback)
 
     # lifetime

@@ -104,6 +104,9 @@ class InlineDrive:
         self._engine = driven.engine
         self.is_running = True
 
+    def keep_alive(self, owner: object) -> None:
+        """Without threads the program holds its runtime, or nothing does."""
+
     def join(self, timeout_s: float) -> None:
         self.is_running = False
 
