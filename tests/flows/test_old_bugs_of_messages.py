@@ -33,6 +33,7 @@ def count(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
     worker_state.increment("seen", "count")
 
 
+@pytest.mark.old_bug(1)
 def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
     """RETRY runs the logic again, each job with retries of its own; STOP fails the job, what SKIP skipped
     says so, and a job that is done is completed by itself.
@@ -69,6 +70,7 @@ def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
     assert calls == {"a": 3, "b": 3, "c": 3}
 
 
+@pytest.mark.old_bug(2)
 def test_old_bug_02_workers_shared_the_queues_of_their_flow(sqlite_database: str) -> None:
     """A message carries its job and waits in a slot of its worker: under load every item runs with its own
     job and changes the state of its own worker.
@@ -95,6 +97,7 @@ def test_old_bug_02_workers_shared_the_queues_of_their_flow(sqlite_database: str
     assert wrong == []
 
 
+@pytest.mark.old_bug(3)
 def test_old_bug_03_messages_to_a_full_slot_were_dropped(sqlite_database: str) -> None:
     """What was accepted is kept: a post that finds the slot full is refused, what is emitted into it goes in,
     and every job ends.
@@ -122,6 +125,7 @@ def test_old_bug_03_messages_to_a_full_slot_were_dropped(sqlite_database: str) -
     assert len(got) == 3 * 4 + 1
 
 
+@pytest.mark.old_bug(4)
 def test_old_bug_04_emit_worked_in_the_first_routine_alone(sqlite_database: str) -> None:
     """`emit`, `get_current_job` and the state of the worker work in every routine of a chain."""
     seen: list[Any] = []
@@ -143,6 +147,7 @@ def test_old_bug_04_emit_worked_in_the_first_routine_alone(sqlite_database: str)
     assert seen == [(0, "mine"), (1, "mine"), (2, "mine")]
 
 
+@pytest.mark.old_bug(5)
 def test_old_bug_05_a_refused_post_left_a_worker_and_a_job(sqlite_database: str) -> None:
     """A post that is refused leaves nothing behind; its data is a mapping, anything else is refused."""
     refused: list[tuple[Any, ...]] = [("f", "s9", "input", {}), ("f", "s0", "no slot", {})]
@@ -173,6 +178,7 @@ def counting_calls() -> Iterator[list[int]]:
         threading.setprofile(None)  # type: ignore[arg-type]  # as it was
 
 
+@pytest.mark.old_bug(6)
 def test_old_bug_06_a_burst_cost_the_square_of_its_size(sqlite_database: str) -> None:
     """The work for a burst grows with its size, not with the square of it, and a pool of one thread runs one
     logic at a time.

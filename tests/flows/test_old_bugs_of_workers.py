@@ -29,6 +29,7 @@ def count(step: Step, slot_data: Any, worker_state: WorkerState) -> None:
     worker_state.increment("seen", "count")
 
 
+@pytest.mark.old_bug(7)
 def test_old_bug_07_a_worker_failed_when_its_flow_s_time_was_over(sqlite_database: str) -> None:
     """The time limit of a flow is not one of its workers: one that has lived longer, idle or restarted, runs
     the next job.
@@ -45,6 +46,7 @@ def test_old_bug_07_a_worker_failed_when_its_flow_s_time_was_over(sqlite_databas
         assert worker.get_routine_state("seen") == {"count": 3}
 
 
+@pytest.mark.old_bug(8)
 def test_old_bug_08_a_pause_did_not_last_and_a_cancelled_worker_went_on(sqlite_database: str) -> None:
     """A paused worker stays paused until it is resumed, and then goes on; a cancelled one takes no more
     posts.
@@ -64,6 +66,7 @@ def test_old_bug_08_a_pause_did_not_last_and_a_cancelled_worker_went_on(sqlite_d
         assert worker.get_routine_state("seen") == {"count": 1}
 
 
+@pytest.mark.old_bug(9)
 def test_old_bug_09_gathering_policies_shared_a_clock_and_forgot_the_rest(sqlite_database: str) -> None:
     """Each routine has an interval of its own, which ends without a new message too; the last partial batch
     is delivered.
@@ -92,6 +95,7 @@ def test_old_bug_09_gathering_policies_shared_a_clock_and_forgot_the_rest(sqlite
     assert sizes == {"long": [1], "other": [1], "short": [1, 1], "batch": [5, 2]}
 
 
+@pytest.mark.old_bug(10)
 def test_old_bug_10_waiting_ended_before_accepted_work_began(sqlite_database: str) -> None:
     """Waiting for all jobs waits for what was accepted and has not begun."""
     gate, begun = threading.Event(), threading.Event()
@@ -111,6 +115,7 @@ def test_old_bug_10_waiting_ended_before_accepted_work_began(sqlite_database: st
         assert runtime.exec("f", worker_id="w").get_routine_state("seen") == {"count": 20}
 
 
+@pytest.mark.old_bug(11)
 def test_old_bug_11_configuration_was_frozen_by_the_first_exec(sqlite_database: str) -> None:
     """`set_config` works after `exec`; it is refused inside logic only."""
     seen: list[int] = []
@@ -130,6 +135,7 @@ def test_old_bug_11_configuration_was_frozen_by_the_first_exec(sqlite_database: 
     assert seen == [1, 2]
 
 
+@pytest.mark.old_bug(12)
 def test_old_bug_12_the_engine_overwrote_a_routine_s_own_state(sqlite_database: str) -> None:
     """What a routine keeps under its own id is its own: the engine writes nothing into it."""
 
@@ -162,6 +168,7 @@ with running(sys.argv[1], chain(Step(count))) as runtime:
 """
 
 
+@pytest.mark.old_bug(13)
 def test_old_bug_13_nothing_outlived_the_process(sqlite_database: str, tmp_path: Path) -> None:
     """After `kill -9` every message, job and state that was accepted is there and goes on, without a save; a
     saved state starts a worker elsewhere.
@@ -228,6 +235,7 @@ with Runtime(thread_pool_size=10) as runtime:
 """
 
 
+@pytest.mark.old_bug(16)
 def test_old_bug_16_documented_programs_did_not_start(tmp_path: Path) -> None:
     """A quick start with the documented import paths and calls runs as it stands, in an empty folder, with
     nothing set up.

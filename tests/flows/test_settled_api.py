@@ -21,6 +21,7 @@ def count(step: Step, slot_data: dict[str, list[Any]], worker_state: WorkerState
     worker_state.increment("seen", "count")
 
 
+@pytest.mark.settled_row(1)
 def test_row_01_logic_takes_one_mapping(sqlite_database: str) -> None:
     """Logic gets one mapping, from every slot of the routine to the list of its items; one list per slot is
     served as well, as a method and as `async def` too.
@@ -64,6 +65,7 @@ def test_row_01_logic_takes_one_mapping(sqlite_database: str) -> None:
         taking("a", logic=lambda whatever: None)
 
 
+@pytest.mark.settled_row(2)
 @pytest.mark.parametrize("name", ["worker_state", "job_state"])
 def test_row_02_the_last_argument_is_the_state_of_the_worker(sqlite_database: str, name: str) -> None:
     """The last argument of logic is the `WorkerState`, under the name `worker_state` or `job_state`."""
@@ -84,6 +86,7 @@ def test_row_02_the_last_argument_is_the_state_of_the_worker(sqlite_database: st
     assert state.get_routine_state("nobody", "default") == "default"
 
 
+@pytest.mark.settled_row(3)
 def test_row_03_exec_starts_a_worker_and_triggers_nothing(sqlite_database: str) -> None:
     """`exec` starts a worker and triggers nothing; with `entry_params` it also posts them, once, to the slot
     `trigger` of the first routine that has one.
@@ -106,6 +109,7 @@ def test_row_03_exec_starts_a_worker_and_triggers_nothing(sqlite_database: str) 
     assert seen == [[{"n": 1}]]
 
 
+@pytest.mark.settled_row(4)
 def test_row_04_exec_returns_the_state_of_a_worker(sqlite_database: str) -> None:
     """`exec` returns a `WorkerState`: with the status of the worker, not of a job,
     and nothing to wait for.
@@ -120,6 +124,7 @@ def test_row_04_exec_returns_the_state_of_a_worker(sqlite_database: str) -> None
         assert not hasattr(worker, "wait")
 
 
+@pytest.mark.settled_row(5)
 def test_row_05_waiting_answers_with_a_bool(sqlite_database: str) -> None:
     """`wait_until_all_jobs_finished`, `wait_until_all_workers_idle` and `job.wait` return True, or False when
     their time is over; none of them raises.
@@ -141,6 +146,7 @@ def test_row_05_waiting_answers_with_a_bool(sqlite_database: str) -> None:
         delayed.cancel()
 
 
+@pytest.mark.settled_row(6)
 def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
     """Each documented import path leads to the class that `routilux` exports; a name that is gone says what
     to use.
@@ -169,6 +175,7 @@ def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
             exec(f"from {module} import JobState")
 
 
+@pytest.mark.settled_row(7)
 def test_row_07_a_flow_is_registered_before_it_is_used(sqlite_database: str) -> None:
     """A flow is found only if it was registered; the same flow again under its name is nothing new, another
     one is a `ValueError` unless `replace=True`.
@@ -189,6 +196,7 @@ def test_row_07_a_flow_is_registered_before_it_is_used(sqlite_database: str) -> 
     assert registry.get_by_name("f") is other
 
 
+@pytest.mark.settled_row(8)
 def test_row_08_post_returns_a_worker_and_a_job(sqlite_database: str) -> None:
     """`post` returns the tuple `(worker_state, job)`, which also answers for the job itself."""
     with running(sqlite_database, chain(Step(count))) as runtime:
@@ -201,6 +209,7 @@ def test_row_08_post_returns_a_worker_and_a_job(sqlite_database: str) -> None:
         assert posted.metadata == {"user": "ada"}
 
 
+@pytest.mark.settled_row(9)
 def test_row_09_a_post_goes_to_the_newest_worker_of_the_flow(sqlite_database: str) -> None:
     """Each `exec` is a worker of its own, and a post without `worker_id` goes to the newest one that lives:
     five posts count to five.
@@ -215,6 +224,7 @@ def test_row_09_a_post_goes_to_the_newest_worker_of_the_flow(sqlite_database: st
         assert older.get_routine_state("seen") is None
 
 
+@pytest.mark.settled_row(10)
 def test_row_10_a_post_needs_no_exec_before_it(sqlite_database: str) -> None:
     """A post to a flow without a worker starts one, and the next post goes to the same."""
     with Runtime(2, database=sqlite_database, registry=chain(Step(count))) as runtime:
@@ -224,6 +234,7 @@ def test_row_10_a_post_needs_no_exec_before_it(sqlite_database: str) -> None:
     assert stored(sqlite_database)["workers"] == 1
 
 
+@pytest.mark.settled_row(11)
 def test_row_11_emit_finds_its_place_by_itself(sqlite_database: str) -> None:
     """`emit` works anywhere inside logic without being told where it is; outside of it, it is a
     `RuntimeError`.

@@ -25,6 +25,7 @@ def failing(handler: ErrorHandler | None = None) -> Routine:
     return routine if handler is None else routine.set_error_handler(handler)
 
 
+@pytest.mark.settled_row(24)
 def test_row_24_a_job_completes_by_itself(sqlite_database: str) -> None:
     """A job completes by itself when nothing of it is left; while a message of it waits for a partner that
     does not come it stays `running`, until `complete` ends it.
@@ -44,6 +45,7 @@ def test_row_24_a_job_completes_by_itself(sqlite_database: str) -> None:
         assert (half.status, half.error) == ("failed", "nobody came")
 
 
+@pytest.mark.settled_row(25)
 def test_row_25_the_strategy_decides_how_the_job_ends(sqlite_database: str) -> None:
     """STOP fails the job with the text of the error; CONTINUE and SKIP let it complete; RETRY runs the logic
     again until it succeeds; a critical routine fails its job after its retries, an optional one lets it
@@ -83,6 +85,7 @@ def test_row_25_the_strategy_decides_how_the_job_ends(sqlite_database: str) -> N
     assert attempts == ["Attempt 1", "Attempt 2", "Attempt 3"]
 
 
+@pytest.mark.settled_row(26)
 def test_row_26_attempts_are_counted_per_message(sqlite_database: str) -> None:
     """Each message has its own attempts: jobs that share a routine do not use up each other's retries."""
     calls: Counter[str] = Counter()
@@ -99,6 +102,7 @@ def test_row_26_attempts_are_counted_per_message(sqlite_database: str) -> None:
     assert calls == {"a": 3, "b": 3, "c": 3}
 
 
+@pytest.mark.settled_row(27)
 def test_row_27_every_routine_has_its_strategy(sqlite_database: str) -> None:
     """A strategy holds for any routine, not for the first alone;
     a routine without one has that of the flow.
@@ -123,6 +127,7 @@ def test_row_27_every_routine_has_its_strategy(sqlite_database: str) -> None:
     assert found == {"s0": "completed", "s1": "skipped", "flows": "error_continued"}
 
 
+@pytest.mark.settled_row(28)
 def test_row_28_every_exception_is_retried_unless_some_are_named(sqlite_database: str) -> None:
     """RETRY runs again after any exception, unless `retryable_exceptions` names some."""
     calls: Counter[str] = Counter()
@@ -143,6 +148,7 @@ def test_row_28_every_exception_is_retried_unless_some_are_named(sqlite_database
     assert set(calls.values()) == {2}
 
 
+@pytest.mark.settled_row(29)
 def test_row_29_retries_come_after_the_first_attempt(sqlite_database: str) -> None:
     """`max_retries` counts the runs after the first, 3 by default; before the k-th passes
     `retry_delay * retry_backoff ** (k - 1)`; an exception that is not retryable fails the job at once."""

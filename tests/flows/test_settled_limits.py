@@ -21,6 +21,7 @@ def nothing(*_: Any) -> None:
     pass
 
 
+@pytest.mark.settled_row(30)
 def test_row_30_a_full_slot_refuses_posts_and_takes_what_is_emitted(sqlite_database: str) -> None:
     """A post to a slot at its limit raises `SlotQueueFullError` and stores nothing; `emit` never raises for
     it, and nothing is dropped; without `max_queue_length` there is no limit.
@@ -53,6 +54,7 @@ def test_row_30_a_full_slot_refuses_posts_and_takes_what_is_emitted(sqlite_datab
     assert Counter(got) == {10: 1, 11: 1} | dict.fromkeys(range(5), 1200)
 
 
+@pytest.mark.settled_row(31)
 def test_row_31_the_watermark_is_a_mark_on_the_limit(sqlite_database: str) -> None:
     """The watermark is a share of the limit, 0.8 by default, and tells how full a slot is; above it a slot
     still takes messages, and nothing is taken out of it.
@@ -77,6 +79,7 @@ def test_row_31_the_watermark_is_a_mark_on_the_limit(sqlite_database: str) -> No
     assert got == list(range(10))
 
 
+@pytest.mark.settled_row(32)
 def test_row_32_a_runtime_has_ten_threads_unless_told_otherwise(sqlite_database: str) -> None:
     """`Runtime()` has ten threads; everything but their number is given by keyword, and `max_queue_size` and
     `enable_monitoring` are no parameters."""
@@ -102,6 +105,7 @@ def test_row_32_a_runtime_has_ten_threads_unless_told_otherwise(sqlite_database:
         Runtime(10, sqlite_database)  # type: ignore[misc]  # that is the point
 
 
+@pytest.mark.settled_row(33)
 def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
     """A worker is `pending` before it is started, then `idle` or `running`, `paused` and `cancelled` by its
     users; one without a name that is left with nothing to do is `completed`.
@@ -131,6 +135,7 @@ def test_row_33_a_worker_says_what_it_does(sqlite_database: str) -> None:
     assert column(sqlite_database, ended, left=left) == ["completed"]
 
 
+@pytest.mark.settled_row(34)
 def test_row_34_a_time_limit_is_one_of_jobs(sqlite_database: str) -> None:
     """`execution_timeout` is None unless given and limits each job: one that takes longer fails, and its
     worker, by then older than that, takes and finishes the next.
@@ -155,6 +160,7 @@ def test_row_34_a_time_limit_is_one_of_jobs(sqlite_database: str) -> None:
         assert (short.status, worker.status) == ("completed", "idle")
 
 
+@pytest.mark.settled_row(35)
 def test_row_35_workers_and_jobs_are_paused_resumed_and_cancelled(sqlite_database: str) -> None:
     """Pause, resume and cancel are calls of the runtime, for a worker or for one job; those of the flow are
     gone and name them.
@@ -189,6 +195,7 @@ def test_row_35_workers_and_jobs_are_paused_resumed_and_cancelled(sqlite_databas
             getattr(Flow("f"), name)
 
 
+@pytest.mark.settled_row(36)
 def test_row_36_a_paused_worker_stays_paused(sqlite_database: str) -> None:
     """A paused worker stays paused, takes posts and runs none of them, across a restart too, until it is
     resumed.
@@ -209,6 +216,7 @@ def test_row_36_a_paused_worker_stays_paused(sqlite_database: str) -> None:
         assert found.status == "completed"
 
 
+@pytest.mark.settled_row(41)
 def test_row_41_names_that_are_gone_say_what_to_use() -> None:
     """`handler=` and `merge_strategy=` of a slot and `param_mapping=` of a connection are a `TypeError` that
     says what to use instead.

@@ -27,6 +27,7 @@ def numbers(items: list[dict[str, Any]]) -> list[int]:
     return [item["n"] for item in items]
 
 
+@pytest.mark.settled_row(12)
 def test_row_12_a_policy_of_ones_own_answers_in_either_form(sqlite_database: str) -> None:
     """A policy of one's own answers with a bool, and True takes everything that waits, or with the tuple
     `(bool, {slot: items}, message)`, which takes what it took from the slots."""
@@ -55,6 +56,7 @@ def test_row_12_a_policy_of_ones_own_answers_in_either_form(sqlite_database: str
     assert seen == [([0, 1, 2], {"reason": "custom_policy_met"}), ([0, 1], "a pair")]
 
 
+@pytest.mark.settled_row(13)
 def test_row_13_any_full_slot_makes_a_batch_and_the_rest_is_delivered(sqlite_database: str) -> None:
     """A batch is due when any slot has that many messages and takes up to that many of each slot; the last,
     partial one is delivered when somebody waits for the jobs and nothing else can run.
@@ -78,6 +80,7 @@ def test_row_13_any_full_slot_makes_a_batch_and_the_rest_is_delivered(sqlite_dat
     assert sizes == [(5, 1), (5, 0), (2, 0)]
 
 
+@pytest.mark.settled_row(14)
 def test_row_14_all_slots_ready_takes_one_of_each_again_and_again(sqlite_database: str) -> None:
     """`all_slots_ready_policy` gives logic one message of each slot, by their order, and again while every
     slot has one; what has no partner stays.
@@ -99,6 +102,7 @@ def test_row_14_all_slots_ready_takes_one_of_each_again_and_again(sqlite_databas
     assert pairs == [([n], [10 * n]) for n in range(5)]
 
 
+@pytest.mark.settled_row(15)
 def test_row_15_immediate_gives_one_message_at_a_time(sqlite_database: str) -> None:
     """`immediate_policy` gives logic one message per activation, in order; `max_items=n` up to n of them, of
     one job only.
@@ -126,6 +130,7 @@ def test_row_15_immediate_gives_one_message_at_a_time(sqlite_database: str) -> N
     assert seen == {"one": [[0], [1], [2], [10], [11], [12]], "two": [[0, 1], [2], [10, 11], [12]]}
 
 
+@pytest.mark.settled_row(16)
 def test_row_16_without_a_policy_a_routine_never_runs(
     sqlite_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +150,7 @@ def test_row_16_without_a_policy_a_routine_never_runs(
     assert [record for record in caplog.messages if "'silent' has no activation policy" in record] != []
 
 
+@pytest.mark.settled_row(17)
 def test_row_17_one_routine_of_one_worker_runs_once_at_a_time(sqlite_database: str) -> None:
     """A routine of one worker runs one activation at a time, in order; other routines and other workers run
     beside it, and `set_concurrency(n)` allows n.
@@ -181,6 +187,7 @@ def test_row_17_one_routine_of_one_worker_runs_once_at_a_time(sqlite_database: s
     assert order == list(range(20))
 
 
+@pytest.mark.settled_row(18)
 def test_row_18_the_pool_is_as_large_as_it_was_asked_to_be(sqlite_database: str, tmp_path: Path) -> None:
     """`thread_pool_size=n` runs n activations at once and never more; 0 is a pool of 100 that all such
     runtimes of the process share.

@@ -14,6 +14,7 @@ from routilux.activation_policies import immediate_policy
 from tests.flows.flows import Step, chain, flow_of, post, running
 
 
+@pytest.mark.settled_row(19)
 def test_row_19_a_new_state_replaces_the_old_one(sqlite_database: str) -> None:
     """`update_routine_state` replaces all that was kept under that routine's id."""
 
@@ -29,6 +30,7 @@ def test_row_19_a_new_state_replaces_the_old_one(sqlite_database: str) -> None:
         assert worker.routine_states == {"mine": {"c": 4}}
 
 
+@pytest.mark.settled_row(20)
 def test_row_20_a_constructor_with_parameters_is_taken(sqlite_database: str) -> None:
     """A routine whose constructor takes parameters can be added and runs in threads."""
     seen: list[str] = []
@@ -49,6 +51,7 @@ def test_row_20_a_constructor_with_parameters_is_taken(sqlite_database: str) -> 
     assert seen == ["ada", "bob"]
 
 
+@pytest.mark.settled_row(21)
 def test_row_21_configuration_is_read_only_inside_logic_alone(sqlite_database: str) -> None:
     """`set_config` raises `RuntimeError` inside logic and works everywhere else, after `exec` too."""
     seen: list[Any] = []
@@ -67,6 +70,7 @@ def test_row_21_configuration_is_read_only_inside_logic_alone(sqlite_database: s
     assert seen == [2, 3]
 
 
+@pytest.mark.settled_row(22)
 def test_row_22_a_job_stays_on_record_after_its_end(sqlite_database: str) -> None:
     """After its end a job is still found, with its status, data and metadata, also by the next runtime; it
     takes no more.
@@ -91,6 +95,7 @@ def test_row_22_a_job_stays_on_record_after_its_end(sqlite_database: str) -> Non
             found.set_data("answer", 43)
 
 
+@pytest.mark.settled_row(23)
 def test_row_23_setup_is_a_name_like_any_other(sqlite_database: str) -> None:
     """A method `setup` of a routine is never called by the library."""
     called: list[str] = []

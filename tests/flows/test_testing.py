@@ -50,6 +50,7 @@ def seeing(seen: list[Any]) -> Any:
     return lambda step, slot_data, worker_state: seen.extend(slot_data["input"])
 
 
+@pytest.mark.settled_row(39)
 def test_row_39_captured_events_are_a_list_and_a_mapping() -> None:
     """`get_captured_events()` returns a list of objects with `name` and `data` that also takes
     `["event"]`.

@@ -1,21 +1,21 @@
 """Makes docs/decisions/settled.md from the tests that hold what is settled: `python -m
 tests.support.settled`.
 
-Here are the subjects, by number; what holds is the first paragraph of a test's docstring, and a test belongs
-to a number by its name: `test_row_07_…`, `test_old_bug_07_…`. What has no test yet has the area that will
-bring it.
+Here are the subjects, by number. A test says which number it holds by a marker: `@pytest.mark.settled_row(7)`
+or `@pytest.mark.old_bug(7)`. What holds is the first paragraph of its docstring. A subject without a test
+names the area that will bring one.
 """
 
 from __future__ import annotations
 
 import ast
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "decisions" / "settled.md"
-TESTS = ROOT / "tests" / "flows"
+TESTS = ROOT / "tests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ Still to come:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A test and the number that its name says."""
+    """A test and the number that its marker says."""
 
     number: int
     name: str
@@ -145,16 +145,24 @@ class Held:
     holds: str
 
 
-def tests(prefix: str) -> list[Held]:
-    """Every test whose name begins with the prefix and a number, by number."""
+def tests(marker: str) -> list[Held]:
+    """Every test that has the marker, by number."""
     found = []
-    for path in sorted(TESTS.glob("test_*.py")):
+    for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and (match := re.match(rf"{prefix}_(\d+)_", node.name)):
-                first = (ast.get_docstring(node) or "").split("\n\n")[0]
-                where = path.relative_to(ROOT).as_posix()
-                found.append(Held(int(match[1]), node.name, where, " ".join(first.split())))
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            first = (ast.get_docstring(node) or "").split("\n\n")[0]
+            where = path.relative_to(ROOT).as_posix()
+            for number in _numbers(node, marker):
+                found.append(Held(number, node.name, where, " ".join(first.split())))
     return sorted(found, key=lambda held: held.number)
+
+
+def _numbers(test: ast.FunctionDef, marker: str) -> Iterator[int]:
+    for decorator in test.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == f"pytest.mark.{marker}":
+            yield ast.literal_eval(decorator.args[0])
 
 
 def _built(subjects: dict[int, Subject], held: list[Held]) -> str:
@@ -182,7 +190,7 @@ def _missing(subjects: dict[int, Subject], held: list[Held]) -> str:
 
 def page() -> str:
     """The page as it should be."""
-    rows, bugs = tests("test_row"), tests("test_old_bug")
+    rows, bugs = tests("settled_row"), tests("old_bug")
     return (
         INTRO + _built(ROWS, rows) + REST + _missing(ROWS, rows)
         + OLD + _built(BUGS, bugs) + OLD_REST + _missing(BUGS, bugs)

@@ -23,9 +23,9 @@ def test_every_number_is_there_once_with_a_test_or_an_area(heading: str, last: i
     assert re.findall(r"^.*\|\s*\|$", section, re.MULTILINE) == []
 
 
-@pytest.mark.parametrize("prefix", ["test_row", "test_old_bug"])
-def test_every_test_says_in_one_sentence_what_holds(prefix: str) -> None:
-    for held in settled.tests(prefix):
+@pytest.mark.parametrize("marker", ["settled_row", "old_bug"], ids=["test_row", "test_old_bug"])
+def test_every_test_says_in_one_sentence_what_holds(marker: str) -> None:
+    for held in settled.tests(marker):
         assert held.holds.endswith("."), held.name
         assert ". " not in held.holds, held.name
 
