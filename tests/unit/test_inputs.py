@@ -1,5 +1,5 @@
-"""The queue between callers and the engine's thread: nothing is lost in it, whoever does what at the same
-time.
+"""The queue between callers and the engine's thread: no input is lost, whatever the threads do. A wake-up and
+the receipt of a caller.
 """
 
 from __future__ import annotations
@@ -12,17 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from routilux.core.outcome import Outcome
-from routilux.engine.inputs import (
-    CommandIn,
-    Input,
-    InputQueue,
-    Post,
-    PostIn,
-    Receipt,
-    RunEnded,
-    Task,
-    WakeUp,
-)
+from routilux.engine.inputs import CommandIn, Input, InputQueue, Post, PostIn, Receipt, RunEnded, Task, WakeUp
 
 ROUNDS = 30_000
 
@@ -103,3 +93,27 @@ def test_a_wake_up_just_as_the_sleep_ends_by_itself_is_noticed() -> None:
 
     inputs._wake_up = Late()
     assert inputs.wait(0.0)
+
+
+def test_a_wake_up_before_somebody_waits_counts_once() -> None:
+    wake_up = WakeUp()
+    wake_up.set()
+    wake_up.set()
+    assert wake_up.wait(60.0)
+    wake_up.clear()
+    assert not wake_up.wait(0.0)
+    assert not wake_up.wait(-1.0)
+
+
+def test_a_receipt_says_whether_it_is_set_and_stays_so() -> None:
+    receipt = Receipt()
+    assert not receipt.wait(0.0)
+    threading.Thread(target=receipt.resolve, args=(7,)).start()
+    assert receipt.wait(20.0)
+    assert receipt.wait(0.0)
+    assert receipt.get() == 7
+    refused = Receipt()
+    refused.fail(KeyError("x"))
+    assert refused.wait(None)
+    with pytest.raises(KeyError):
+        refused.get()

@@ -1,4 +1,4 @@
-"""How long the engine's thread waits for callers before it goes on, decided by what the last commits were."""
+"""The commit window: how long the engine's thread waits for callers. The last commits decide it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from routilux.engine.commit_window import LATELY, LINGER_S, MOST_LINGER_S, CommitWindow
-from routilux.engine.inputs import Input, InputQueue, Receipt, RunEnded, Task, WakeUp
+from routilux.engine.inputs import Input, InputQueue, RunEnded, Task
 from routilux.testing.clock import ManualClock
 
 
@@ -146,27 +146,3 @@ def test_whoever_wakes_ends_the_wait_for_callers_and_the_next_sleep() -> None:
     assert not inputs.wait_for_callers(1, 60.0)
     assert inputs.wait(60.0)
     assert not inputs.wait(0.0)
-
-
-def test_a_wake_up_before_somebody_waits_counts_once() -> None:
-    wake_up = WakeUp()
-    wake_up.set()
-    wake_up.set()
-    assert wake_up.wait(60.0)
-    wake_up.clear()
-    assert not wake_up.wait(0.0)
-    assert not wake_up.wait(-1.0)
-
-
-def test_a_receipt_says_whether_it_is_set_and_stays_so() -> None:
-    receipt = Receipt()
-    assert not receipt.wait(0.0)
-    threading.Thread(target=receipt.resolve, args=(7,)).start()
-    assert receipt.wait(20.0)
-    assert receipt.wait(0.0)
-    assert receipt.get() == 7
-    refused = Receipt()
-    refused.fail(KeyError("x"))
-    assert refused.wait(None)
-    with pytest.raises(KeyError):
-        refused.get()

@@ -1,4 +1,4 @@
-"""Locks between real processes: who lives, whose turn it is."""
+"""The lock file between real processes: which process is alive, and which one may write."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from routilux.errors import DatabaseReadOnlyError, DatabaseUnavailableError, For
 from routilux.store.backends.lock_file import LockFile
 
 ROOT = Path(__file__).parents[2]
+
 PRELUDE = """
 import sys, os, time
 from routilux.store.backends.lock_file import LockFile

@@ -1,4 +1,4 @@
-"""A runtime is assembled whatever happens meanwhile; what activations read follows their worker."""
+"""A runtime is wired whatever happens at the same time; what activations read follows their worker."""
 
 from __future__ import annotations
 

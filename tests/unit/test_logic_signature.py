@@ -1,4 +1,4 @@
-"""Which form a function has is decided once, from its signature; what could be two forms is refused."""
+"""The signature of a function decides its form, once. A function that fits two forms is refused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from routilux.core.logic_signature import is_async, normalize
 from routilux.errors import LogicSignatureError
 
 DATA: dict[str, list[Any]] = {"input": [1, 2], "control": [3]}
+
 ONE: dict[str, list[Any]] = {"input": [1, 2]}
 
 

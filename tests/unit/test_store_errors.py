@@ -1,4 +1,4 @@
-"""Every kind of database error, from the drivers themselves where they can be made to raise it."""
+"""Every kind of database error. Where possible, the driver itself raises it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server that the tests bring along: it is a real one, and what is done to it is done."""
+"""The tests' own Postgres (`tests/support/postgres.py`) is a real server: it dies and restarts like one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of an error that logic raised."""
+"""What the outcome of an activation keeps of an error that logic raised."""
 
 from __future__ import annotations
 
