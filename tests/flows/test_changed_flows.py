@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from routilux import FlowRegistry
+from routilux import Client, FlowRegistry
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.engine import counters
 from routilux.store.reads import worker_reads
-from tests.flows.flows import flow_of, running, taking
+from tests.flows.flows import GOOD, Step, chain, count, flow_of, running, taking
 
 
 def keep(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
@@ -90,3 +90,17 @@ def test_a_new_routine_does_not_make_a_start_read_the_history(
     with running(database, flow("quick", "new")) as runtime:
         assert runtime.post("f", "new", "input", {"n": 1}, "w")
     assert min(seen) > 10
+
+
+def test_a_post_for_a_routine_that_the_definition_has_lost_is_kept(database: str) -> None:
+    with running(database, chain(Step(count), Step(count))):
+        pass
+    with Client(database) as client:
+        job = client.post("f", "s1", "input", {"n": 1}, "w").job
+        good = client.post(*GOOD, {"n": 2}, "w").job
+        with running(database, chain(Step(count))):
+            assert good.wait(10)
+            assert job.wait(10)
+            assert (good.status, job.status) == ("completed", "failed")
+            assert "'s1' not found" in str(job.error)
+            assert [letter.payloads for letter in client.dead_letters()] == [[{"n": 1}]]

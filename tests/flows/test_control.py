@@ -1,77 +1,47 @@
-"""Pause, resume, cancel, statuses, waits and shutdown; and the calls that logic must not make."""
+"""Pause, resume and cancel, for workers and for jobs."""
 
 from __future__ import annotations
 
-import logging
-import subprocess
-import sys
 import threading
-import time
 from typing import Any
 
 import pytest
 
 from routilux import (
-    CalledInLogicError,
-    ConfigReadOnlyError,
     ErrorHandler,
     Flow,
-    FlowRegistry,
     JobEndedError,
     JobFailedError,
     Runtime,
-    RuntimeShutDownError,
     WorkerEndedError,
     get_current_job,
-    get_current_job_id,
-    get_current_worker_state,
-    get_runtime_instance,
 )
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.core.mailbox import WINDOW
 from routilux.engine.commands import PauseJob, ResumeJob, Signal
 from routilux.engine.inputs import CommandIn
-from routilux.ownership import handover
-from tests.flows.flows import Step, chain, flow_of, post, running, taking
+from tests.flows.flows import (
+    GOOD,
+    Gate,
+    SeenNumbers,
+    Step,
+    chain,
+    count,
+    flow_of,
+    ignore,
+    post,
+    running,
+    taking,
+)
 from tests.support.inside_runtime import between_commits, parts, worker
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
-
-GOOD = ("f", "s0", "input")
-
-
-class Gate:
-    """Logic that says when it has begun and goes on when it is let; what else it does is given."""
-
-    def __init__(self, then: Any = None) -> None:
-        self.begun = threading.Event()
-        self.go = threading.Event()
-        self.seen: list[Any] = []
-        self.then = then
-
-    def __call__(self, step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-        self.seen.append([item.get("n") for item in slot_data["input"]])
-        self.begun.set()
-        assert self.go.wait(30)
-        worker_state.increment("s0", "done")
-        if self.then is not None:
-            self.then(step)
-
-
-class Seen:
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-
-    def __call__(self, step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-        self.items += [item.get("n") for item in slot_data["input"]]
-        worker_state.increment("s0", "done")
-
 
 # workers
 
 
 def test_pausing_a_worker_lets_what_runs_finish_and_starts_nothing_new(database: str) -> None:
-    gate, seen = Gate(lambda step: step.emit("output", n=1)), Seen()
+    gate, seen = Gate(lambda step: step.emit("output", n=1)), SeenNumbers()
     registry = chain(Step(gate), Step(seen))
     with running(database, registry) as runtime:
         worker = runtime.exec("f", worker_id="w")
@@ -103,7 +73,7 @@ def _takes_all(slots: Any, worker_state: Any) -> Any:
 
 @pytest.mark.parametrize("policy", [immediate_policy(), _takes_all], ids=["immediate", "custom"])
 def test_what_was_handed_out_and_has_not_begun_does_not_begin_in_a_pause(database: str, policy: Any) -> None:
-    begun, go, seen = threading.Event(), threading.Event(), Seen()
+    begun, go, seen = threading.Event(), threading.Event(), SeenNumbers()
 
     async def holds_the_loop(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
         begun.set()
@@ -132,7 +102,7 @@ def test_what_was_handed_out_and_has_not_begun_does_not_begin_in_a_pause(databas
 
 def test_cancelling_a_worker_ends_its_jobs_and_discards_what_still_runs(database: str) -> None:
     gate = Gate(lambda step: step.emit("output", n=1))
-    registry = chain(Step(gate), Step(Seen()))
+    registry = chain(Step(gate), Step(SeenNumbers()))
     with running(database, registry) as runtime:
         worker = runtime.exec("f", worker_id="w")
         jobs = [post(runtime, {"n": 1}), post(runtime, {"n": 2}), post(runtime, {"n": 3}, delay=3600)]
@@ -163,54 +133,52 @@ def test_cancelling_a_worker_ends_its_jobs_and_discards_what_still_runs(database
     assert gate.seen == [[1]]
 
 
-def test_a_worker_goes_from_pending_to_idle_to_running_and_back(database: str) -> None:
-    gate = Gate()
-    registry = chain(Step(gate))
-    with running(database, registry) as runtime:
+@pytest.mark.settled_row(36)
+def test_row_36_a_paused_worker_stays_paused(sqlite_database: str) -> None:
+    """A paused worker stays paused, takes posts and runs none of them, across a restart too, until it is
+    resumed.
+    """
+    registry = chain(Step(ignore))
+    with running(sqlite_database, registry) as runtime:
         worker = runtime.exec("f", worker_id="w")
-        assert worker.status == "idle"
+        runtime.pause_worker("w")
         job = post(runtime, {})
-        assert gate.begun.wait(10)
-        assert worker.status == "running"
-        gate.go.set()
-        assert job.wait(10)
-        eventually(lambda: worker.status == "idle")
-        late = post(runtime, {}, delay=3600)
-    assert column(database, "SELECT status FROM routilux_workers") == ["pending"]  # has work, nobody runs it
-    with running(database, registry) as runtime:
-        runtime.cancel_job(late.job_id)
-    assert column(database, "SELECT status FROM routilux_workers") == ["idle"]
+        assert runtime.wait_until_all_workers_idle(10)
+        assert (worker.status, job.status) == ("paused", "pending")
+    with running(sqlite_database, registry) as runtime:
+        found, again = runtime.get_job(job.job_id), runtime.exec("f", worker_id="w")
+        assert found is not None
+        assert (again.status, found.status) == ("paused", "pending")
+        runtime.resume_worker("w")
+        assert found.wait(10)
+        assert found.status == "completed"
 
 
-def test_a_recovered_worker_that_nobody_named_is_completed_when_its_work_is_done(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handover, "CLOSE_AFTER_S", 0.5)
-    gate = Gate()
-    registry = chain(Step(gate))
-    runtime = Runtime(1, database=database, registry=registry)
-    job_id = runtime.post(*GOOD, {}).job_id
-    runtime.pause_worker(runtime.get_job(job_id).worker_id)
-    runtime.shutdown(timeout=0.3)
-    gate.go.set()
-    with Runtime(1, database=database, registry=registry) as runtime:
-        job = runtime.get_job(job_id)
-        runtime.resume_worker(job.worker_id)
+@pytest.mark.old_bug(8)
+def test_old_bug_08_a_pause_did_not_last_and_a_cancelled_worker_went_on(sqlite_database: str) -> None:
+    """A paused worker stays paused until it is resumed, and then goes on; a cancelled one takes no more
+    posts.
+    """
+    with running(sqlite_database, chain(Step(count))) as runtime:
+        worker = runtime.exec("f", worker_id="w")
+        runtime.pause_worker("w")
+        job = post(runtime, {})
+        assert not job.wait(0.3)
+        assert worker.status == "paused"
+        runtime.resume_worker("w")
         assert job.wait(10)
-        eventually(
-            lambda: column(database, "SELECT status FROM routilux_workers") == ["completed"], timeout=20
-        )
-        assert runtime.post(*GOOD, {}, job.worker_id).job.wait(10)  # asked for by name it starts again
-    with Runtime(1, database=database, registry=registry) as runtime:  # and stays from now on
-        runtime.exec("f", worker_id=job.worker_id)
-    assert rows(database, "SELECT status, is_named FROM routilux_workers") == [("idle", 1)]
+        runtime.cancel_worker("w")
+        with pytest.raises(WorkerEndedError):
+            post(runtime, {})
+        assert worker.status == "cancelled"
+        assert worker.get_routine_state("seen") == {"count": 1}
 
 
 # jobs
 
 
 def test_a_paused_job_waits_over_a_restart_while_others_pass(database: str) -> None:
-    seen = Seen()
+    seen = SeenNumbers()
     registry = chain(Step(seen))
     with running(database, registry) as runtime:
         runtime.pause_worker("w")
@@ -234,7 +202,7 @@ def test_a_paused_job_waits_over_a_restart_while_others_pass(database: str) -> N
 
 
 def test_what_a_paused_job_emits_waits_too(database: str) -> None:
-    gate, seen = Gate(lambda step: step.emit("output", n=7)), Seen()
+    gate, seen = Gate(lambda step: step.emit("output", n=7)), SeenNumbers()
     with running(database, chain(Step(gate), Step(seen))) as runtime:
         job = post(runtime, {})
         assert gate.begun.wait(10)
@@ -251,7 +219,7 @@ def test_what_a_paused_job_emits_waits_too(database: str) -> None:
 
 
 def test_two_that_resume_a_job_at_once_bring_its_messages_back_once(database: str) -> None:
-    seen = Seen()
+    seen = SeenNumbers()
     registry = chain(Step(seen))
     with running(database, registry) as runtime:
         job = post(runtime, {"n": 1}, delay=1.0)
@@ -300,7 +268,7 @@ def test_a_cancelled_job_discards_what_still_runs_and_logic_can_ask(database: st
         asked.append(job.is_cancelled())
         step.emit("output", n=1)
 
-    gate, seen = Gate(ask), Seen()
+    gate, seen = Gate(ask), SeenNumbers()
     with running(database, chain(Step(gate), Step(seen))) as runtime:
         job = post(runtime, {"n": 1})
         runtime.signal(job.job_id, "s1", "input", {"n": 5}) if gate.begun.wait(10) else None
@@ -368,7 +336,7 @@ def test_a_job_that_has_just_ended_is_not_paused_and_takes_no_signal(database: s
 
 
 def test_all_jobs_of_a_runtime_are_cancelled_at_once(database: str) -> None:
-    with running(database, chain(Step(Seen()))) as runtime:
+    with running(database, chain(Step(SeenNumbers()))) as runtime:
         runtime.pause_worker("w")
         runtime.exec("f", worker_id="v")
         done = post(runtime, {"n": 0}, delay=3600)
@@ -386,254 +354,36 @@ def test_all_jobs_of_a_runtime_are_cancelled_at_once(database: str) -> None:
         assert runtime.wait_until_all_jobs_finished(5)
 
 
-def test_a_job_can_be_ended_by_hand(database: str) -> None:
-    seen = Seen()
+@pytest.mark.settled_row(35)
+def test_row_35_workers_and_jobs_are_paused_resumed_and_cancelled(sqlite_database: str) -> None:
+    """Pause, resume and cancel are calls of the runtime, for a worker or for one job; those of the flow are
+    gone and name them.
+    """
+    gate, begun, cancelled = threading.Event(), threading.Event(), []
 
-    def end(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-        job = get_current_job()
-        assert job is not None
-        step.emit("output", n=1)
-        job.complete("failed", error="as asked")
+    def hold(step: Step, slot_data: Any, worker_state: Any) -> None:
+        if slot_data["input"][0].get("hold"):
+            begun.set()
+            assert gate.wait(20)
+            job = get_current_job()
+            assert job is not None
+            cancelled.append(job.is_cancelled())
 
-    with running(database, chain(Step(end), Step(seen))) as runtime:
-        inside = post(runtime, {})
-        assert inside.wait(10)
-        assert (inside.status, inside.error) == ("failed", "as asked")
-        outside = post(runtime, {}, delay=3600)
-        outside.set_data("k", [1])
-        outside.increment("n", 2)
-        outside.complete(result={"by": "hand"})
-        assert (outside.status, outside.result(1)) == ("completed", {"by": "hand"})
-        assert outside.data == {"k": [1], "n": 2}
-        assert (outside.get_data("k"), outside.get_data("x", "none")) == ([1], "none")
-        with pytest.raises(JobEndedError):
-            outside.complete()
-        with pytest.raises(ValueError, match="completed, failed or cancelled"):
-            post(runtime, {}, delay=3600).complete("done")
-    assert seen.items == []
-
-
-# waiting
-
-
-def test_waits_end_at_the_end_or_at_their_timeout(database: str) -> None:
-    gate = Gate()
-    with running(database, chain(Step(gate))) as runtime:
-        assert runtime.wait_until_all_jobs_finished(5)
-        assert runtime.wait_until_all_workers_idle(5)
-        job = post(runtime, {})
-        assert gate.begun.wait(10)
-        for wait in (job.wait, runtime.wait_until_all_jobs_finished, runtime.wait_until_all_workers_idle):
-            began = time.monotonic()
-            assert wait(0.1) is False
-            assert time.monotonic() - began >= 0.1
-        assert job.wait(0) is False
-        with pytest.raises(TimeoutError, match=r"has not ended after 0\.05 s"):
-            job.result(0.05)
-        gate.go.set()
-        assert runtime.wait_until_all_jobs_finished() is True
-        assert (job.wait(0), job.result(0)) == (True, None)
-        late = post(runtime, {}, delay=3600)
-        assert runtime.wait_until_all_workers_idle(5) is True
-        assert runtime.wait_until_all_jobs_finished(0.05) is False
-        late.cancel()
-
-
-def test_a_wait_covers_what_was_accepted_just_before(database: str) -> None:
-    seen = Seen()
-    with running(
-        database, chain(Step(lambda step, data, state: step.emit("output", n=1)), Step(seen))
-    ) as runtime:
-        for n in range(1, 11):
-            post(runtime, {})
-            assert runtime.wait_until_all_jobs_finished(10)
-            assert len(seen.items) == n
-
-
-# shutdown
-
-
-def test_a_stopped_runtime_says_so_and_can_be_stopped_again(database: str) -> None:
-    registry = chain(Step(Seen()))
-    runtime = Runtime(1, database=database, registry=registry)
-    worker, job = runtime.post(*GOOD, {})
-    assert runtime.shutdown() is True
-    assert runtime.shutdown() is True
-    for refused in (
-        lambda: runtime.post(*GOOD, {}),
-        lambda: runtime.post_many(*GOOD, [{}]),
-        lambda: runtime.exec("f"),
-        lambda: runtime.pause_worker("w"),
-        lambda: runtime.cancel_job("j"),
-        lambda: runtime.signal("j", "s0", "input", {}),
-        lambda: runtime.wait_until_all_jobs_finished(1),
-        lambda: runtime.cancel_all_jobs(),
-    ):
-        with pytest.raises(RuntimeShutDownError):
-            refused()
-    with Runtime(1, database=database, registry=registry) as again:
-        assert again.get_job(job.job_id).status == "completed"
-        assert again.exec("f", worker_id=worker.worker_id).get_routine_state("s0") == {"done": 1}
-
-
-def test_a_waiting_shutdown_finishes_all_work_and_one_that_does_not_wait_leaves_it(database: str) -> None:
-    seen = Seen()
-    registry = chain(Step(lambda step, data, state: step.emit("output", **data["input"][0])), Step(seen))
-    with running(database, registry) as runtime:
+    with running(sqlite_database, chain(Step(hold))) as runtime:
         runtime.pause_worker("w")
-        runtime.post_many(*GOOD, [{"n": n} for n in range(50)], worker_id="w")
-    assert seen.items == []
-    runtime = Runtime(2, database=database, registry=registry)
-    runtime.exec("f", worker_id="w")
-    runtime.resume_worker("w")
-    assert runtime.shutdown(wait=True) is True
-    assert seen.items == list(range(50))
-    assert rows(database, "SELECT count(*) FROM routilux_workers WHERE owner IS NOT NULL") == [(0,)]
-    assert rows(database, "SELECT count(*) FROM routilux_runtimes WHERE state = 'alive'") == [(0,)]
-
-
-def test_the_block_of_a_runtime_waits_for_its_jobs_unless_it_raises(database: str) -> None:
-    seen = Seen()
-    registry = chain(Step(seen))
-    with Runtime(1, database=database, registry=registry) as runtime:
-        runtime.post_many(*GOOD, [{"n": n} for n in range(20)])
-    assert len(seen.items) == 20
-    with pytest.raises(KeyError), Runtime(1, database=database, registry=registry) as runtime:
-        runtime.post(*GOOD, {"n": 21}, delay=3600)
-        raise KeyError("mine")
-
-
-def test_a_shutdown_past_its_deadline_names_what_runs_and_the_work_goes_on_at_the_next_start(
-    database: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    gate = Gate()
-    registry = chain(Step(gate))
-    runtime = Runtime(1, database=database, registry=registry, lease=1.0)
-    runtime.exec("f", worker_id="w")
-    job = post(runtime, {"n": 1})
-    assert gate.begun.wait(10)
-    with caplog.at_level(logging.WARNING, logger="routilux"):
-        assert runtime.shutdown(timeout=0.3) is False
-    assert any("w/s0" in record.getMessage() for record in caplog.records)
-    gate.go.set()
-    with Runtime(1, database=database, registry=registry) as again:
-        assert again.get_job(job.job_id).wait(20)
-        assert again.get_job(job.job_id).status == "completed"
-    assert gate.seen == [[1], [1]]
-    assert rows(database, "SELECT value FROM routilux_worker_state") == [("1",)]
-
-
-def test_a_process_whose_logic_never_returns_can_exit(sqlite_database: str) -> None:
-    program = (
-        "import sys, threading\n"
-        "from routilux import *\n"
-        "step, begun = Routine(), threading.Event()\n"
-        "step.add_slot('input')\n"
-        "step.set_activation_policy(immediate_policy())\n"
-        "step.set_logic(lambda slot_data, policy_message, worker_state:"
-        " (begun.set(), threading.Event().wait()))\n"
-        "flow = Flow('f')\n"
-        "flow.add_routine(step, 's0')\n"
-        "FlowRegistry.get_instance().register_by_name('f', flow)\n"
-        "runtime = Runtime(1, database=sys.argv[1])\n"
-        "runtime.post('f', 's0', 'input', {})\n"
-        "assert begun.wait(20)\n"
-        "print(runtime.shutdown(timeout=0.2))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, sqlite_database],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
-
-
-# inside logic
-
-
-def test_calls_that_wait_for_the_engine_raise_inside_logic_and_others_work(database: str) -> None:
-    told: dict[str, Any] = {}
-    step = Step(lambda *_: None)
-    step.set_config(unit="kg")
-
-    def logic(slot_data: dict[str, list[Any]], policy_message: Any, worker_state: Any) -> None:
-        job = get_current_job()
-        assert job is not None
-        assert runtime is get_runtime_instance()
-        calls = {
-            "shutdown": runtime.shutdown,
-            "jobs": lambda: runtime.wait_until_all_jobs_finished(1),
-            "idle": lambda: runtime.wait_until_all_workers_idle(1),
-            "exec": lambda: runtime.exec("f"),
-            "post": lambda: runtime.post(*GOOD, {}, timeout=1),
-            "post_many": lambda: runtime.post_many(*GOOD, [{}], timeout=1),
-            "wait": lambda: job.wait(1),
-            "result": lambda: job.result(1),
-            "other": lambda: runtime.get_job(job.job_id).wait(1),
-            "config": lambda: step.set_config(unit="g"),
-        }
-        for name, call in calls.items():
-            try:
-                call()
-            except (CalledInLogicError, ConfigReadOnlyError) as error:
-                told[name] = type(error)
-        context = step.get_execution_context()
-        told["context"] = (context.flow_id, context.routine_id, context.job_context.job_id)
-        told["ids"] = (get_current_job_id(), get_current_worker_state().worker_id, worker_state.status)
-        if "more" in slot_data["input"][0]:
-            told["posted"] = runtime.post(*GOOD, {}, "w").job_id
-
-    step.set_logic(logic)
-    with running(database, chain(step)) as runtime:
-        job = post(runtime, {"more": True})
-        assert job.wait(10)
-        assert job.status == "completed", job.error
-        assert runtime.wait_until_all_jobs_finished(10)
-        assert runtime.get_job(told["posted"]).status == "completed"
-        posted = told.pop("posted")
-        assert told.pop("ids") == (posted, "w", "running")
-        assert told.pop("context") == ("f", "s0", posted)
-        assert told.pop("config") is ConfigReadOnlyError
-        assert set(told.values()) == {CalledInLogicError}
-        assert len(told) == 9
-        assert step.get_config("unit") == "kg"
-        step.set_config(unit="g")
-    assert (get_current_job(), get_current_job_id(), get_current_worker_state()) == (None, None, None)
-
-
-# facts
-
-
-def test_a_subscriber_is_told_of_what_has_happened(database: str) -> None:
-    told: list[Any] = []
-    ends: list[Any] = []
-    with running(database, chain(Step(Seen()))) as runtime:
-        runtime.on("activation.committed", lambda fact: told.append(fact.fields["status"]))
-        runtime.on("job.ended", lambda fact: ends.append((fact.fields["job_id"], fact.fields["status"])))
-        runtime.on("job.ended", lambda fact: 1 / 0)  # its own trouble
-        jobs = [post(runtime, {}), post(runtime, {})]
-        assert all(job.wait(10) for job in jobs)
-        eventually(lambda: ends == [(job.job_id, "completed") for job in jobs])
-    assert told == ["completed", "completed"]
-
-
-def test_two_workers_of_one_flow_share_nothing(database: str) -> None:
-    registry = FlowRegistry()
-    flow = Flow("f")
-    seen = Seen()
-    flow.add_routine(Step(seen), "s0")
-    registry.register_by_name("f", flow)
-    with running(database, registry) as runtime:
-        other = runtime.exec("f", worker_id="v")
-        runtime.pause_worker("v")
-        waiting = [runtime.post(*GOOD, {"n": n}, "v").job for n in range(3)]
-        jobs = [post(runtime, {"n": n}) for n in range(10, 15)]
-        assert all(job.wait(10) for job in jobs)
-        assert seen.items == [10, 11, 12, 13, 14]
-        assert other.get_routine_state("s0") is None
-        runtime.resume_worker("v")
-        assert all(job.wait(10) for job in waiting)
-        assert other.get_routine_state("s0") == {"done": 3}
-        assert runtime.exec("f", worker_id="w").get_routine_state("s0") == {"done": 5}
+        first, second, third = post(runtime, {}), post(runtime, {}), post(runtime, {"hold": True})
+        runtime.pause_job(first.job_id)
+        runtime.cancel_job(second.job_id)
+        runtime.resume_worker("w")
+        assert begun.wait(10)
+        runtime.cancel_job(third.job_id)
+        gate.set()
+        assert runtime.wait_until_all_workers_idle(10)
+        assert [job.status for job in (first, second, third)] == ["paused", "cancelled", "cancelled"]
+        runtime.resume_job(first.job_id)
+        assert first.wait(10)
+        assert first.status == "completed"
+    assert cancelled == [True]
+    for name in ("pause", "resume", "cancel"):
+        with pytest.raises(AttributeError, match=rf"flow\.{name} is gone: use runtime\.{name}_worker"):
+            getattr(Flow("f"), name)

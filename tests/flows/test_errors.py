@@ -1,10 +1,10 @@
-"""What happens when logic raises: each line of the table of strategies, on both databases, with restarts
-between.
-"""
+"""What happens when logic raises: each error strategy, on both databases, with restarts between."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,44 +20,14 @@ from routilux import (
     JobFailedError,
     RetryLater,
     Routine,
-    Runtime,
     get_current_job,
     immediate_policy,
 )
-from routilux.activation_policies import batch_size_policy
-from routilux.store.reads import routine_progress
-from tests.flows.flows import Step, chain, flow_of, post, running
-from tests.support.inside_runtime import store
+from tests.flows.failing import ATTEMPTS, SOON, Calls, routine_status
+from tests.flows.flows import Step, chain, flow_of, post, running, taking
+from tests.flows.two_routines import Gone
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
-
-ATTEMPTS = "SELECT attempt, status FROM routilux_activations WHERE routine = 's0' ORDER BY n"
-SOON = {"retry_delay": 0.1, "retry_backoff": 1.0}
-LATER = {"retry_delay": 0.4, "retry_backoff": 1.0}
-
-
-class Calls:
-    """Logic that raises what the list says, one after another, then succeeds; counts its calls."""
-
-    def __init__(self, *errors: BaseException | None) -> None:
-        self.errors = list(errors)
-        self.seen: list[list[Any]] = []
-
-    def __call__(self, step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-        self.seen.append(slot_data["input"])
-        worker_state.increment("s0", "calls")
-        error = self.errors.pop(0) if self.errors else None
-        if error is not None:
-            raise error
-
-    @property
-    def count(self) -> int:
-        return len(self.seen)
-
-
-def routine_status(runtime: Runtime, job_id: str) -> dict[str, str]:
-    with store(runtime).read() as connection:
-        return routine_progress.routine_status(connection, job_id)
 
 
 def fan_out(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
@@ -145,135 +115,117 @@ def test_a_job_whose_only_message_went_wrong_completes_and_its_routine_says_how(
         assert routine_status(runtime, jobs[1].job_id) == {"skips": "skipped"}
 
 
-# RETRY
+# all strategies
 
 
-def test_a_retry_runs_the_same_message_again_over_restarts_until_it_succeeds(database: str) -> None:
-    calls = Calls(ValueError("one"), ValueError("two"))
-    registry = chain(Step(calls, handler=ErrorHandler("retry", max_retries=3, **LATER)))
-    with running(database, registry) as runtime:
-        job = post(runtime, {"n": 1})
-        eventually(lambda: rows(database, ATTEMPTS))
-    with running(database, registry) as runtime:
-        eventually(lambda: calls.count == 2)
-    with running(database, registry) as runtime:
-        assert runtime.get_job(job.job_id).wait(10)
-        assert runtime.get_job(job.job_id).status == "completed"
-        assert routine_status(runtime, job.job_id) == {"s0": "completed"}
-    assert calls.seen == [[{"n": 1}]] * 3
-    assert rows(database, ATTEMPTS) == [(1, "retrying"), (2, "retrying"), (3, "completed")]
-    assert rows(database, "SELECT value FROM routilux_worker_state") == [("1",)]
-    assert rows(database, "SELECT count(*) FROM routilux_parked") == [(0,)]
+def failing(handler: ErrorHandler | None = None) -> Routine:
+    def fail(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        raise ValueError("no")
+
+    routine = taking("in", logic=fail, policy=immediate_policy())
+    return routine if handler is None else routine.set_error_handler(handler)
 
 
-def test_a_job_that_waits_for_a_retry_is_running_and_its_routine_retrying(database: str) -> None:
-    calls = Calls(ValueError("no"))
-    registry = chain(Step(calls, handler=ErrorHandler("retry", retry_delay=timedelta(hours=1))))
-    with running(database, registry) as runtime:
-        job_id = post(runtime, {}).job_id
-        eventually(lambda: rows(database, ATTEMPTS))
-        assert runtime.wait_until_all_workers_idle(10)
-        assert not runtime.wait_until_all_jobs_finished(0.1)
-    for _ in range(2):
-        with running(database, registry) as runtime:
-            job = runtime.get_job(job_id)
-            assert (job.status, job.error, job.completed_at) == ("running", None, None)
-            assert routine_status(runtime, job_id) == {"s0": "retrying"}
-            assert not job.wait(0.1)
-    assert calls.count == 1
+@pytest.mark.settled_row(25)
+def test_row_25_the_strategy_decides_how_the_job_ends(sqlite_database: str) -> None:
+    """STOP fails the job with the text of the error; CONTINUE and SKIP let it complete; RETRY runs the logic
+    again until it succeeds; a critical routine fails its job after its retries, an optional one lets it
+    complete.
+    """
+    attempts: list[str] = []
+
+    def third_time(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        attempts.append(f"Attempt {len(attempts) + 1}")
+        if len(attempts) < 3:
+            raise ValueError("not yet")
+
+    retry = taking("in", logic=third_time, policy=immediate_policy())
+    routines = {
+        "stop": failing(),
+        "continue": failing(ErrorHandler("continue")),
+        "skip": failing(ErrorHandler("skip")),
+        "retry": retry.set_error_handler(ErrorHandler("retry", retry_delay=0.01)),
+        "critical": failing().set_as_critical(max_retries=1, retry_delay=0.01),
+        "optional": failing().set_as_optional(),
+    }
+    with running(sqlite_database, flow_of(**routines)) as runtime:
+        jobs = {name: runtime.post("f", name, "in", {}, "w") for name in routines}
+        assert runtime.wait_until_all_jobs_finished(20)
+        assert {name: job.status for name, job in jobs.items()} == {
+            "stop": "failed",
+            "continue": "completed",
+            "skip": "completed",
+            "retry": "completed",
+            "critical": "failed",
+            "optional": "completed",
+        }
+        assert "ValueError: no" in jobs["stop"].error
+        worker = jobs["stop"].worker
+        assert [line["status"] for line in worker.get_execution_history("skip")] == ["skipped"]
+        assert [line["status"] for line in worker.get_execution_history("continue")] == ["error_continued"]
+    assert attempts == ["Attempt 1", "Attempt 2", "Attempt 3"]
 
 
-def test_exhausted_retries_fail_the_job_though_the_runtime_was_restarted_between_them(database: str) -> None:
-    calls = Calls(*[ValueError(f"attempt {n}") for n in range(1, 9)])
-    registry = chain(Step(calls, handler=ErrorHandler("retry", max_retries=2, **LATER)))
-    with running(database, registry) as runtime:
-        job_id = post(runtime, {}).job_id
-        eventually(lambda: rows(database, ATTEMPTS))
-    with running(database, registry) as runtime:
-        eventually(lambda: calls.count == 2)
-    with running(database, registry) as runtime:
-        job = runtime.get_job(job_id)
-        assert job.wait(10)
-        assert (job.status, job.error) == ("failed", "ValueError: attempt 3")
-        assert routine_status(runtime, job_id) == {"s0": "failed"}
-        (letter,) = runtime.dead_letters()
-        assert (letter.attempt, letter.error) == (3, "attempt 3")
-    assert rows(database, ATTEMPTS) == [(1, "retrying"), (2, "retrying"), (3, "failed")]
-    assert calls.count == 3
+@pytest.mark.settled_row(27)
+def test_row_27_every_routine_has_its_strategy(sqlite_database: str) -> None:
+    """A strategy holds for any routine, not for the first alone;
+    a routine without one has that of the flow.
+    """
+
+    def forward(step: Step, slot_data: Any, worker_state: Any) -> None:
+        step.emit("output")
+
+    def fail(*_: Any) -> None:
+        raise ValueError("no")
+
+    registry = chain(Step(forward), Step(fail, handler=ErrorHandler("skip")))
+    flow = registry.resolve("f")
+    flow.add_routine(Step(fail), "flows")
+    flow.connect("s0", "output", "flows", "input")
+    flow.set_error_handler(ErrorHandler("continue"))
+    with running(sqlite_database, registry) as runtime:
+        posted = runtime.post("f", "s0", "input", {}, "w")
+        assert posted.job.wait(10)
+        assert posted.status == "completed"
+        found = {line["routine_id"]: line["status"] for line in posted.worker.get_execution_history()}
+    assert found == {"s0": "completed", "s1": "skipped", "flows": "error_continued"}
 
 
-def test_each_message_has_its_own_count_of_attempts(database: str) -> None:
-    attempts: Counter[int] = Counter()
+@pytest.mark.old_bug(1)
+def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
+    """RETRY runs the logic again, each job with retries of its own; STOP fails the job, what SKIP skipped
+    says so, and a job that is done is completed by itself.
+    """
+    calls: Counter[str] = Counter()
 
-    def twice(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-        attempts[slot_data["input"][0]["n"]] += 1
-        if attempts[slot_data["input"][0]["n"]] < 3:
-            raise ValueError("again")
+    def flaky(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        name = slot_data["in"][0]["name"]
+        calls[name] += 1
+        if calls[name] < 3:
+            raise ValueError("not yet")
 
-    handler = ErrorHandler("retry", max_retries=2, **SOON)
-    with running(database, chain(Step(twice, handler=handler))) as runtime:
-        jobs = [post(runtime, {"n": n}) for n in range(3)]
-        assert all(job.wait(20) for job in jobs)
-        assert [job.status for job in jobs] == ["completed"] * 3
-    assert attempts == {0: 3, 1: 3, 2: 3}
+    def fail(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        raise ValueError("no")
 
-
-def test_what_is_not_retryable_fails_at_once(database: str) -> None:
-    calls = Calls(KeyError("k"), ValueError("v"))
-    handler = ErrorHandler("retry", max_retries=3, retryable_exceptions=ValueError, **SOON)
-    with running(database, chain(Step(calls, handler=handler))) as runtime:
-        bad = post(runtime, {"n": "not retryable"})
-        assert bad.wait(10)
-        assert (bad.status, bad.error) == ("failed", "KeyError: 'k'")
-        good = post(runtime, {"n": "retryable"})
-        assert good.wait(10)
-        assert good.status == "completed"
-        assert len(runtime.dead_letters()) == 1
-    assert rows(database, ATTEMPTS) == [(1, "failed"), (1, "retrying"), (2, "completed")]
-
-
-def test_no_retry_is_early_and_the_pauses_grow_by_the_backoff_up_to_the_longest(database: str) -> None:
-    calls = Calls(*[ValueError(str(n)) for n in range(4)])
-    handler = ErrorHandler(
-        "retry", max_retries=4, retry_delay=0.05, retry_backoff=2.0, max_retry_delay=timedelta(seconds=0.15)
-    )
-    with running(database, chain(Step(calls, handler=handler))) as runtime:
-        job = post(runtime, {})
-        assert job.wait(20)
-        assert job.status == "completed"
-    times = rows(database, "SELECT started_at, ended_at FROM routilux_activations ORDER BY n")
-    pauses = [begun - ended for (begun, _), (_, ended) in zip(times[1:], times, strict=False)]
-    asked = [50_000, 100_000, 150_000, 150_000]
-    assert [pause >= least for pause, least in zip(pauses, asked, strict=True)] == [True] * 4
-
-
-def test_a_batch_is_tried_again_as_the_same_batch_though_more_has_come(database: str) -> None:
-    calls = Calls(ValueError("no"))
-    registry = chain(
-        Step(calls, policy=batch_size_policy(3), handler=ErrorHandler("retry", max_retries=1, **LATER))
-    )
-    with running(database, registry) as runtime:
-        first = runtime.post_many("f", "s0", "input", [{"n": n} for n in range(3)], worker_id="w")
-        eventually(lambda: rows(database, ATTEMPTS))
-    with running(database, registry) as runtime:
-        second = runtime.post_many("f", "s0", "input", [{"n": n} for n in range(3, 6)], worker_id="w")
-        assert all(runtime.get_job(job.job_id).wait(10) for job in [*first, *second])
-        assert {runtime.get_job(job.job_id).status for job in [*first, *second]} == {"completed"}
-    assert calls.seen[0] == [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert sorted(calls.seen[1:], key=str) == [calls.seen[0], [{"n": 3}, {"n": 4}, {"n": 5}]]
-    messages = "SELECT policy_message FROM routilux_activations ORDER BY n"
-    assert len(set(column(database, messages))) == 1
-
-
-def test_a_batch_that_fails_fails_each_of_its_jobs(database: str) -> None:
-    registry = chain(Step(Calls(ValueError("no")), policy=batch_size_policy(3)))
-    with running(database, registry) as runtime:
-        jobs = runtime.post_many("f", "s0", "input", [{"n": n} for n in range(3)], worker_id="w")
-        assert all(job.wait(10) for job in jobs)
-        assert [(job.status, job.error) for job in jobs] == [("failed", "ValueError: no")] * 3
-        (letter,) = runtime.dead_letters()
-        assert letter.payloads == [{"n": 0}, {"n": 1}, {"n": 2}]
-        assert {message.job_id for message in letter.messages} == {job.job_id for job in jobs}
+    handlers = {
+        "retry": ErrorHandler("retry", max_retries=2, retry_delay=0.01),
+        "stop": ErrorHandler("stop"),
+        "skip": ErrorHandler("skip"),
+    }
+    registry = flow_of(**{
+        name: taking(
+            "in", logic=flaky if name == "retry" else fail, policy=immediate_policy()
+        ).set_error_handler(handler)
+        for name, handler in handlers.items()
+    })  # fmt: skip
+    with running(sqlite_database, registry) as runtime:
+        retried = [runtime.post("f", "retry", "in", {"name": name}, "w") for name in "abc"]
+        stopped, skipped = (runtime.post("f", name, "in", {}, "w") for name in ("stop", "skip"))
+        assert runtime.wait_until_all_jobs_finished(20)
+        assert [job.status for job in retried] == ["completed"] * 3
+        assert (stopped.status, skipped.status) == ("failed", "completed")
+        assert [line["status"] for line in skipped.worker.get_execution_history("skip")] == ["skipped"]
+    assert calls == {"a": 3, "b": 3, "c": 3}
 
 
 # steering
@@ -415,28 +367,6 @@ def test_whatever_logic_raises_is_kept_as_text_and_the_runtime_goes_on(database:
     assert [text.startswith(start) for text, start in zip(said, starts, strict=True)] == [True] * 4
 
 
-def test_async_logic_is_retried_like_any_other(database: str) -> None:
-    calls: list[Any] = []
-
-    class Fetch(Routine):
-        def __init__(self) -> None:
-            super().__init__()
-            self.add_slot("input")
-            self.set_activation_policy(immediate_policy())
-            self.set_error_handler(ErrorHandler("retry", max_retries=2, **SOON))
-
-        async def logic(self, slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-            calls.append(slot_data["input"])
-            if len(calls) < 3:
-                raise OSError("down")
-
-    with running(database, flow_of(s0=Fetch())) as runtime:
-        job = post(runtime, {"n": 1})
-        assert job.wait(10)
-        assert job.status == "completed"
-    assert calls == [[{"n": 1}]] * 3
-
-
 def test_what_cannot_be_emitted_fails_the_activation_with_the_path(database: str) -> None:
     def bad(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
         match slot_data["input"][0]["what"]:
@@ -454,3 +384,25 @@ def test_what_cannot_be_emitted_fails_the_activation_with_the_path(database: str
     assert errors[0].startswith("PayloadError: emit('output').items[1]")
     assert errors[1].startswith("EventNotFoundError: Event 'nowhere'")
     assert errors[2].startswith("PayloadTooLargeError: emit('output')")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, Gone, asyncio.CancelledError])
+def test_logic_that_raises_anything_fails_its_own_job_only(
+    sqlite_database: str, error: Any, is_async: bool
+) -> None:
+    def plain(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        if slot_data["in"][0]["bad"]:
+            raise error
+
+    async def later(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
+        plain(slot_data, policy_message, worker_state)
+
+    logic: Callable[..., Any] = later if is_async else plain
+    with running(sqlite_database, flow_of(r=taking("in", logic=logic, policy=immediate_policy()))) as rt:
+        failed = [rt.post("f", "r", "in", {"bad": True}, "w").job for _ in range(6)]
+        good = rt.post("f", "r", "in", {"bad": False}, "w").job
+        assert good.wait(10)
+        assert all(job.wait(10) for job in failed)
+        assert {job.status for job in failed} == {"failed"}
+        assert good.status == "completed"

@@ -1,76 +1,23 @@
-"""The ways to enqueue: post, post_many, signal, ids, the caller's transaction, and a client that runs
-nothing.
-"""
+"""The ways to enqueue: `post`, `post_many`, `signal`, and ids that make a post idempotent."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, create_engine, insert, select
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 
 from routilux import (
     Client,
-    Flow,
-    FlowRegistry,
     IdempotencyConflictError,
     JobEndedError,
-    JobNotFoundError,
     Post,
     Runtime,
-    StateError,
     WorkerState,
     get_current_job_id,
-    sqlite_engine,
 )
-from tests.flows.flows import Step, chain, post, running
-from tests.support.looking import column, rows, stored
+from tests.flows.flows import GOOD, Seen, Step, chain, count, known_flow, post, running
+from tests.support.looking import rows, stored
 from tests.support.waiting import eventually
-
-GOOD = ("f", "s0", "input")
-orders = Table("orders", MetaData(), Column("n", Integer, primary_key=True))
-
-
-class Seen:
-    """Logic that notes what it is given, and counts."""
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-
-    def __call__(self, step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-        self.items.append(slot_data["input"][0])
-        worker_state.increment("s0", "seen")
-
-
-def engine_of(database: str) -> Any:
-    return (
-        sqlite_engine(database)
-        if database.startswith("sqlite")
-        else create_engine(database, poolclass=NullPool)
-    )
-
-
-@contextmanager
-def own_table(database: str) -> Iterator[Any]:
-    """The user's own engine, with a table `orders`."""
-    engine = engine_of(database)
-    with engine.begin() as connection:
-        orders.create(connection)
-    yield engine
-    engine.dispose()
-
-
-def known_flow(database: str, registry: FlowRegistry) -> None:
-    """The flow is registered in the database, and its worker `w` is there; nothing runs."""
-    with running(database, registry):
-        pass
-
 
 # post and post_many
 
@@ -145,20 +92,42 @@ def test_items_may_have_settings_of_their_own(database: str) -> None:
         assert four.status == "pending"
 
 
-def test_jobs_are_listed_newest_first_by_status_and_page_by_page(database: str) -> None:
-    with running(database, chain(Step(Seen()))) as runtime:
-        jobs = runtime.post_many(*GOOD, [{"n": n} for n in range(5)], worker_id="w")
-        assert all(job.wait(10) for job in jobs)
-        late = post(runtime, {}, delay=3600)
-        ids = [late.job_id, *(job.job_id for job in reversed(jobs))]
-        assert [job.job_id for job in runtime.list_jobs()] == ids
-        assert [job.job_id for job in runtime.list_jobs(limit=2)] == ids[:2]
-        assert [job.job_id for job in runtime.list_jobs(before=ids[1], limit=2)] == ids[2:4]
-        assert [job.job_id for job in runtime.list_jobs(status="pending")] == [late.job_id]
-        assert len(runtime.list_jobs(flow_name="f", worker_id="w", status="completed")) == 5
-        assert runtime.list_jobs(flow_name="g") == []
-        with pytest.raises(JobNotFoundError):
-            runtime.list_jobs(before="nobody")
+@pytest.mark.settled_row(8)
+def test_row_08_post_returns_a_worker_and_a_job(sqlite_database: str) -> None:
+    """`post` returns the tuple `(worker_state, job)`, which also answers for the job itself."""
+    with running(sqlite_database, chain(Step(count))) as runtime:
+        posted = runtime.post("f", "s0", "input", {}, "w", metadata={"user": "ada"})
+        worker, job = posted
+        assert isinstance(worker, WorkerState)
+        assert (worker.worker_id, job.worker_id) == ("w", "w")
+        assert job.wait(10)
+        assert (posted.job_id, posted.status, posted.error) == (job.job_id, "completed", None)
+        assert posted.metadata == {"user": "ada"}
+
+
+@pytest.mark.settled_row(9)
+def test_row_09_a_post_goes_to_the_newest_worker_of_the_flow(sqlite_database: str) -> None:
+    """Each `exec` is a worker of its own, and a post without `worker_id` goes to the newest one that lives:
+    five posts count to five.
+    """
+    with running(sqlite_database, chain(Step(count))) as runtime:
+        older, newer = runtime.exec("f"), runtime.exec("f")
+        assert older.worker_id != newer.worker_id
+        jobs = [runtime.post("f", "s0", "input", {}).job for _ in range(5)]
+        assert runtime.wait_until_all_jobs_finished(10)
+        assert {job.worker_id for job in jobs} == {newer.worker_id}
+        assert newer.get_routine_state("seen") == {"count": 5}
+        assert older.get_routine_state("seen") is None
+
+
+@pytest.mark.settled_row(10)
+def test_row_10_a_post_needs_no_exec_before_it(sqlite_database: str) -> None:
+    """A post to a flow without a worker starts one, and the next post goes to the same."""
+    with Runtime(2, database=sqlite_database, registry=chain(Step(count))) as runtime:
+        workers = {runtime.post("f", "s0", "input", {}).worker_id for _ in range(2)}
+        assert runtime.wait_until_all_jobs_finished(10)
+    assert len(workers) == 1
+    assert stored(sqlite_database)["workers"] == 1
 
 
 # ids that make a post idempotent
@@ -262,231 +231,3 @@ def test_signals_are_messages_of_a_running_job_until_it_ends(database: str) -> N
         with pytest.raises(JobEndedError, match=r"has ended \(completed\)"):
             runtime.signal(job.job_id, "s0", "input", {"n": 4})
     assert seen == [(n, job.job_id) for n in (1, 2, 3)]
-
-
-# in the caller's transaction
-
-
-@pytest.fixture(params=["core", "orm"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@contextmanager
-def transaction_of(engine: Any, kind: str) -> Iterator[Any]:
-    """A Core connection or an ORM session with a transaction open; the test ends it."""
-    with engine.connect() if kind == "core" else Session(engine) as mine:
-        yield mine
-
-
-def test_a_post_goes_in_with_the_callers_rows_or_not_at_all(database: str, kind: str) -> None:
-    seen = Seen()
-    registry = chain(Step(seen))
-    known_flow(database, registry)
-    with own_table(database) as engine, Client(database) as client:
-        with transaction_of(engine, kind) as mine:
-            mine.execute(insert(orders).values(n=1))
-            kept = client.post(*GOOD, {"n": 1}, "w", transaction=mine, metadata={"k": 1})
-            assert client.get_job(kept.job_id) is None  # nobody else sees it yet
-            assert (kept.status, kept.metadata) == ("pending", {"k": 1})
-            assert not kept.job.wait(0.05)
-            mine.commit()
-            assert kept.status == "pending"
-            mine.execute(insert(orders).values(n=2))
-            lost = client.post(*GOOD, {"n": 2}, "w", transaction=mine)
-            many = client.post_many(*GOOD, [{"n": 3}, {"n": 4}], transaction=mine)
-            mine.rollback()
-        for job in (lost.job, *many):
-            assert client.get_job(job.job_id) is None
-            with pytest.raises(JobNotFoundError):
-                job.status
-        with engine.connect() as connection:
-            assert connection.execute(select(orders.c.n)).scalars().all() == [1]
-        with running(database, registry) as runtime:
-            assert kept.job.wait(10)
-            assert runtime.get_job(lost.job_id) is None
-    assert seen.items == [{"n": 1}]
-
-
-def test_a_runtime_posts_in_the_callers_transaction_too(database: str, kind: str) -> None:
-    seen = Seen()
-    with running(database, chain(Step(seen))) as runtime, own_table(database) as engine:
-        with transaction_of(engine, kind) as mine:
-            mine.execute(insert(orders).values(n=1))
-            posted = runtime.post(*GOOD, {"n": 1}, transaction=mine)
-            assert (posted.worker, posted.status) == (None, "pending")
-            jobs = runtime.post_many(*GOOD, [{"n": 2}, {"n": 3}], transaction=mine)
-            assert seen.items == []
-            mine.commit()
-        assert posted.job.wait(10)
-        assert all(job.wait(10) for job in jobs)
-        assert (posted.job.status, posted.job.worker_id) == ("completed", "w")
-    assert seen.items == [{"n": 1}, {"n": 2}, {"n": 3}]
-
-
-def test_an_id_and_a_savepoint_in_the_callers_transaction(database: str) -> None:
-    seen = Seen()
-    registry = chain(Step(seen))
-    known_flow(database, registry)
-    with own_table(database) as engine, Client(database) as client:
-        with engine.begin() as mine:
-            client.post(*GOOD, {"n": 1}, job_id="mine", transaction=mine)
-            client.post(*GOOD, {"n": 1}, job_id="mine", transaction=mine)
-            with pytest.raises(IdempotencyConflictError):
-                client.post(*GOOD, {"n": 2}, job_id="mine", transaction=mine)
-            with mine.begin_nested() as savepoint:
-                undone = client.post(*GOOD, {"n": 3}, transaction=mine)
-                savepoint.rollback()
-        assert stored(database)["inbox"] == 1
-        assert client.get_job(undone.job_id) is None
-        with engine.begin() as mine:
-            assert client.post(*GOOD, {"n": 1}, job_id="mine", transaction=mine).status == "pending"
-        with running(database, registry):
-            assert client.get_job("mine").wait(10)
-    assert seen.items == [{"n": 1}]
-
-
-def test_two_callers_that_commit_one_id_at_once_make_one_job(database: str) -> None:
-    """Each looked before the other committed: the owner settles it when it accepts them."""
-    seen = Seen()
-    registry = chain(Step(seen))
-    known_flow(database, registry)
-    with own_table(database) as engine, Client(database) as client:
-        if database.startswith("sqlite"):  # one writer at a time: the second looks after the first
-            for _ in range(2):
-                with engine.begin() as mine:
-                    client.post(*GOOD, {"n": 1}, job_id="mine", transaction=mine)
-        else:
-            with engine.begin() as one, engine.begin() as two:
-                for mine in (one, two):
-                    client.post(*GOOD, {"n": 1}, job_id="mine", transaction=mine)
-        with running(database, registry) as runtime:
-            assert client.get_job("mine").wait(10)
-            assert runtime.wait_until_all_jobs_finished(10)
-            eventually(lambda: stored(database)["inbox"] == 0)
-    assert seen.items == [{"n": 1}]
-    assert column(database, "SELECT job_id FROM routilux_jobs") == ["mine"]
-
-
-def test_on_sqlite_the_callers_transaction_comes_from_sqlite_engine(sqlite_database: str) -> None:
-    with running(sqlite_database, chain(Step(Seen()))) as runtime:
-        plain = create_engine(sqlite_database, poolclass=NullPool)
-        with plain.connect() as mine, pytest.raises(StateError, match=r"routilux\.sqlite_engine"):
-            runtime.post(*GOOD, {}, transaction=mine)
-        with own_table(sqlite_database) as engine, engine.begin() as mine:
-            mine.execute(insert(orders).values(n=1))
-            with pytest.raises(StateError, match="transaction="):  # else it would wait for itself
-                runtime.post(*GOOD, {})
-    assert stored(sqlite_database)["inbox"] == 0
-
-
-# a client that runs nothing
-
-
-def test_what_a_client_posts_while_nothing_runs_is_done_by_the_next_runtime(database: str) -> None:
-    seen = Seen()
-    registry = chain(Step(seen))
-    known_flow(database, registry)
-    with Client(database) as client:
-        named = client.post(*GOOD, {"n": 1}, "w", metadata={"k": 1})
-        loose = client.post(*GOOD, {"n": 2})
-        many = client.post_many(*GOOD, [{"n": n} for n in range(3, 1003)], worker_id="w")
-        late = client.post(*GOOD, {"n": 0}, "w", delay=3600)
-        jobs = [named.job, loose.job, *many]
-        assert (named.worker, named.status, named.metadata) == (None, "pending", {"k": 1})
-        assert client.get_job(loose.job_id).worker_id is None
-        assert len(client.list_jobs(limit=5000, status="pending")) == 1003
-        assert not named.job.wait(0.05)
-        view = "SELECT count(*) FROM routilux_job_history WHERE status = 'pending'"
-        assert rows(database, view) == [(1003,)]
-        with running(database, registry) as runtime:
-            assert runtime.get_job(named.job_id) is not None
-            assert all(job.wait(30) for job in jobs)
-            assert (loose.job.status, loose.job.worker_id) == ("completed", "w")
-            assert late.status == "pending"
-    assert [item["n"] for item in seen.items] == [*range(1, 1003)]
-
-
-def test_a_runtime_that_has_no_worker_starts_one_for_a_clients_post(database: str) -> None:
-    seen = Seen()
-    registry = chain(Step(seen))
-    with Runtime(1, database=database, registry=registry):
-        pass  # the flow is known now, no worker is
-    with Client(database) as client:
-        job = client.post(*GOOD, {"n": 1}).job
-        assert stored(database)["workers"] == 0
-        with Runtime(1, database=database, registry=registry):
-            assert job.wait(10)
-            assert job.status == "completed"
-            assert job.worker_id is not None
-
-
-def test_a_client_reads_and_controls(database: str) -> None:
-    seen = Seen()
-    with running(database, chain(Step(seen))) as runtime, Client(database) as client:
-        client.pause_worker("w", "lunch")
-        worker = runtime.exec("f", worker_id="w")
-        eventually(lambda: worker.status == "paused")
-        first, second, third = client.post_many(*GOOD, [{"n": 1}, {"n": 2}, {"n": 3}], worker_id="w")
-        eventually(lambda: stored(database)["inbox"] == 0)
-        client.pause_job(first.job_id)
-        client.cancel_job(second.job_id, "not needed")
-        assert second.wait(10)
-        assert (second.status, second.error) == ("cancelled", "not needed")
-        client.resume_worker("w")
-        assert third.wait(10)
-        eventually(lambda: first.status == "paused")
-        client.resume_job(first.job_id)
-        assert first.wait(10)
-        client.cancel_worker("w", "over")
-        eventually(lambda: worker.status == "cancelled")
-    assert [item["n"] for item in seen.items] == [3, 1]
-
-
-def test_a_post_from_another_process(database: str) -> None:
-    seen = Seen()
-    program = (
-        "import sys\nfrom routilux import Client\nwith Client(sys.argv[1]) as client:\n"
-        "    job = client.post('f', 's0', 'input', {'n': 1}, job_id='theirs').job\n"
-        "    print(job.wait(20), job.status)\n"
-    )
-    with running(database, chain(Step(seen))) as runtime:
-        done = subprocess.run(
-            [sys.executable, "-c", program, database], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.stdout.split() == ["True", "completed"], done.stderr
-        assert runtime.get_job("theirs").status == "completed"
-    assert seen.items == [{"n": 1}]
-
-
-def test_two_runtimes_of_two_flows_post_to_each_other(database: str) -> None:
-    """A post for a worker that another runtime owns goes through the inbox,
-    and its handle follows the job.
-    """
-    seen = Seen()
-    mine = chain(Step(Seen()))
-    theirs = FlowRegistry()
-    flow = Flow("g")
-    flow.add_routine(Step(seen), "s0")
-    theirs.register_by_name("g", flow)
-    mine.register_by_name("g", flow)
-    with Runtime(1, database=database, registry=theirs) as other:
-        other.exec("g", worker_id="far")
-        with running(database, mine) as runtime:
-            posted = runtime.post("g", "s0", "input", {"n": 1}, "far")
-            assert runtime.wait_until_all_jobs_finished(20)
-            assert (posted.status, posted.worker_id) == ("completed", "far")
-            assert runtime.exec("g", worker_id="far").get_routine_state("s0") == {"seen": 1}
-    assert seen.items == [{"n": 1}]
-
-
-def test_a_connection_that_is_not_in_a_transaction_begins_one(database: str) -> None:
-    seen = Seen()
-    registry = chain(Step(seen))
-    known_flow(database, registry)
-    with own_table(database) as engine, Client(database) as client, engine.connect() as mine:
-        assert isinstance(mine, Connection)
-        assert not mine.in_transaction()
-        client.post(*GOOD, {"n": 1}, transaction=mine)
-        assert mine.in_transaction()
-    assert stored(database)["inbox"] == 0  # closed without a commit

@@ -11,15 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, insert, 
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from routilux import (
-    Client,
-    ErrorHandler,
-    GiveUp,
-    Post,
-    RetryLater,
-    get_current_job,
-    sqlite_engine,
-)
+from routilux import Client, ErrorHandler, GiveUp, Post, RetryLater, get_current_job
 from routilux.activation_policies import batch_size_policy, time_interval_policy
 from routilux.errors import (
     DeadLetterGoneError,
@@ -33,7 +25,7 @@ from routilux.errors import (
     SlotQueueFullError,
     WorkerNotFoundError,
 )
-from tests.flows.flows import Step, chain, post, running
+from tests.flows.flows import Step, chain, count, engine_of, post, running
 
 
 def fail(*_: Any) -> None:
@@ -42,14 +34,6 @@ def fail(*_: Any) -> None:
 
 def forward(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
     step.emit("output", **slot_data["input"][0])
-
-
-def count(step: Step, slot_data: dict[str, list[Any]], worker_state: Any) -> None:
-    worker_state.increment("seen", "count")
-
-
-def engine_of(url: str) -> Any:
-    return sqlite_engine(url) if url.startswith("sqlite") else create_engine(url, poolclass=NullPool)
 
 
 def rows(url: str, query: str) -> list[Any]:

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from routilux import ErrorHandler, FlowRegistry, RetryLater, Runtime, get_current_job, testing
-from tests.flows.flows import Step, chain, post, running
+import pytest
+
+from routilux import ErrorHandler, Flow, FlowRegistry, RetryLater, Runtime, get_current_job, testing
+from tests.flows.flows import Step, chain, count, post, running
 from tests.support.looking import column, rows
 from tests.support.waiting import eventually
 
@@ -172,3 +174,45 @@ def test_a_job_that_is_opened_again_has_its_time_anew() -> None:
         letter.retry()
         runtime.run_until_idle()
         assert (job.status, job.error) == ("completed", None)
+
+
+@pytest.mark.settled_row(34)
+def test_row_34_a_time_limit_is_one_of_jobs(sqlite_database: str) -> None:
+    """`execution_timeout` is None unless given and limits each job: one that takes longer fails, and its
+    worker, by then older than that, takes and finishes the next.
+    """
+    gate = threading.Event()
+
+    def hold(step: Step, slot_data: Any, worker_state: Any) -> None:
+        if slot_data["input"][0].get("hold"):
+            assert gate.wait(20)
+
+    assert Flow("f").execution_timeout is None
+    registry = chain(Step(hold))
+    registry.resolve("f").execution_timeout = 1.0
+    with running(sqlite_database, registry) as runtime:
+        long = post(runtime, {"hold": True})
+        assert long.wait(20)
+        assert long.status == "failed"
+        assert "TimeoutError" in str(long.error)
+        gate.set()
+        worker, short = runtime.post("f", "s0", "input", {}, "w")
+        assert short.wait(10)
+        assert (short.status, worker.status) == ("completed", "idle")
+
+
+@pytest.mark.old_bug(7)
+def test_old_bug_07_a_worker_failed_when_its_flow_s_time_was_over(sqlite_database: str) -> None:
+    """The time limit of a flow is not one of its workers: one that has lived longer, idle or restarted, runs
+    the next job.
+    """
+    registry = chain(Step(count))
+    registry.resolve("f").execution_timeout = 1.0
+    with running(sqlite_database, registry) as runtime:
+        assert post(runtime, {}).wait(10)
+        assert post(runtime, {}, delay=1.1).wait(10)
+    with running(sqlite_database, registry) as runtime:
+        worker, job = runtime.post("f", "s0", "input", {}, "w")
+        assert job.wait(10)
+        assert (job.status, worker.status) == ("completed", "idle")
+        assert worker.get_routine_state("seen") == {"count": 3}

@@ -189,3 +189,32 @@ def test_the_documented_quick_start_runs_from_a_built_wheel(installed: Path, tmp
 def test_the_wheel_carries_what_is_not_python(installed: Path) -> None:
     for name in ("routilux/py.typed", "routilux_service/py.typed", "routilux_migrations/script.py.mako"):
         assert (installed / name).exists(), name
+
+
+@pytest.mark.settled_row(6)
+def test_row_06_documented_import_paths_lead_to_the_same_classes() -> None:
+    """Each documented import path leads to the class that `routilux` exports; a name that is gone says what
+    to use.
+    """
+    import routilux.activation_policies as policies
+    import routilux.core as core
+    import routilux.core.error as error
+    import routilux.core.registry as old_registry
+    import routilux.core.slot as slot
+    import routilux.monitoring.flow_registry as flow_registry
+    import routilux.runtime as runtime
+    import routilux.testing as testing
+
+    assert flow_registry.FlowRegistry is old_registry.FlowRegistry is routilux.FlowRegistry
+    assert runtime.Runtime is routilux.Runtime
+    assert testing.RoutineTester is routilux.RoutineTester
+    assert runtime.get_runtime_instance is routilux.get_runtime_instance
+    assert (error.ErrorHandler, error.ErrorStrategy) == (routilux.ErrorHandler, routilux.ErrorStrategy)
+    assert slot.SlotQueueFullError is routilux.SlotQueueFullError
+    for name in ("get_current_job", "get_current_job_id", "get_current_worker_state"):
+        assert getattr(core, name) is getattr(routilux, name)
+    for name in ("immediate", "all_slots_ready", "batch_size", "time_interval", "custom"):
+        assert getattr(policies, f"{name}_policy") is getattr(routilux, f"{name}_policy")
+    for module in ("routilux", "routilux.job_state"):
+        with pytest.raises(ImportError, match=r"WorkerState.*JobContext"):
+            exec(f"from {module} import JobState")

@@ -9,7 +9,8 @@ import pytest
 
 from routilux.engine.facts import Fact, Facts
 from routilux.runtime.log_lines import _LINES, log_facts, subscriber_failed
-from tests.flows.flows import Step, chain, running
+from tests.flows.flows import SeenNumbers, Step, chain, post, running
+from tests.support.waiting import eventually
 
 
 class Listens:
@@ -101,3 +102,16 @@ def test_who_listens_changes_no_row(sqlite_database: str, is_listening: bool) ->
     assert sum(bulk) == 20
     assert len(heard) == (20 if is_listening else 0)
     assert all(fact.fields["status"] == "completed" for fact in heard)
+
+
+def test_a_subscriber_is_told_of_what_has_happened(database: str) -> None:
+    told: list[Any] = []
+    ends: list[Any] = []
+    with running(database, chain(Step(SeenNumbers()))) as runtime:
+        runtime.on("activation.committed", lambda fact: told.append(fact.fields["status"]))
+        runtime.on("job.ended", lambda fact: ends.append((fact.fields["job_id"], fact.fields["status"])))
+        runtime.on("job.ended", lambda fact: 1 / 0)  # its own trouble
+        jobs = [post(runtime, {}), post(runtime, {})]
+        assert all(job.wait(10) for job in jobs)
+        eventually(lambda: ends == [(job.job_id, "completed") for job in jobs])
+    assert told == ["completed", "completed"]

@@ -129,3 +129,9 @@ def test_retry_later_takes_a_time_that_can_be_reached(seconds: Any) -> None:
 def test_retry_later_says_why() -> None:
     assert str(RetryLater(2)) == "again in 2 s"
     assert str(RetryLater(timedelta(minutes=1), "rate limit")) == "rate limit"
+
+
+@pytest.mark.parametrize("delay", [10**4000, float("inf"), float("nan"), -1])
+def test_logic_cannot_ask_for_a_delay_that_no_float_holds(delay: float) -> None:
+    with pytest.raises(ValueError, match="RetryLater: delay must be"):
+        RetryLater(delay)

@@ -22,6 +22,7 @@ from routilux.errors import (
     StateError,
     WriteError,
 )
+from tests.flows.flows import Step
 
 
 class Amount(BaseModel):
@@ -280,3 +281,23 @@ def test_what_cannot_be_tested_is_refused_at_once() -> None:
     routine.add_slot("input")
     with pytest.raises(DefinitionError, match="'routine' has no logic"):
         RoutineTester(routine).call_slot("input")
+
+
+@pytest.mark.settled_row(39)
+def test_row_39_captured_events_are_a_list_and_a_mapping() -> None:
+    """`get_captured_events()` returns a list of objects with `name` and `data` that also takes
+    `["event"]`.
+    """
+
+    def logic(step: Step, slot_data: Any, worker_state: Any) -> None:
+        for item in slot_data["input"]:
+            step.emit("output", n=item["n"])
+
+    tester = RoutineTester(Step(logic))
+    tester.capture_events()
+    tester.call_slot("input", n=1)
+    tester.call_slot("input", n=2)
+    events = tester.get_captured_events()
+    assert isinstance(events, list)
+    assert [(event.name, event.data) for event in events] == [("output", {"n": 1}), ("output", {"n": 2})]
+    assert events["output"] == [{"n": 1}, {"n": 2}]

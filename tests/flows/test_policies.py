@@ -1,26 +1,22 @@
-"""What older documents said in more than one way: when a routine runs, over what, and how many at once.
-
-One test per row of docs/reference/settled.md, which is made from the names and docstrings here.
-"""
+"""Activation policies in a runtime: when a routine runs, and with which messages."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from routilux import FlowRegistry, Runtime
 from routilux.activation_policies import (
     all_slots_ready_policy,
     batch_size_policy,
     custom_policy,
     immediate_policy,
+    time_interval_policy,
 )
-from routilux.store.schema import upgrade
+from routilux.testing import runtime
 from tests.flows.flows import Step, chain, flow_of, post, running, taking
+from tests.flows.two_routines import Gone, Mute, two_routines
 
 
 def numbers(items: list[dict[str, Any]]) -> list[int]:
@@ -150,87 +146,76 @@ def test_row_16_without_a_policy_a_routine_never_runs(
     assert [record for record in caplog.messages if "'silent' has no activation policy" in record] != []
 
 
-@pytest.mark.settled_row(17)
-def test_row_17_one_routine_of_one_worker_runs_once_at_a_time(sqlite_database: str) -> None:
-    """A routine of one worker runs one activation at a time, in order; other routines and other workers run
-    beside it, and `set_concurrency(n)` allows n.
+@pytest.mark.old_bug(9)
+def test_old_bug_09_gathering_policies_shared_a_clock_and_forgot_the_rest(sqlite_database: str) -> None:
+    """Each routine has an interval of its own, which ends without a new message too; the last partial batch
+    is delivered.
     """
-    order: list[int] = []
-    second, together = threading.Event(), threading.Barrier(3, timeout=20)
-
-    def alone(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-        n = slot_data["in"][0]["n"]
-        if n == 0:
-            assert not second.wait(0.2)
-        second.set()
-        order.append(n)
-
-    def meet(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-        together.wait()
-
-    routines = {name: taking("in", logic=meet, policy=immediate_policy()) for name in ("here", "twice")}
-    routines["twice"].set_concurrency(2)
-    registry = flow_of(alone=taking("in", logic=alone, policy=immediate_policy()), **routines)
+    sizes: dict[str, list[int]] = {"long": [], "other": [], "short": [], "batch": []}
+    policies = {
+        "long": time_interval_policy(3600),
+        "other": time_interval_policy(3600),
+        "short": time_interval_policy(0.2),
+        "batch": batch_size_policy(5),
+    }
+    registry = flow_of(**{
+        name: taking(
+            "in",
+            logic=lambda slot_data, policy_message, worker_state,
+            name=name: sizes[name].append(len(slot_data["in"])),
+            policy=policy,
+        )
+        for name, policy in policies.items()
+    })  # fmt: skip
     with running(sqlite_database, registry) as runtime:
-        runtime.post_many("f", "alone", "in", [{"n": n} for n in range(20)], worker_id="w")
-        assert runtime.wait_until_all_jobs_finished(20)
-        other = runtime.exec("f").worker_id
-        jobs = [
-            runtime.post("f", routine, "in", {}, worker).job
-            for routine, worker in [
-                ("here", "w"), ("here", other), ("twice", "w"),
-                ("twice", "w"), ("twice", "w"), ("here", "w"),
-            ]
-        ]  # fmt: skip
-        assert runtime.wait_until_all_jobs_finished(30)
+        for name in ("long", "other", "short", "short"):
+            assert runtime.post("f", name, "in", {}, "w").job.wait(10), name
+        runtime.post_many("f", "batch", "in", [{} for _ in range(7)], worker_id="w")
+        assert runtime.wait_until_all_jobs_finished(10)
+    assert sizes == {"long": [1], "other": [1], "short": [1, 1], "batch": [5, 2]}
+
+
+# policies that misbehave
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, Gone, Mute])
+def test_a_policy_that_raises_anything_costs_its_own_messages_only(sqlite_database: str, error: Any) -> None:
+    def policy(slots: Any, worker_state: Any) -> bool:
+        raise error
+
+    with running(sqlite_database, flow_of(**two_routines(custom_policy(policy)).routines)) as rt:
+        # more of them than there are threads
+        failed = [rt.post("f", "a", "in", {}, "w").job for _ in range(6)]
+        assert all(job.wait(10) for job in failed)
+        assert {job.status for job in failed} == {"failed"}
+        assert rt.post("f", "b", "in", {}, "w").job.wait(10)
+        assert len(rt.dead_letters()) >= 1
+
+
+def test_a_policy_that_takes_an_item_twice_has_taken_it_once() -> None:
+    def policy(slots: Any, worker_state: Any) -> Any:
+        for slot in slots.values():
+            slot.consume_all_new()
+            slot.consumed.extend(list(slot.consumed))
+        return True, {}, None
+
+    with runtime(two_routines(custom_policy(policy))) as rt:
+        jobs = rt.post_many("f", "a", "in", [{"n": n} for n in range(3)])
+        rt.run_until_idle()
         assert {job.status for job in jobs} == {"completed"}
-    assert order == list(range(20))
 
 
-@pytest.mark.settled_row(18)
-def test_row_18_the_pool_is_as_large_as_it_was_asked_to_be(sqlite_database: str, tmp_path: Path) -> None:
-    """`thread_pool_size=n` runs n activations at once and never more; 0 is a pool of 100 that all such
-    runtimes of the process share.
-    """
-    inside: list[int] = []
-    most: list[int] = []
-    together, full, gate = (
-        threading.Barrier(3, timeout=20),
-        threading.Barrier(101, timeout=20),
-        threading.Event(),
-    )
+def test_a_policy_that_takes_only_what_it_was_not_shown_is_told() -> None:
+    def policy(slots: Any, worker_state: Any) -> Any:
+        for slot in slots.values():
+            slot.consumed.append(Strange())
+        return True, {}, None
 
-    def meet(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-        inside.append(1)
-        most.append(len(inside))
-        together.wait()
-        inside.pop()
+    with runtime(two_routines(custom_policy(policy))) as rt:
+        job = rt.post("f", "a", "in", {}).job
+        rt.run_until_idle()
+        assert job.error == "PolicyError: the policy of routine 'a' consumed only what it was not shown"
 
-    def hold(slot_data: Any, policy_message: Any, worker_state: Any) -> None:
-        full.wait()
-        assert gate.wait(20)
 
-    def registry(logic: Any) -> FlowRegistry:
-        routine = taking("in", logic=logic, policy=immediate_policy())
-        return flow_of(r=routine.set_concurrency(200))
-
-    with Runtime(3, database=sqlite_database, registry=registry(meet)) as runtime:
-        jobs = runtime.post_many("f", "r", "in", [{} for _ in range(30)])
-        assert runtime.wait_until_all_jobs_finished(30)
-        assert {job.status for job in jobs} == {"completed"}
-    assert max(most) == 3
-
-    other_database = f"sqlite:///{tmp_path}/other.db"
-    upgrade(other_database)
-    with (
-        Runtime(0, database=sqlite_database, registry=registry(hold)) as one,
-        Runtime(0, database=other_database, registry=registry(lambda slot_data, **_: None)) as other,
-    ):
-        one.post_many("f", "r", "in", [{} for _ in range(100)])
-        full.wait()
-        job = other.post("f", "r", "in", {}).job
-        assert not job.wait(0.2)
-        gate.set()
-        assert job.wait(10)
-    with pytest.raises(ValueError, match="thread_pool_size"):
-        Runtime(-1, database=sqlite_database)
+class Strange:
+    seq = 10**9
