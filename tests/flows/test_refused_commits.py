@@ -81,6 +81,7 @@ def test_many_that_can_neither_be_taken_nor_be_refused_do_not_stop_those_behind_
 ) -> None:
     _refusing_bad_ones(monkeypatch)
     monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))  # they are always due again
+    monkeypatch.setattr(inbox, "RETRY_S", 3.0)  # longer than a busy machine takes for one of them
     with (
         Runtime(2, database=database, registry=chain(Step(lambda *_: None))) as runtime,
         Client(database) as client,
