@@ -183,7 +183,7 @@ def outcomes_of_a_cancelled_worker_go_in(patch: pytest.MonkeyPatch) -> None:
         batch.changes.cancelled_workers.append((cell.key, batch.now, "worker cancelled"))
         cell.set_status(WorkerStatus.CANCELLED)
         batch.write_worker(cell, None, ended_at=batch.now)
-        batch.after.append(lambda: self._workers.release_later(cell))
+        batch.after_commit.append(lambda: self._workers.release_later(cell))
 
     patch.setattr(CommandHandlers, "_cancel_worker", cancel)
 
