@@ -99,14 +99,7 @@ class RoutineCell:
 
     def push(self, seq: int, job: Job, slot: str, text: str, now: int, produced_by: int | None) -> None:
         """Add a message to the line of a slot. If it does not fit into the window, it stays on disk."""
-        queue = self.slots[slot]
-        queue.waiting += 1
-        if queue.has_more or len(queue.items) >= queue.window or queue.held_bytes > queue.window_bytes:
-            queue.has_more = True
-        else:
-            queue.items.append(Message(seq, job, slot, text, now, produced_by))
-            queue.held_bytes += len(text)
-            queue.loaded_to = seq
+        self.slots[slot].push(seq, job, text, now, produced_by)
         self.is_asked = False
         if job.status == JobStatus.PAUSED:
             self.needs_purge = True

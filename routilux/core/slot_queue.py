@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from routilux.core.message import Message
+from routilux.core.message import Job, Message
 
 if TYPE_CHECKING:
     from routilux.core.slot import Slot
@@ -45,6 +45,16 @@ class SlotQueue:
         self.waiting = 0  # in the window, on disk and in runs: everything not yet consumed
         self.has_more = False
         self.loaded_to = 0  # every waiting message up to this seq is or was in the window
+
+    def push(self, seq: int, job: Job, text: str, now: int, produced_by: int | None) -> None:
+        """Add a message to the end. If it does not fit into the window, it stays on disk."""
+        self.waiting += 1
+        if self.has_more or len(self.items) >= self.window or self.held_bytes > self.window_bytes:
+            self.has_more = True
+            return
+        self.items.append(Message(seq, job, self.name, text, now, produced_by))
+        self.held_bytes += len(text)
+        self.loaded_to = seq
 
     def leave(self, count: int = 1) -> None:
         """So many messages wait no more."""

@@ -8,6 +8,7 @@ that the test moves.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from routilux.engine.clock import Clock, SystemClock
@@ -92,15 +93,15 @@ class Threads:
 
     def start(self, driven: Driven) -> None:
         self._thread = threading.Thread(
-            target=self._run, args=(driven.engine,), name="routilux-engine", daemon=True
+            target=self._run, args=(driven.engine.run,), name="routilux-engine", daemon=True
         )
         driven.lease.start()
         driven.alarm.start()
         self._thread.start()
 
-    def _run(self, engine: Engine) -> None:
+    def _run(self, run: Callable[[], None]) -> None:
         try:
-            engine.run()
+            run()
         finally:
             self._owner = None
 

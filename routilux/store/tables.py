@@ -69,7 +69,8 @@ commits = Table(
         "in_flight",
         Text,
         nullable=False,
-        comment="JSON [[worker, routine, first seq, last seq, alone], …]: what runs once this commit is in",
+        comment="JSON [[worker, routine, first seq, last seq, alone, parked row], …]:"
+        " what runs once this commit is in",
     ),
     _instant("committed_at", "when it was sent", nullable=False),
     comment="One row per group commit: answers 'did it go in?' after a lost answer; old ones are pruned",
@@ -275,7 +276,7 @@ activations = Table(
         "status",
         Text,
         nullable=False,
-        comment="completed failed error_continued skipped retrying dead discarded",
+        comment="completed failed error_continued skipped retrying discarded",
     ),
     _instant("started_at", "logic began", nullable=False),
     _instant("ended_at", "logic ended", nullable=False),

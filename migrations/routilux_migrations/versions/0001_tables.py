@@ -145,7 +145,7 @@ def _create_runtime_tables() -> None:
             "in_flight",
             sa.Text(),
             nullable=False,
-            comment="JSON [[worker, routine, first seq, last seq, alone], …]:"
+            comment="JSON [[worker, routine, first seq, last seq, alone, parked row], …]:"
             " what runs once this commit is in",
         ),
         sa.Column(
@@ -412,7 +412,7 @@ def _create_history_tables() -> None:
             "status",
             sa.Text(),
             nullable=False,
-            comment="completed failed error_continued skipped retrying dead discarded",
+            comment="completed failed error_continued skipped retrying discarded",
         ),
         sa.Column("started_at", sa.BigInteger(), nullable=False, comment="logic began (µs since 1970 UTC)"),
         sa.Column("ended_at", sa.BigInteger(), nullable=False, comment="logic ended (µs since 1970 UTC)"),
