@@ -201,9 +201,15 @@ def _backlogs(kind: str) -> Figure:
         is_full=True,
     )
     return Figure(
-        figure.name, figure.group, figure.title, figure.note, figure.metrics, figure.series,
-        (*figure.targets, Target("RSS", 150, series="1 M waiting")), is_full=True,
-    )  # fmt: skip
+        figure.name,
+        figure.group,
+        figure.title,
+        figure.note,
+        figure.metrics,
+        figure.series,
+        (*figure.targets, Target("RSS", 150, series="1 M waiting")),
+        is_full=True,
+    )
 
 
 def _start_ups(kind: str) -> Figure:

@@ -261,8 +261,12 @@ def test_a_dead_letter_carries_its_messages_and_its_error(connection: Connection
         (2, "right", '{"n":2}', "j"),
     ]
     assert (letter.job_id, letter.attempt, letter.error_type, letter.error, letter.traceback) == (
-        "j", 4, "ValueError", "no", "tb",
-    )  # fmt: skip
+        "j",
+        4,
+        "ValueError",
+        "no",
+        "tb",
+    )
     assert letter.dead_since == AT_T0
     assert dead_letter_rows.dead_letter(connection, worker, 2) is None
 

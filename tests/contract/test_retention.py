@@ -91,8 +91,10 @@ def test_completed_jobs_go_after_theirs_failed_and_cancelled_after_theirs(connec
 
 def test_a_job_that_has_not_ended_stays_however_old(connection: Connection) -> None:
     worker = rows.worker(connection)
-    kept = {a_job(connection, worker, n, 90, status=status, ended_at=None) for n, status in enumerate(
-        ("pending", "running", "paused"), start=1)}  # fmt: skip
+    kept = {
+        a_job(connection, worker, n, 90, status=status, ended_at=None)
+        for n, status in enumerate(("pending", "running", "paused"), start=1)
+    }
     sweep(connection)
     assert jobs_left(connection) == kept
 

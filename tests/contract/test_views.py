@@ -39,16 +39,33 @@ def instant(value: datetime | str) -> datetime:
 def test_job_history_shows_a_job_with_its_times(connection: Connection) -> None:
     worker = rows.worker(connection)
     rows.job(
-        connection, worker, 1, job_id="j", created_at=T0, started_at=T0, ended_at=T0 + 2_500_000,
-        metadata='{"a":1}', data='{"total":3}', result="7", error=None,
-    )  # fmt: skip
+        connection,
+        worker,
+        1,
+        job_id="j",
+        created_at=T0,
+        started_at=T0,
+        ended_at=T0 + 2_500_000,
+        metadata='{"a":1}',
+        data='{"total":3}',
+        result="7",
+        error=None,
+    )
     [job] = view(connection, "job_history")
     assert instant(job.pop("created_at")) == instant(job.pop("started_at")) == AT_T0
     assert instant(job.pop("completed_at")) == datetime(2023, 11, 14, 22, 13, 22, 500_000, tzinfo=UTC)
     assert job == {
-        "job_id": "j", "worker_id": "w", "flow_id": "f", "status": "completed", "duration_s": 2.5,
-        "open_messages": 0, "error": None, "metadata": '{"a":1}', "data": '{"total":3}', "result": "7",
-    }  # fmt: skip
+        "job_id": "j",
+        "worker_id": "w",
+        "flow_id": "f",
+        "status": "completed",
+        "duration_s": 2.5,
+        "open_messages": 0,
+        "error": None,
+        "metadata": '{"a":1}',
+        "data": '{"total":3}',
+        "result": "7",
+    }
 
 
 def test_a_running_job_has_no_end_and_no_duration(connection: Connection) -> None:
@@ -96,17 +113,36 @@ def test_activation_history_names_the_job_and_lists_its_messages_as_json(connect
     worker = rows.worker(connection)
     rows.job(connection, worker, 1, job_id="j")
     rows.activation(
-        connection, worker, 5, 1, [1, 2], status="failed", attempt=2, policy_message='{"reason":"x"}',
-        error_type="ValueError", error="no", traceback="tb",
-    )  # fmt: skip
+        connection,
+        worker,
+        5,
+        1,
+        [1, 2],
+        status="failed",
+        attempt=2,
+        policy_message='{"reason":"x"}',
+        error_type="ValueError",
+        error="no",
+        traceback="tb",
+    )
     [activation] = view(connection, "activation_history")
     assert instant(activation.pop("started_at")) == AT_T0
     assert instant(activation.pop("ended_at")) == AT_T0.replace(microsecond=500_000)
     assert activation == {
-        "worker_id": "w", "activation": 5, "job_id": "j", "flow_id": "f", "routine_id": "r", "attempt": 2,
-        "status": "failed", "duration_s": 0.5, "policy_message": '{"reason":"x"}', "error_type": "ValueError",
-        "error": "no", "traceback": "tb", "messages": "[1,2]",
-    }  # fmt: skip
+        "worker_id": "w",
+        "activation": 5,
+        "job_id": "j",
+        "flow_id": "f",
+        "routine_id": "r",
+        "attempt": 2,
+        "status": "failed",
+        "duration_s": 0.5,
+        "policy_message": '{"reason":"x"}',
+        "error_type": "ValueError",
+        "error": "no",
+        "traceback": "tb",
+        "messages": "[1,2]",
+    }
 
 
 def depths(connection: Connection) -> dict[tuple[str, str], tuple[int, int]]:
@@ -158,10 +194,18 @@ def test_a_dead_letter_is_one_row_per_batch_with_all_payloads(connection: Connec
     [letter] = view(connection, "dead_letters")
     assert instant(letter.pop("dead_since")) == AT_T0
     assert letter == {
-        "worker_id": "w", "flow_id": "f", "job_id": "j", "message": 2, "routine_id": "r",
-        "slot": "left,right", "payload": '[{"y":2},{"x":"a,b"}]', "attempts": 4, "deaths": 3,
-        "error_type": "E", "error": "why",
-    }  # fmt: skip
+        "worker_id": "w",
+        "flow_id": "f",
+        "job_id": "j",
+        "message": 2,
+        "routine_id": "r",
+        "slot": "left,right",
+        "payload": '[{"y":2},{"x":"a,b"}]',
+        "attempts": 4,
+        "deaths": 3,
+        "error_type": "E",
+        "error": "why",
+    }
 
 
 def test_a_dead_batch_of_several_jobs_has_no_one_job(connection: Connection) -> None:
@@ -196,10 +240,19 @@ def test_lineage_names_who_produced_and_who_consumed_a_message(connection: Conne
     [row] = view(connection, "lineage", "WHERE worker_id = 'w' AND message = 3")
     assert instant(row.pop("created_at")) == AT_T0.replace(microsecond=3)
     assert row == {
-        "worker_id": "w", "flow_id": "f", "job_id": "one", "message": 3, "routine_id": "join", "slot": "in",
-        "status": "consumed", "produced_by": 1, "produced_by_routine": "a", "consumed_by": 2,
-        "consumed_by_routine": "join", "payload": '{"n":3}',
-    }  # fmt: skip
+        "worker_id": "w",
+        "flow_id": "f",
+        "job_id": "one",
+        "message": 3,
+        "routine_id": "join",
+        "slot": "in",
+        "status": "consumed",
+        "produced_by": 1,
+        "produced_by_routine": "a",
+        "consumed_by": 2,
+        "consumed_by_routine": "join",
+        "payload": '{"n":3}',
+    }
 
 
 def test_what_caused_this_message(connection: Connection) -> None:

@@ -12,10 +12,17 @@ from tests.crash.support.staging import JOBS
 from tests.crash.support.zygote import Zygote
 
 WRITTEN = (
-    "routilux_messages", "routilux_activations", "routilux_parked", "routilux_jobs", "routilux_job_keys",
+    "routilux_messages",
+    "routilux_activations",
+    "routilux_parked",
+    "routilux_jobs",
+    "routilux_job_keys",
     "routilux_inbox",
-    "routilux_worker_state", "routilux_slots", "routilux_commits", "orders",
-)  # fmt: skip
+    "routilux_worker_state",
+    "routilux_slots",
+    "routilux_commits",
+    "orders",
+)
 
 
 def test_a_crash_at_every_statement_of_a_commit(

@@ -77,11 +77,17 @@ def _kill(
     """One life: where it ended, or None if that does not count."""
     black_box = BlackBox(box, is_new=True)
     child = zygote.start(
-        "tests.crash.support.program:work", url=url, acknowledged=str(acknowledged), box=str(box),
+        "tests.crash.support.program:work",
+        url=url,
+        acknowledged=str(acknowledged),
+        box=str(box),
         workers=["left", "right"],
-        numbers=numbers, group=choose.choice((1, 1, 3)), phase=phase, delay_us=choose.randrange(0, 400),
+        numbers=numbers,
+        group=choose.choice((1, 1, 3)),
+        phase=phase,
+        delay_us=choose.randrange(0, 400),
         passes=choose.randint(1, MOST_PASSES[phase]) if phase else 0,
-    )  # fmt: skip
+    )
     if phase is None and not child.is_over(within_s=choose.uniform(0.02, 0.5)):
         child.kill()
     assert child.wait() in (0, -9), child.output

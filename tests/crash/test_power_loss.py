@@ -60,11 +60,18 @@ def test_every_acknowledged_post_has_an_fsync_of_the_wal_after_its_last_write(
 def _traced(url: str, acknowledged: Path) -> list[tuple[str, str]]:
     arguments = json.dumps({"url": url, "acknowledged": str(acknowledged), "numbers": [0, POSTS]})
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.support.syscalls", "tests.crash.support.program:post_only",
-        arguments],
+        [
+            sys.executable,
+            "-m",
+            "tests.crash.support.syscalls",
+            "tests.crash.support.program:post_only",
+            arguments,
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 

@@ -55,10 +55,14 @@ def test_an_owner_that_was_stopped_past_its_lease_commits_nothing_more(
     shop: str, zygote: Zygote, other_zygote: Zygote, acknowledged: Path, where: str
 ) -> None:
     owner = zygote.start(
-        PROGRAM + "stopped", url=shop, acknowledged=str(acknowledged), numbers=(0, 40), lease_s=1.0,
+        PROGRAM + "stopped",
+        url=shop,
+        acknowledged=str(acknowledged),
+        numbers=(0, 40),
+        lease_s=1.0,
         where=where,
         commits=4 if where == "after COMMIT" else 11,
-    )  # fmt: skip
+    )
     until(lambda: len(Acknowledged.read(acknowledged)) == 40 and is_stopped(owner), "it does not stop", owner)
     other = other_zygote.start(PROGRAM + "work", url=shop, acknowledged=str(acknowledged), lease_s=1.0)
     assert other.wait() == 0, other.output
@@ -85,10 +89,13 @@ def test_two_runtimes_never_run_the_same_worker(
 
     def start(which: Zygote) -> Child:
         return which.start(
-            PROGRAM + "exclusive", url=shop, acknowledged=str(lists[which]), numbers=numbers[which],
+            PROGRAM + "exclusive",
+            url=shop,
+            acknowledged=str(lists[which]),
+            numbers=numbers[which],
             workers=workers,
             marks=str(tmp_path / "marks"),
-        )  # fmt: skip
+        )
 
     children = {which: start(which) for which in lists}
     for turn in range(6):

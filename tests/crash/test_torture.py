@@ -24,8 +24,10 @@ def test_a_short_round_loses_nothing(kind: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture", "--faults", "6", "--database", kind],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SIGKILL of a runtime" in done.stdout
 

@@ -58,9 +58,12 @@ def test_nothing_is_lost_and_the_checks_would_have_seen_it(
 
     run = printed.partition("worker_id = '")[2].partition("'")[0]
     asked = {
-        "posted": 213, "unparsable": 6, "planted": 5, "broken": tmp_path / "routilux-demo" / "broken",
+        "posted": 213,
+        "unparsable": 6,
+        "planted": 5,
+        "broken": tmp_path / "routilux-demo" / "broken",
         "lines": next(n for sql, n in queries.items() if "sum(lines)" in sql),
-    }  # fmt: skip
+    }
     engine = create_engine(database, poolclass=NullPool)
     with engine.connect() as connection:
         assert {sql: demo_checks.number(connection, sql) for sql in queries} == queries

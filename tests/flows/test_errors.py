@@ -212,12 +212,14 @@ def test_old_bug_01_error_strategies_did_nothing(sqlite_database: str) -> None:
         "stop": ErrorHandler("stop"),
         "skip": ErrorHandler("skip"),
     }
-    registry = flow_of(**{
-        name: taking(
-            "in", logic=flaky if name == "retry" else fail, policy=immediate_policy()
-        ).set_error_handler(handler)
-        for name, handler in handlers.items()
-    })  # fmt: skip
+    registry = flow_of(
+        **{
+            name: taking(
+                "in", logic=flaky if name == "retry" else fail, policy=immediate_policy()
+            ).set_error_handler(handler)
+            for name, handler in handlers.items()
+        }
+    )
     with running(sqlite_database, registry) as runtime:
         retried = [runtime.post("f", "retry", "in", {"name": name}, "w") for name in "abc"]
         stopped, skipped = (runtime.post("f", name, "in", {}, "w") for name in ("stop", "skip"))
@@ -248,8 +250,10 @@ def test_retry_later_counts_no_attempt_whatever_the_strategy(database: str) -> N
     for name in STRATEGIES:
         history = "SELECT attempt, status, error FROM routilux_activations WHERE routine = :name ORDER BY n"
         assert rows(database, history, name=name) == [
-            (1, "retrying", "busy"), (1, "retrying", "again in 0.3 s"), (1, "completed", None),
-        ]  # fmt: skip
+            (1, "retrying", "busy"),
+            (1, "retrying", "again in 0.3 s"),
+            (1, "completed", None),
+        ]
 
 
 def test_give_up_is_a_dead_letter_at_once_whatever_the_strategy(database: str) -> None:
@@ -302,8 +306,11 @@ def test_a_failed_activation_leaves_nothing_but_its_traces(database: str) -> Non
         }
         assert all(job.wait(10) for job in jobs.values())
         assert {name: job.status for name, job in jobs.items()} == {
-            "stop": "failed", "continue": "completed", "skip": "completed", "retry": "failed",
-        }  # fmt: skip
+            "stop": "failed",
+            "continue": "completed",
+            "skip": "completed",
+            "retry": "failed",
+        }
         assert [job.data for job in jobs.values()] == [{}] * 4
         assert [len(job.trace_log) for job in jobs.values()] == [1, 1, 1, 2]
         assert runtime.exec("f", worker_id="w").routine_states == {}
@@ -325,8 +332,10 @@ def test_a_routines_handler_goes_before_the_flows_and_that_before_stop(database:
             assert runtime.post("f", name, "input", {}, "w").wait(10)
     statuses = "SELECT routine, status FROM routilux_activations ORDER BY n"
     assert rows(database, statuses) == [
-        ("of_the_flow", "error_continued"), ("its_own", "skipped"), ("optional", "skipped"),
-    ]  # fmt: skip
+        ("of_the_flow", "error_continued"),
+        ("its_own", "skipped"),
+        ("optional", "skipped"),
+    ]
 
 
 def test_a_critical_routine_retries_and_then_fails_the_job_an_optional_one_does_not(database: str) -> None:

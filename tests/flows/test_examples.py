@@ -85,8 +85,12 @@ def test_old_bug_16_documented_programs_did_not_start(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "ROUTILUX_DATABASE_URL"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", QUICK_START],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stderr == ""
     assert done.stdout == "Hello, Ada! {'user': 1}\nTrue completed idle\n"
     assert column(f"sqlite:///{tmp_path}/routilux.db", "SELECT status FROM routilux_job_history") == [

@@ -158,15 +158,18 @@ def test_old_bug_09_gathering_policies_shared_a_clock_and_forgot_the_rest(sqlite
         "short": time_interval_policy(0.2),
         "batch": batch_size_policy(5),
     }
-    registry = flow_of(**{
-        name: taking(
-            "in",
-            logic=lambda slot_data, policy_message, worker_state,
-            name=name: sizes[name].append(len(slot_data["in"])),
-            policy=policy,
-        )
-        for name, policy in policies.items()
-    })  # fmt: skip
+    registry = flow_of(
+        **{
+            name: taking(
+                "in",
+                logic=lambda slot_data, policy_message, worker_state, name=name: sizes[name].append(
+                    len(slot_data["in"])
+                ),
+                policy=policy,
+            )
+            for name, policy in policies.items()
+        }
+    )
     with running(sqlite_database, registry) as runtime:
         for name in ("long", "other", "short", "short"):
             assert runtime.post("f", name, "in", {}, "w").job.wait(10), name

@@ -46,10 +46,14 @@ def test_row_17_one_routine_of_one_worker_runs_once_at_a_time(sqlite_database: s
         jobs = [
             runtime.post("f", routine, "in", {}, worker).job
             for routine, worker in [
-                ("here", "w"), ("here", other), ("twice", "w"),
-                ("twice", "w"), ("twice", "w"), ("here", "w"),
+                ("here", "w"),
+                ("here", other),
+                ("twice", "w"),
+                ("twice", "w"),
+                ("twice", "w"),
+                ("here", "w"),
             ]
-        ]  # fmt: skip
+        ]
         assert runtime.wait_until_all_jobs_finished(30)
         assert {job.status for job in jobs} == {"completed"}
     assert order == list(range(20))

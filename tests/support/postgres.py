@@ -200,10 +200,18 @@ def _reachable(source: Path, home: Path, user: pwd.struct_passwd | None) -> Path
     """
     if user is None:
         return source
-    probe = subprocess.run(
-        [str(source / "postgres"), "--version"],
-        capture_output=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd="/",
-    ) if _can_enter(source, user) else None  # fmt: skip
+    probe = (
+        subprocess.run(
+            [str(source / "postgres"), "--version"],
+            capture_output=True,
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            cwd="/",
+        )
+        if _can_enter(source, user)
+        else None
+    )
     if probe is not None and probe.returncode == 0:
         return source
     package = source.parents[1]

@@ -16,9 +16,17 @@ DAY = 86_400 * SECOND
 
 def runtime(connection: Connection, **columns: Any) -> int:
     row = {
-        "boot_id": f"boot-{columns.get('key', 1)}", "state": "alive", "lease_until": T0, "host_boot": "b",
-        "lease_us": 9 * SECOND, "started_at": T0, "heartbeat_at": T0, "host": "h", "pid": 1, "version": "0",
-    }  # fmt: skip
+        "boot_id": f"boot-{columns.get('key', 1)}",
+        "state": "alive",
+        "lease_until": T0,
+        "host_boot": "b",
+        "lease_us": 9 * SECOND,
+        "started_at": T0,
+        "heartbeat_at": T0,
+        "host": "h",
+        "pid": 1,
+        "version": "0",
+    }
     return _insert(connection, tables.runtimes, row | columns)
 
 
@@ -34,9 +42,16 @@ def inbox_post(connection: Connection, job_id: str | None, **columns: Any) -> in
 
 def worker(connection: Connection, worker_id: str = "w", **columns: Any) -> int:
     row = {
-        "worker_id": worker_id, "flow": "f", "definition": "d", "status": "running", "is_named": 1,
-        "next_seq": 1, "next_n": 1, "deaths": 0, "created_at": T0,
-    }  # fmt: skip
+        "worker_id": worker_id,
+        "flow": "f",
+        "definition": "d",
+        "status": "running",
+        "is_named": 1,
+        "next_seq": 1,
+        "next_n": 1,
+        "deaths": 0,
+        "created_at": T0,
+    }
     return _insert(connection, tables.workers, row | columns)
 
 
@@ -49,45 +64,78 @@ def job(connection: Connection, worker: int, job: int, **columns: Any) -> int:
     """An ended job unless told otherwise: accepted at `T0` + its number in µs, ended a second later."""
     at = T0 + job
     row = {
-        "worker": worker, "job": job, "job_id": f"job-{worker}-{job}", "flow": "f", "status": "completed",
-        "open_count": 0, "created_at": at, "started_at": at, "ended_at": at + SECOND,
-    }  # fmt: skip
+        "worker": worker,
+        "job": job,
+        "job_id": f"job-{worker}-{job}",
+        "flow": "f",
+        "status": "completed",
+        "open_count": 0,
+        "created_at": at,
+        "started_at": at,
+        "ended_at": at + SECOND,
+    }
     _insert(connection, tables.jobs, row | columns)
     return job
 
 
 def message(connection: Connection, worker: int, seq: int, job: int, **columns: Any) -> int:
     row = {
-        "worker": worker, "seq": seq, "job": job, "routine": "r", "slot": "in", "payload": f'{{"n":{seq}}}',
-        "status": "waiting", "created_at": T0 + seq,
-    }  # fmt: skip
+        "worker": worker,
+        "seq": seq,
+        "job": job,
+        "routine": "r",
+        "slot": "in",
+        "payload": f'{{"n":{seq}}}',
+        "status": "waiting",
+        "created_at": T0 + seq,
+    }
     _insert(connection, tables.messages, row | columns)
     return seq
 
 
 def parked(connection: Connection, worker: int, seqs: list[int], job: int, **columns: Any) -> int:
     row = {
-        "worker": worker, "seq": seqs[0], "job": job, "routine": "r", "reason": "retry",
-        "seqs": orjson.dumps(seqs).decode(), "attempt": 1, "deaths": 0, "parked_at": T0,
-    }  # fmt: skip
+        "worker": worker,
+        "seq": seqs[0],
+        "job": job,
+        "routine": "r",
+        "reason": "retry",
+        "seqs": orjson.dumps(seqs).decode(),
+        "attempt": 1,
+        "deaths": 0,
+        "parked_at": T0,
+    }
     _insert(connection, tables.parked, row | columns)
     return seqs[0]
 
 
 def activation(connection: Connection, worker: int, n: int, job: int, seqs: list[int], **columns: Any) -> int:
     row = {
-        "worker": worker, "n": n, "job": job, "routine": "r", "attempt": 1, "status": "completed",
-        "started_at": T0, "ended_at": T0 + SECOND // 2, "seqs": ",".join(map(str, seqs)),
-    }  # fmt: skip
+        "worker": worker,
+        "n": n,
+        "job": job,
+        "routine": "r",
+        "attempt": 1,
+        "status": "completed",
+        "started_at": T0,
+        "ended_at": T0 + SECOND // 2,
+        "seqs": ",".join(map(str, seqs)),
+    }
     _insert(connection, tables.activations, row | columns)
     return n
 
 
 def trace(connection: Connection, worker: int, n: int, i: int, job: int, **columns: Any) -> None:
     row = {
-        "worker": worker, "n": n, "i": i, "job": job, "kind": "trace", "routine": "r", "action": "did",
+        "worker": worker,
+        "n": n,
+        "i": i,
+        "job": job,
+        "kind": "trace",
+        "routine": "r",
+        "action": "did",
         "at": T0,
-    }  # fmt: skip
+    }
     _insert(connection, tables.traces, row | columns)
 
 

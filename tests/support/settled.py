@@ -192,9 +192,15 @@ def page() -> str:
     """The page as it should be."""
     rows, bugs = tests("settled_row"), tests("old_bug")
     return (
-        INTRO + _built(ROWS, rows) + REST + _missing(ROWS, rows)
-        + OLD + _built(BUGS, bugs) + OLD_REST + _missing(BUGS, bugs)
-    )  # fmt: skip
+        INTRO
+        + _built(ROWS, rows)
+        + REST
+        + _missing(ROWS, rows)
+        + OLD
+        + _built(BUGS, bugs)
+        + OLD_REST
+        + _missing(BUGS, bugs)
+    )
 
 
 if __name__ == "__main__":

@@ -111,9 +111,11 @@ def _environment(clock_file: Path | None, number: int) -> dict[str, str]:
     if clock_file is None or library is None or number != 0:
         return {}
     return {
-        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock_file), "FAKETIME_NO_CACHE": "1",
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock_file),
+        "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
+    }
 
 
 def _can_mount() -> bool:

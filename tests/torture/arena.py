@@ -65,9 +65,16 @@ class Arena:
     """What the faults of `tests.torture.faults` act on."""
 
     def __init__(
-        self, folder: Path, seed: int, tally: Tally, zygotes: list[Zygote], server: PostgresServer | None, *,
-        has_own_disk: bool, clock_file: Path | None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        seed: int,
+        tally: Tally,
+        zygotes: list[Zygote],
+        server: PostgresServer | None,
+        *,
+        has_own_disk: bool,
+        clock_file: Path | None,
+    ) -> None:
         self.folder = folder
         self.seed = seed
         self.choose = random.Random(seed)

@@ -52,9 +52,13 @@ class Faults:
 
 
 def check(
-    url: str, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *, is_at_rest: bool = True,
+    url: str,
+    acknowledged: Iterable[str] = (),
+    refused: Iterable[str] = (),
+    *,
+    is_at_rest: bool = True,
     judges_early: bool = True,
-) -> Faults:  # fmt: skip
+) -> Faults:
     """`acknowledged`: jobs that must be there.
 
     `refused`: numbers that must not. `judges_early`: the clock that says what is due was not set.
@@ -64,10 +68,13 @@ def check(
 
 
 def check_in(
-    connection: Any, acknowledged: Iterable[str] = (), refused: Iterable[str] = (), *,
+    connection: Any,
+    acknowledged: Iterable[str] = (),
+    refused: Iterable[str] = (),
+    *,
     is_at_rest: bool = True,
     judges_early: bool = True,
-) -> Faults:  # fmt: skip
+) -> Faults:
     """The same, seen in a transaction of the caller."""
     faults = Faults()
 

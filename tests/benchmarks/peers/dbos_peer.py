@@ -56,11 +56,14 @@ class Dbos(Peer):
     def work(self, config: str) -> None:
         DBOS(
             config={
-                "name": "bench", "system_database_url": URL, "application_version": "1",
+                "name": "bench",
+                "system_database_url": URL,
+                "application_version": "1",
                 "executor_id": "local",
-                "log_level": "ERROR", "enable_otlp": False,
+                "log_level": "ERROR",
+                "enable_otlp": False,
             }
-        )  # fmt: skip
+        )
 
         @DBOS.workflow(name="noop")
         def noop(item: Item) -> None:

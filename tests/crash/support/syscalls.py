@@ -33,10 +33,13 @@ class Info(ctypes.Structure):
     """`struct ptrace_syscall_info`: at entry `values` is the number and the arguments, at exit the result."""
 
     _fields_ = (
-        ("op", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3), ("arch", ctypes.c_uint32), ("ip",
-        ctypes.c_uint64),
-        ("sp", ctypes.c_uint64), ("values", ctypes.c_int64 * 8),
-    )  # fmt: skip
+        ("op", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 3),
+        ("arch", ctypes.c_uint32),
+        ("ip", ctypes.c_uint64),
+        ("sp", ctypes.c_uint64),
+        ("values", ctypes.c_int64 * 8),
+    )
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

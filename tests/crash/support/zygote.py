@@ -27,10 +27,15 @@ from types import TracebackType
 from typing import Any
 
 PRELOAD = (
-    "tests.crash.support.program", "sqlalchemy.dialects.sqlite.pysqlite",
-    "sqlalchemy.dialects.postgresql.psycopg", "psycopg", "alembic.migration",
-    "apscheduler.schedulers.background", "apscheduler.executors.pool", "sqlalchemy.orm",
-)  # fmt: skip
+    "tests.crash.support.program",
+    "sqlalchemy.dialects.sqlite.pysqlite",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "psycopg",
+    "alembic.migration",
+    "apscheduler.schedulers.background",
+    "apscheduler.executors.pool",
+    "sqlalchemy.orm",
+)
 
 
 class Zygote:
@@ -43,8 +48,12 @@ class Zygote:
         environment = {**os.environ, "PYTHONPATH": python_path, **(more or {})}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.support.zygote", str(self._log)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            bufsize=1,
+        )
         self._child: Child | None = None
 
     def __enter__(self) -> Zygote:
