@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
 from routilux.engine.commit_window import CommitWindow
+from routilux.engine.duty import Duty
 from routilux.engine.failed_turn import FailedTurn, Identity
 from routilux.engine.group_commit import Refused
 from routilux.engine.inputs import Input, Receipt, Task
@@ -44,35 +44,6 @@ class Handover(Identity, Protocol):
 
     def close_finished(self) -> None:
         """Give workers back that have nothing more to do here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What one look at the whole database found."""
-
-    is_thorough: bool  # look at everything, whatever was found
-    has_inbox: bool
-    has_others: bool  # other runtimes live
-    has_ownerless: bool  # workers have no owner
-    is_dead: bool  # this runtime is declared dead
-
-
-class Duty(Protocol):
-    """Periodic work between two commits; `ownership.reconciler` does it."""
-
-    def glance_if_due(self) -> Glance | None:
-        """Look at the whole database, if it is time. Returns None if it is not."""
-
-    is_walking: bool  # a long walk is under way
-
-    def run(self, glance: Glance, is_busy: Callable[[], bool]) -> None:
-        """Do what the glance shows: take-over, maintenance."""
-
-    def go_on(self, is_busy: Callable[[], bool]) -> None:
-        """The next part of the walk."""
-
-    def next_in_s(self) -> float:
-        """Seconds until the walk goes on."""
 
 
 class Engine:
@@ -299,4 +270,4 @@ class Engine:
         )
 
 
-__all__ = ["MOST_INPUTS", "Duty", "Engine", "Glance", "Handover"]
+__all__ = ["MOST_INPUTS", "Engine", "Handover"]

@@ -10,13 +10,14 @@ from contextlib import closing
 
 from routilux.core import context, payload
 from routilux.core.activation import ActivationContext, Readers, slot_data
-from routilux.core.message import Activation
+from routilux.core.message import Activation, Message
 from routilux.core.outcome import Outcome, text_of
 from routilux.core.policies import evaluate
 from routilux.core.run import Run
 from routilux.core.run_overlay import Overlay, Scope
 from routilux.core.selection import may_run, newest
 from routilux.core.slot import SlotDataPoint
+from routilux.core.worker_state import WorkerState
 from routilux.engine.clock import Clock
 from routilux.engine.facts import Facts
 from routilux.engine.inputs import Input, RunEnded
@@ -93,52 +94,13 @@ class Performer:
         if not messages:
             return None
         shown = Activation(list(messages.values()), newest(list(messages.values())))
-        compiled = run.cell.compiled
-        probe = ActivationContext(
-            compiled,
-            run.cell.worker.flow_name,
-            run.cell.worker.worker_id,
-            Outcome(shown, 0),
-            overlay,
-            readers,
-        )
+        probe = _context(run, Outcome(shown, 0), overlay, readers)
         try:
-            assert compiled.policy is not None
-            slots = {
-                name: spec.view(
-                    [
-                        SlotDataPoint(
-                            data=payload.decode(m.payload), emitted_at=m.created_at / 1e6, seq=m.seq
-                        )
-                        for m in run.snapshot[name]
-                        if m.seq in messages
-                    ]
-                )
-                for name, spec in compiled.slots.items()
-            }
-            chosen = evaluate(compiled.policy, slots, probe.worker_state)
-            if chosen is None:
-                return None
-            seqs, reason = chosen
-            taken = [messages[seq] for seq in dict.fromkeys(seqs) if seq in messages]
-            if not taken:
-                raise PolicyError(
-                    f"the policy of routine {run.cell.routine_id!r} consumed only what it was not shown"
-                )
-            return Activation(
-                taken, newest(taken), 1, reason, reason_text=payload.encode(reason, root="policy_message")
-            )
+            return _asked(run, messages, probe.worker_state)
         except BaseException as error:  # the user's policy: its failure is data, like that of logic
             now = self._clock.now_us()
             outcome = Outcome(shown, now, now, run)
-            outcome.fail(
-                error
-                if isinstance(error, PolicyError)
-                else PolicyError(
-                    f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}:"
-                    f" {text_of(error)}"
-                )
-            )
+            outcome.fail(_as_policy_error(run, error))
             self._report(outcome)
             return None
 
@@ -146,11 +108,7 @@ class Performer:
         self, run: Run, activation: Activation, overlay: Overlay, readers: Readers
     ) -> ActivationContext:
         overlay.begin()
-        worker = run.cell.worker
-        outcome = Outcome(activation, self._clock.now_us(), run=run)
-        return ActivationContext(
-            run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers
-        )
+        return _context(run, Outcome(activation, self._clock.now_us(), run=run), overlay, readers)
 
     def _run_one(self, run: Run, around: ActivationContext) -> Outcome:
         compiled, outcome = run.cell.compiled, around.outcome
@@ -208,3 +166,42 @@ def _committed(run: Run) -> Callable[[Scope], dict[str, str] | None]:
         return run.running[0].job.data  # logic reaches no other job
 
     return read
+
+
+def _context(run: Run, outcome: Outcome, overlay: Overlay, readers: Readers) -> ActivationContext:
+    worker = run.cell.worker
+    return ActivationContext(run.cell.compiled, worker.flow_name, worker.worker_id, outcome, overlay, readers)
+
+
+def _asked(run: Run, messages: dict[int, Message], worker_state: WorkerState) -> Activation | None:
+    """Show the policy these messages. Returns the activation it chose, or None if it declined."""
+    compiled = run.cell.compiled
+    assert compiled.policy is not None
+    slots = {name: spec.view(_points(run, name, messages)) for name, spec in compiled.slots.items()}
+    chosen = evaluate(compiled.policy, slots, worker_state)
+    if chosen is None:
+        return None
+    seqs, reason = chosen
+    taken = [messages[seq] for seq in dict.fromkeys(seqs) if seq in messages]
+    if not taken:
+        raise PolicyError(
+            f"the policy of routine {run.cell.routine_id!r} consumed only what it was not shown"
+        )
+    text = payload.encode(reason, root="policy_message")
+    return Activation(taken, newest(taken), 1, reason, reason_text=text)
+
+
+def _points(run: Run, slot: str, messages: dict[int, Message]) -> list[SlotDataPoint]:
+    return [
+        SlotDataPoint(data=payload.decode(m.payload), emitted_at=m.created_at / 1e6, seq=m.seq)
+        for m in run.snapshot[slot]
+        if m.seq in messages
+    ]
+
+
+def _as_policy_error(run: Run, error: BaseException) -> PolicyError:
+    if isinstance(error, PolicyError):
+        return error
+    return PolicyError(
+        f"the policy of routine {run.cell.routine_id!r} raised {type(error).__name__}: {text_of(error)}"
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from routilux.engine.clock import Clock
-from routilux.engine.engine import Glance
+from routilux.engine.duty import Glance
 from routilux.engine.settings import Settings
 from routilux.engine.transactions import Transactions
 from routilux.engine.worker_table import Flows

@@ -107,21 +107,12 @@ def batch_is_discarded_with_its_newest_job(patch: pytest.MonkeyPatch) -> None:
 def low_water_mark_forgets_what_runs(patch: pytest.MonkeyPatch) -> None:
     """The low mark of a slot is the head of its window, though an older message still runs."""
 
-    def low_seq(routine: RoutineCell, queue: SlotQueue) -> int:
-        if queue.items:
-            return queue.items[0].seq
-        candidates = [
-            message.seq
-            for run in routine.runs
-            for activation in run.unsettled
-            for message in activation.messages
-            if message.slot == queue.name
-        ]
-        if queue.has_more:
-            candidates.append(queue.loaded_to + 1)
-        return min(candidates, default=routine.worker.next_seq)
+    low_seq = counter_rows._low_seq
 
-    patch.setattr(counter_rows, "_low_seq", low_seq)
+    def head_first(routine: RoutineCell, queue: SlotQueue) -> int:
+        return queue.items[0].seq if queue.items else low_seq(routine, queue)
+
+    patch.setattr(counter_rows, "_low_seq", head_first)
 
 
 def keyed_post_that_waits_for_room_is_taken_for_its_own_repeat(patch: pytest.MonkeyPatch) -> None:

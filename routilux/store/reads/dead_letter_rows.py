@@ -11,8 +11,8 @@ import orjson
 from sqlalchemy import Connection, Row, select, text, tuple_
 
 from routilux.core.states import ParkedReason
-from routilux.store.reads.worker_reads import is_storable
 from routilux.store.records import DeadLetterKey, DeadLetterRecord, DeadMessage, instant
+from routilux.store.storable import is_storable
 from routilux.store.tables import activations, jobs, messages, parked, workers
 
 _DEAD = (

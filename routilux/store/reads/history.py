@@ -16,7 +16,6 @@ import orjson
 from sqlalchemy import Connection, Row, Select, select, text, tuple_
 
 from routilux.errors import JobNotFoundError
-from routilux.store.reads.worker_reads import is_storable
 from routilux.store.records import (
     ActivationRecord,
     JobRecord,
@@ -25,6 +24,7 @@ from routilux.store.records import (
     instant,
     maybe_instant,
 )
+from routilux.store.storable import is_storable
 from routilux.store.tables import activations as activation_rows
 from routilux.store.tables import inbox
 from routilux.store.tables import jobs as job_rows

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, bindparam, exists, func, or_, sel
 
 from routilux.core.states import ParkedReason
 from routilux.store.backends.postgres_connection import ALONG_KEYS
+from routilux.store.storable import is_storable
 from routilux.store.tables import activations, jobs, messages, parked, slots, worker_state, workers
 
 
@@ -61,17 +62,6 @@ def _stored(row: Any) -> StoredWorker | None:
         row.deaths,
         row.definition,
     )
-
-
-def is_storable(text: object) -> bool:
-    """Whether a text column could hold this value. If not, a search for it finds nothing."""
-    if not isinstance(text, str) or "\0" in text:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def along_keys(connection: Connection) -> None:

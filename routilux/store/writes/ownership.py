@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
 from routilux.store.backends import postgres_connection
 from routilux.store.backends.postgres_connection import NOW
-from routilux.store.reads import worker_reads
+from routilux.store.storable import is_storable
 from routilux.store.tables import flows, inbox, runtimes, worker_state, workers
 
 
@@ -242,7 +242,7 @@ def save_flow(connection: Connection, name: str, digest: str, definition: str, n
 
 
 def newest_definition(connection: Connection, name: str) -> str | None:
-    if not worker_reads.is_storable(name):
+    if not is_storable(name):
         return None
     query = (
         select(flows.c.definition).where(flows.c.name == name).order_by(flows.c.registered_at.desc()).limit(1)

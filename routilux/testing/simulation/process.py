@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from routilux.core.activation import ActivationContext, Readers
+from routilux.core.activation import ActivationContext
 from routilux.core.error_handler import ErrorStrategy
 from routilux.core.mailbox import RoutineCell
 from routilux.core.message import Activation
 from routilux.core.outcome import Outcome
 from routilux.core.registry import FlowRegistry
 from routilux.core.run import Run
-from routilux.engine.engine import MOST_INPUTS, Engine
+from routilux.engine.engine import MOST_INPUTS
 from routilux.engine.facts import Facts
 from routilux.engine.flow_catalog import FlowCatalog
 from routilux.engine.inputs import Input, InputQueue
 from routilux.engine.settings import Settings
-from routilux.engine.transactions import Transactions
 from routilux.errors import LeaseLostError, RuntimeShutDownError
-from routilux.execution.performer import Performer
 from routilux.ownership.alarm import Alarm
-from routilux.ownership.lease import Lease
 from routilux.runtime.activation_readers import ActivationReaders
 from routilux.runtime.wiring import connect_parts
 from routilux.store.backends.database import Database
 from routilux.store.errors import PASSING, Fenced, classify
 from routilux.store.writes.store import Store
-from routilux.testing.coroutines import PrivateLoop
 from routilux.testing.simulation.clock import HostClock
+from routilux.testing.simulation.stand_ins import (
+    LEASE_S,
+    Broken,
+    EngineWithoutPauses,
+    Room,
+    SimulatedLease,
+    StepwisePerformer,
+    TransactionsWithoutPauses,
+)
 
-LEASE_S = 9.0
 LONG_S = 30.0  # a longer time passes without heartbeats
-MOST_TRIES = 20  # no accident lasts so long
 MOST_WAITING = 1000  # no world has so many inputs at a time
 
 
 class Injected(Exception):
     """The error with which the simulator lets logic fail."""
-
-
-class Broken(BaseException):
-    """The engine failed in a way that no accident explains."""
 
 
 class Process:
@@ -73,13 +69,13 @@ class Process:
         self.is_turning = False  # its engine takes a turn now
         self.active: list[tuple[Run, Iterator[None]]] = []
         self._watch = watch
-        self._executor = _Executor(threads)
+        self._executor = Room(threads)
         facts = Facts(lambda fact, error: None)
         self._flows = FlowCatalog(registry, facts)
-        self.lease = _Lease(database, clock, facts)
+        self.lease = SimulatedLease(database, clock, facts)
         inputs = InputQueue()
         self.assembly = connect_parts(
-            _Transactions(store, facts),
+            TransactionsWithoutPauses(store, facts),
             clock,
             settings,
             self._flows,
@@ -92,10 +88,12 @@ class Process:
             recovers=True,
             is_real_time=False,
             prunes_history=False,  # the model reads the whole history
-            engine_class=_Engine,
+            engine_class=EngineWithoutPauses,
         )
         self.parts = self.assembly.parts
-        self._performer = _Performer(self, inputs.put, ActivationReaders(store, clock, settings), facts)
+        self._performer = StepwisePerformer(
+            self, inputs.put, ActivationReaders(store, clock, settings), facts
+        )
 
     def register(self) -> None:
         """What a runtime does first, before its threads run."""
@@ -240,95 +238,6 @@ class Process:
             and handler.strategy == ErrorStrategy.RETRY
             and issubclass(Injected, handler.retryable_exceptions)
         )
-
-
-class _Executor:
-    """Room for so many runs. They wait until the world performs them."""
-
-    def __init__(self, threads: int) -> None:
-        self.queue: deque[Run] = deque()
-        self._threads = threads
-        self._taken = 0
-
-    def has_room(self, cell: RoutineCell) -> bool:
-        return self._taken < self._threads
-
-    @property
-    def is_full(self) -> bool:
-        return self._taken >= self._threads
-
-    def reserve(self, run: Run) -> None:
-        self._taken += 1
-
-    def release(self, run: Run) -> None:
-        self._taken -= 1
-
-    def submit(self, run: Run) -> None:
-        self.queue.append(run)
-
-
-class _Transactions(Transactions):
-    """The real transactions, without pauses. Trying without end is an error."""
-
-    def report_failed_try(self, error: BaseException, attempt: int) -> None:
-        if attempt > MOST_TRIES:
-            raise Broken(f"it tries the same without end: {error}")
-
-    def gives_up(self, pause_s: float) -> bool:
-        return False
-
-
-class _Engine(Engine):
-    """The real engine, without pauses."""
-
-    def pause(self, seconds: float) -> None:
-        """No time passes."""
-
-
-class _Performer(Performer):
-    """The real performer, one activation at a time."""
-
-    def __init__(
-        self,
-        process: Process,
-        report: Callable[[Input], None],
-        readers: Callable[[Run], Readers],
-        facts: Facts,
-    ) -> None:
-        super().__init__(process.clock, report, readers, facts)
-        self._process = process
-
-    def steps(self, run: Run) -> Iterator[None]:
-        """As `perform`, but stops after each activation."""
-        with closing(self._activations_of(run)) as begun:
-            for around in begun:
-                self._report(self._run_one(run, around))
-                yield
-
-    def _run_one(self, run: Run, around: ActivationContext) -> Outcome:
-        activation = around.outcome.activation
-        self._process.before(run, activation)
-        if run.cell.compiled.is_async:
-            with PrivateLoop() as loop:
-                loop.run(self._run_coroutine(run, around))
-        else:
-            super()._run_one(run, around)
-        self._process.after(run, activation, around)
-        return around.outcome
-
-    async def _run_coroutine(self, run: Run, around: ActivationContext) -> None:
-        await self._run_one_async(run, around)
-
-
-class _Lease(Lease):
-    """The real lease, on the simulated clock."""
-
-    def __init__(self, database: Database, clock: HostClock, facts: Facts) -> None:
-        super().__init__(database, clock, LEASE_S, "simulated", facts=facts, on_call=lambda: None)
-        self._host = clock
-
-    def clock_us(self, connection: Connection) -> int:
-        return self._host.boot_us()
 
 
 __all__ = ["LEASE_S", "Broken", "Injected", "Process"]
